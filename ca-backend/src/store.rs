@@ -1,0 +1,245 @@
+//! Where everything durable lives.
+//!
+//! A store is an ordered map from `(Space, key)` to a versioned value, changed only by [`Batch`]es. A batch is a value, so a
+//! retry is safe: no closure runs twice.
+
+use std::fmt;
+
+use crate::error::{Fault, StoreFault};
+
+/// The kinds of records, each with its own keyspace. The numbers are stored: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Space {
+    /// Facts about the store itself: format version, commit sequence, log heads.
+    Meta = 0x01,
+    /// Sums kept by [`Batch::add`].
+    Counter = 0x02,
+    /// The audit log, by sequence number.
+    Audit = 0x03,
+    /// The certificate event feed, by sequence number.
+    Event = 0x04,
+    /// Authorities by name.
+    Authority = 0x10,
+    /// Issuers (an authority's generations) by issuer number.
+    Issuer = 0x11,
+    /// Operators' own profiles by name and version.
+    Profile = 0x12,
+    /// Endpoints by name.
+    Endpoint = 0x13,
+    /// Service keys (OCSP responders, server TLS) by role.
+    ServiceKey = 0x14,
+    /// Hashes of shared secrets by scope and name.
+    Secret = 0x15,
+    /// Blocked public keys by SHA-256 of the SubjectPublicKeyInfo.
+    BlockedKey = 0x16,
+    /// Certificates by serial, which is ordered by time of issue.
+    Certificate = 0x20,
+    /// First outcomes by origin, for repeats.
+    Origin = 0x21,
+    /// Requests that wait for approval, by ticket.
+    Ticket = 0x22,
+    /// Revoked and held certificates by issuer and serial: what CRLs are built from.
+    Revoked = 0x23,
+    /// Common names and subject alternative names, reversed, for exact and suffix search.
+    ByName = 0x24,
+    /// Subjects, reversed, for exact and suffix search.
+    BySubject = 0x25,
+    /// Requesters.
+    ByRequester = 0x26,
+    /// Expiry times.
+    ByExpiry = 0x27,
+    /// Serials that were reserved and not yet signed.
+    InFlight = 0x28,
+    /// The published CRL of each issuer.
+    CrlHead = 0x29,
+    /// The bytes of CRLs in pieces.
+    CrlChunk = 0x2a,
+    /// Keys of certificates by SHA-256 of the SubjectPublicKeyInfo.
+    ByKey = 0x2b,
+    /// ACME accounts.
+    AcmeAccount = 0x40,
+    /// ACME account identifiers by key thumbprint.
+    AcmeAccountKey = 0x41,
+    /// ACME orders.
+    AcmeOrder = 0x42,
+    /// ACME authorizations with their challenges.
+    AcmeAuthorization = 0x43,
+    /// ACME challenges that wait for validation.
+    AcmeValidation = 0x44,
+    /// ACME objects by expiry time.
+    AcmeExpiry = 0x45,
+    /// ACME nonces that were used.
+    AcmeNonce = 0x46,
+    /// Which ACME account a certificate was issued to, by serial.
+    AcmeCertificate = 0x47,
+    /// ACME orders by account.
+    AcmeAccountOrder = 0x48,
+}
+
+/// A key within a space.
+pub(crate) type Key = Vec<u8>;
+
+/// A stored value.
+pub(crate) type Value = Vec<u8>;
+
+/// Which commit wrote a value; later commits have greater versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub(crate) u64);
+
+/// A value and the commit that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// Which commit wrote it.
+    pub version: Version,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key within its space.
+    pub key: Vec<u8>,
+    /// Which commit wrote the value.
+    pub version: Version,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+/// A part of a keyspace, and the order in which to read it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Range {
+    /// The least key, inclusive.
+    pub(crate) from: Key,
+    /// The end, exclusive; `None` is the end of the space.
+    pub(crate) until: Option<Key>,
+    /// Greatest key first.
+    pub(crate) reverse: bool,
+}
+
+impl Range {
+    /// Every key that begins with `prefix`, ascending.
+    pub(crate) fn prefix(prefix: impl Into<Key>) -> Self {
+        let from = prefix.into();
+        let mut until = from.clone();
+        while let Some(last) = until.pop() {
+            if last < u8::MAX {
+                until.push(last + 1);
+                return Self { from, until: Some(until), reverse: false };
+            }
+        }
+        Self { from, until: None, reverse: false }
+    }
+}
+
+/// The logs that [`Batch::append`] writes to.
+///
+/// Entry `n` of a log lies in the log's space under the key `n` (8 octets, big endian, from 1) with the value
+/// `SHA-256 of entry n-1's whole value (zeros for n = 1) || payload`, so a log is a hash chain. The head (number and digest of the
+/// last entry) lies in [`Space::Meta`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Log {
+    /// Every decision.
+    Audit,
+    /// Certificates issued, revoked, held and unheld.
+    Event,
+}
+
+impl Log {
+    pub(crate) fn space(self) -> Space {
+        match self {
+            Self::Audit => Space::Audit,
+            Self::Event => Space::Event,
+        }
+    }
+}
+
+/// Changes that happen together or not at all.
+///
+/// Checks are made first, against the state before the batch. Then writes apply in order, then adds, then appends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) checks: Vec<(Space, Key, Option<Version>)>,
+    pub(crate) writes: Vec<(Space, Key, Option<Value>)>,
+    pub(crate) adds: Vec<(Key, i64)>,
+    pub(crate) appends: Vec<(Log, Value)>,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The batch conflicts unless the key has this version.
+    pub(crate) fn expect(mut self, space: Space, key: impl Into<Key>, version: Version) -> Self {
+        self.checks.push((space, key.into(), Some(version)));
+        self
+    }
+
+    /// The batch conflicts unless the key is absent.
+    pub(crate) fn expect_absent(mut self, space: Space, key: impl Into<Key>) -> Self {
+        self.checks.push((space, key.into(), None));
+        self
+    }
+
+    pub(crate) fn put(mut self, space: Space, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        self.writes.push((space, key.into(), Some(value.into())));
+        self
+    }
+
+    pub(crate) fn delete(mut self, space: Space, key: impl Into<Key>) -> Self {
+        self.writes.push((space, key.into(), None));
+        self
+    }
+
+    /// Adds to a sum in [`Space::Counter`] (an i64, big endian; absent is zero). Concurrent adds never conflict.
+    pub(crate) fn add(mut self, counter: impl Into<Key>, delta: i64) -> Self {
+        self.adds.push((counter.into(), delta));
+        self
+    }
+
+    /// Appends to a log. Concurrent appends never conflict.
+    pub(crate) fn append(mut self, log: Log, payload: impl Into<Value>) -> Self {
+        self.appends.push((log, payload.into()));
+        self
+    }
+}
+
+/// Why a batch left no trace.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    /// A check did not hold: somebody was faster. Read again and decide anew.
+    #[error("a record changed meanwhile")]
+    Conflict,
+    /// The store did not do its work. Whether the batch is durable is unknown after a crash only; on return it is not.
+    #[error(transparent)]
+    Fault(#[from] StoreFault),
+}
+
+impl From<StoreFault> for crate::error::Error {
+    fn from(fault: StoreFault) -> Self {
+        Self::Fault(Fault::Store(fault))
+    }
+}
+
+/// A storage engine.
+pub(crate) trait Store: Send + Sync + fmt::Debug {
+    /// Reads one value.
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, StoreFault>;
+
+    /// Reads up to `limit` entries of a range, in the range's order.
+    fn scan(&self, space: Space, range: &Range, limit: usize) -> Result<Vec<Entry>, StoreFault>;
+
+    /// All or nothing, and durable before it returns. Every value written gets the returned version.
+    fn commit(&self, batch: Batch) -> Result<Version, CommitError>;
+
+    /// Whether writes work now; the reason if not. Cheap: it reports what the last commits met.
+    fn health(&self) -> Result<(), StoreFault>;
+
+    /// Every entry of every space from `(space, key)` on, raw, for export; `None` starts at the beginning.
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault>;
+
+    /// Puts raw entries back, as [`Store::dump`] gave them, into an empty store.
+    fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault>;
+}

@@ -1,0 +1,1 @@
+//! certgate: the enrollment gateway daemon and its command line

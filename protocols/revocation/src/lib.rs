@@ -1,0 +1,1 @@
+//! CRL, OCSP and CA certificates over plain HTTP
