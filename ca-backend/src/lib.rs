@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub)]
 pub mod algorithm;
 pub mod clock;
+mod crl;
 pub mod error;
 mod keys;
+mod ocsp;
+pub mod status;
 mod store;
