@@ -4,6 +4,7 @@ pub mod algorithm;
 pub mod clock;
 mod crl;
 pub mod error;
+mod extension;
 mod keys;
 mod ocsp;
 pub mod status;

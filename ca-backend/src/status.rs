@@ -11,7 +11,7 @@ use crate::clock::Time;
 
 /// Why a certificate was revoked (RFC 5280 section 5.3.1). `removeFromCRL` is missing: it appears in delta CRLs only and is no
 /// state of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, der::Enumerated)]
 #[repr(u8)]
 pub enum RevocationReason {
     /// No reason given; CRLs and OCSP answers leave it out.
