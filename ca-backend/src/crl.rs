@@ -11,7 +11,7 @@ use const_oid::db::rfc5280::{
 };
 use der::asn1::{BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, SequenceRef, UintRef};
 use der::{Decode, DecodeValue, Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber};
-use spki::AlgorithmIdentifierRef;
+use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Time as X509Time;
 
 use crate::clock::Time;
@@ -34,7 +34,7 @@ pub(crate) struct CrlDraft<'a> {
     /// The issuer's subject key identifier.
     pub(crate) key_identifier: &'a [u8],
     /// How it will be signed.
-    pub(crate) algorithm: AlgorithmIdentifierRef<'a>,
+    pub(crate) algorithm: &'a AlgorithmIdentifierOwned,
     /// The cRLNumber, greater than that of every CRL of this issuer before.
     pub(crate) number: u64,
     /// From when on it holds.
@@ -269,3 +269,6 @@ struct ListHead<'a> {
 impl FixedTag for ListHead<'_> {
     const TAG: Tag = Tag::Sequence;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,9 @@
 use aws_lc_rs::digest;
 use const_oid::db::rfc6960::{ID_PKIX_OCSP_ARCHIVE_CUTOFF, ID_PKIX_OCSP_BASIC, ID_PKIX_OCSP_NONCE};
 use der::asn1::{BitStringRef, GeneralizedTime, Null, ObjectIdentifier, OctetStringRef};
+use der::referenced::OwnedToRef;
 use der::{Choice, Encode, EncodeValue, FixedTag, Sequence, Tag};
-use spki::AlgorithmIdentifierRef;
+use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
 use crate::clock::Time;
 use crate::extension::{Extension, InOctets, Verbatim, generalized};
@@ -83,7 +84,7 @@ impl Answer<'_> {
 /// when the authority's own key signed.
 pub(crate) fn assemble(
     response_data: &[u8],
-    algorithm: AlgorithmIdentifierRef<'_>,
+    algorithm: &AlgorithmIdentifierOwned,
     signature: &[u8],
     responder_certificate_der: Option<&[u8]>,
 ) -> der::Result<Vec<u8>> {
@@ -93,7 +94,7 @@ pub(crate) fn assemble(
             kind: ID_PKIX_OCSP_BASIC,
             response: InOctets(BasicResponse {
                 data: Verbatim(response_data),
-                algorithm,
+                algorithm: algorithm.owned_to_ref(),
                 signature: BitStringRef::from_bytes(signature)?,
                 certificates: responder_certificate_der.map(|certificate| [Verbatim(certificate)]),
             }),
@@ -236,3 +237,6 @@ struct RevokedInfo {
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
     reason: Option<RevocationReason>,
 }
+
+#[cfg(test)]
+mod tests;
