@@ -15,7 +15,7 @@ use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Time as X509Time;
 
 use crate::clock::Time;
-use crate::extension::{Extension, Verbatim, generalized};
+use crate::encoding::{Extension, Verbatim, generalized};
 use crate::status::RevocationReason;
 
 /// id-ce-expiredCertsOnCRL (X.509 clause 9.5.2.8).

@@ -3,8 +3,9 @@
 pub mod algorithm;
 pub mod clock;
 mod crl;
+mod encoding;
 pub mod error;
-mod extension;
+
 mod keys;
 mod ocsp;
 pub mod status;

@@ -11,7 +11,7 @@ use der::{Choice, Encode, EncodeValue, FixedTag, Sequence, Tag};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
 use crate::clock::Time;
-use crate::extension::{Extension, InOctets, Verbatim, generalized};
+use crate::encoding::{Extension, InOctets, Verbatim, generalized};
 use crate::status::{CertId, CertIdHash, CertStatus, RevocationReason};
 
 /// What an OCSP answer is going to say.

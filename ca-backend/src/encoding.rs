@@ -1,4 +1,4 @@
-//! Extensions that are encoded in place, without a heap allocation for each.
+//! Parts of DER that are written in place, without a heap allocation for each.
 
 use der::asn1::{GeneralizedTime, ObjectIdentifier};
 use der::{Encode, EncodeValue, FixedTag, Length, Tag, Writer};
