@@ -365,3 +365,218 @@ fn not_a_request(error: der::Error) -> Refusal {
 fn malformed(public: impl Into<String>) -> Refusal {
     Refusal::new(Reason::Malformed, public)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use const_oid::db::rfc5280::{ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME};
+
+    use super::*;
+    use crate::subject_key::SubjectKeyKind;
+
+    fn vectors() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testvectors/ca-backend/csr")
+    }
+
+    fn vector(name: &str) -> Vec<u8> {
+        fs::read(vectors().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn open(name: &str) -> CertificateRequest {
+        CertificateRequest::from_pem_or_der(&vector(name))
+            .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"))
+    }
+
+    fn refused(bytes: &[u8]) -> Reason {
+        CertificateRequest::open(bytes).unwrap_err().reason()
+    }
+
+    #[test]
+    fn s06_s20_every_vector_is_accepted_or_refused_for_the_reason_that_it_states() {
+        let expectations = String::from_utf8(vector("expectations.txt")).unwrap();
+        let mut wrong = Vec::new();
+        let mut seen = 0;
+        for line in expectations.lines().filter(|line| !line.starts_with('#')) {
+            let [name, expected, why] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line:?}")
+            };
+            let outcome = CertificateRequest::from_pem_or_der(&vector(name));
+            let found = outcome
+                .as_ref()
+                .map_or_else(|refusal| refusal.reason().name(), |_| "accepted");
+            if found != expected {
+                wrong.push(format!(
+                    "{name} ({why}): {found} instead of {expected}: {outcome:?}"
+                ));
+            }
+            seen += 1;
+        }
+        let files = fs::read_dir(vectors()).unwrap().count();
+        assert_eq!(
+            seen + 2,
+            files,
+            "every file but make.py and expectations.txt has its expectation"
+        );
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn s06_a_bad_key_is_refused_for_what_is_bad_about_it() {
+        for (name, told) in [
+            ("rsa-1024.der", "has 1024 bits"),
+            ("rsa-8200.der", "has 8200 bits"),
+            ("rsa-e1.der", "exponent is 1;"),
+            ("rsa-e3.der", "exponent is 3;"),
+            ("rsa-e-even.der", "exponent is 65538;"),
+            ("rsa-e-large.der", "more than 33 bits"),
+            ("rsa-even.der", "small factor"),
+            ("rsa-small-factor.der", "small factor"),
+            ("rsa-parameters-absent.der", "must be NULL"),
+            ("rsa-negative.der", "not well-formed"),
+            ("rsa-padded.der", "not well-formed"),
+            ("rsa-roca.der", "ROCA"),
+            ("rsa-fermat-next-prime.der", "too close"),
+            ("rsa-fermat-90.der", "too close"),
+            ("rsa-square.der", "too close"),
+            ("ec-compressed.der", "compressed"),
+            ("ec-explicit.der", "explicit parameters"),
+            ("ec-off-curve.der", "does not lie on its curve"),
+            ("ec-zero.der", "does not lie on its curve"),
+            ("ec-infinity.der", "not an uncompressed point"),
+            ("ec-hybrid.der", "not an uncompressed point"),
+            ("ec-short.der", "length that its curve demands"),
+            ("ec-other-curve.der", "length that its curve demands"),
+            ("ec-no-curve.der", "names no curve"),
+            ("ec-secp256k1.der", "curve 1.3.132.0.10"),
+            ("ec-unused-bits.der", "whole number of octets"),
+            ("ed25519-identity.der", "small order"),
+            ("ed25519-short.der", "32 octets"),
+            ("ed25519-parameters.der", "no parameters"),
+            ("x25519.der", "1.3.101.110"),
+        ] {
+            let refusal = CertificateRequest::open(&vector(name)).unwrap_err();
+            assert!(
+                refusal.reason() == Reason::BadKey && refusal.public().contains(told),
+                "{name}: {refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn key_subject_and_extensions_are_those_of_the_request() {
+        let request = open("extensions.der");
+        assert_eq!(request.key().subject_key().kind(), SubjectKeyKind::EcP256);
+        assert_eq!(
+            Name::from_der(request.subject_der()).unwrap().to_string(),
+            "CN=host.example,O=Example"
+        );
+        let found: Vec<_> = request
+            .extensions()
+            .iter()
+            .map(|extension| (extension.extn_id, extension.critical))
+            .collect();
+        assert_eq!(
+            found,
+            [(ID_CE_SUBJECT_ALT_NAME, false), (ID_CE_KEY_USAGE, true)]
+        );
+        let microsoft = open("microsoft-extensions.der");
+        assert_eq!(microsoft.extensions().len(), 2);
+    }
+
+    #[test]
+    fn each_kind_of_key_is_recognised() {
+        for (name, kind) in [
+            ("p384.der", "ec-p384"),
+            ("p521.der", "ec-p521"),
+            ("rsa2048.der", "rsa-2048"),
+            ("rsa3072.der", "rsa-3072"),
+            ("ed25519.der", "ed25519"),
+        ] {
+            assert_eq!(open(name).key().subject_key().kind().to_string(), kind);
+        }
+    }
+
+    #[test]
+    fn pem_and_der_are_the_same_request() {
+        let der = open("extensions.der");
+        for name in ["p256.pem", "new-label.pem"] {
+            let pem = open(name);
+            assert_eq!(pem.digest(), der.digest());
+            assert_eq!(pem.key(), der.key());
+        }
+        assert_eq!(der.digest(), sha256(&vector("extensions.der")));
+    }
+
+    #[test]
+    fn the_challenge_password_is_read_from_every_type_of_text() {
+        for (name, password) in [
+            ("unsorted-attributes.der", "secret"),
+            ("challenge-utf8.der", "pässwort"),
+            ("challenge-bmp.der", "pässwort"),
+            ("challenge-latin1.der", "pässwort"),
+            ("challenge-printable-at.der", "a@b_c"),
+        ] {
+            assert_eq!(
+                open(name)
+                    .challenge_password()
+                    .map(ChallengePassword::reveal),
+                Some(password),
+                "{name}"
+            );
+        }
+        assert_eq!(open("p256.der").challenge_password(), None);
+    }
+
+    #[test]
+    fn s47_the_challenge_password_is_never_printed() {
+        let request = open("challenge-utf8.der");
+        let printed = format!(
+            "{request:?} {:?} {:?}",
+            request.challenge_password(),
+            request.attributes()
+        );
+        assert!(
+            !printed.contains("sswort") && !printed.contains("115, 115, 119, 111"),
+            "{printed}"
+        );
+    }
+
+    #[test]
+    fn s20_no_prefix_and_no_altered_octet_is_accepted_or_panics() {
+        for name in ["extensions.der", "unsorted-attributes.der", "ed25519.der"] {
+            let good = vector(name);
+            for length in 0..good.len() {
+                assert_eq!(
+                    refused(&good[..length]),
+                    Reason::Malformed,
+                    "{name} cut to {length}"
+                );
+            }
+            for position in 0..good.len() {
+                let mut altered = good.clone();
+                altered[position] ^= 0x01;
+                assert!(
+                    CertificateRequest::open(&altered).is_err(),
+                    "{name} with octet {position} altered"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn s20_an_oversized_request_is_refused_before_it_is_read() {
+        let mut large = vec![0x30; REQUEST_BYTES_MAX + 1];
+        assert_eq!(refused(&large), Reason::Malformed);
+        assert!(
+            CertificateRequest::open(&large)
+                .unwrap_err()
+                .public()
+                .contains("65536 octets")
+        );
+        large = b"-".repeat(REQUEST_PEM_BYTES_MAX + 1);
+        let refusal = CertificateRequest::from_pem_or_der(&large).unwrap_err();
+        assert!(refusal.public().contains("131072 octets"), "{refusal:?}");
+    }
+}

@@ -313,3 +313,89 @@ fn octets<const N: usize>(digest: &[u8]) -> [u8; N] {
     }
     octets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weak_key::BlockedKeys;
+
+    /// The base point of P-256: spec vectors need a key that everybody can write down. Its private key is 1.
+    const BASE_POINT: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                              4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+
+    fn base_point() -> SubjectKey {
+        SubjectKey::accept(&hex::decode(BASE_POINT).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn identifiers_are_those_of_the_vectors() {
+        let key = base_point();
+        assert_eq!(
+            hex::encode(key.key_identifier()),
+            "b467a3999eb5efa671de0032f08a9c9e5efda0e1"
+        );
+        assert_eq!(
+            hex::encode(key.fingerprint()),
+            "5cd252fb0ce8932436faf8ccd1040981b89ee4ad6b9fe9e2a2b7e71aacb27cd3"
+        );
+        assert_eq!(hex::encode(key.spki_der()), BASE_POINT.replace(' ', ""));
+        assert_eq!(key.kind(), SubjectKeyKind::EcP256);
+    }
+
+    #[test]
+    fn s06_published_and_blocked_keys_are_refused() {
+        let key = base_point();
+        assert_eq!(
+            BlockedKeys::load([]).check(&key).unwrap_err().reason(),
+            Reason::BadKey
+        );
+
+        let spki = std::fs::read(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../testvectors/ca-backend/csr/p256.der"
+        ))
+        .unwrap();
+        let own = crate::csr::CertificateRequest::open(&spki).unwrap();
+        let own = own.key().subject_key();
+        let mut blocked = BlockedKeys::load([]);
+        blocked.check(own).unwrap();
+        assert_eq!(
+            BlockedKeys::load([own.fingerprint()])
+                .check(own)
+                .unwrap_err()
+                .reason(),
+            Reason::BadKey
+        );
+        assert!(blocked.block(own.fingerprint()));
+        assert!(!blocked.block(own.fingerprint()));
+        assert_eq!(blocked.check(own).unwrap_err().reason(), Reason::BadKey);
+    }
+
+    #[test]
+    fn kinds_are_written_as_they_are_read() {
+        for text in [
+            "rsa-2048", "rsa-3071", "rsa-8192", "ec-p256", "ec-p384", "ec-p521", "ed25519",
+        ] {
+            let kind: SubjectKeyKind = text.parse().unwrap();
+            assert_eq!(kind.to_string(), text);
+            assert_eq!(toml::Value::try_from(kind).unwrap().try_into(), Ok(kind));
+        }
+        for text in ["rsa-1024", "rsa-16384", "rsa-", "rsa", "p256", ""] {
+            assert!(
+                text.parse::<SubjectKeyKind>()
+                    .unwrap_err()
+                    .contains("ec-p256"),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn octets_that_follow_the_key_are_refused() {
+        let longer = hex::decode(format!("{BASE_POINT}00")).unwrap();
+        assert_eq!(
+            SubjectKey::accept(&longer).unwrap_err().reason(),
+            Reason::BadKey
+        );
+    }
+}

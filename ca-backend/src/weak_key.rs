@@ -198,3 +198,73 @@ fn published_keys() -> impl Iterator<Item = [u8; 32]> {
 fn weak(public: &str) -> Refusal {
     Refusal::new(Reason::BadKey, format!("{public}; make a new key"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The RSA-2048 factoring challenge: a sound modulus that nobody holds the key of.
+    const SOUND: &str = "25195908475657893494027183240048398571429282126204032027777137836043662020707595556264018525880784406918290641249515\
+                         08218929855914917618450280848912007284499268739280728777673597141834727026189637501497182469116507761337985909570009\
+                         73304597488084284017974291006424586918171951187461215151726546322822168699875491824224336372590851418654620435767984\
+                         23387184774447920739934236584823824281198163815010674810451660377306056201619676256133844143603833904414952634432190\
+                         11465754445417842402092461651572335077870774981712577246796292638635637328991215483143816789988504044536402352738195\
+                         1378636564391212010397122822120720357";
+
+    fn number(decimal: &str) -> BigUint {
+        decimal.replace(' ', "").parse().unwrap()
+    }
+
+    #[test]
+    fn s06_a_sound_modulus_passes() {
+        let modulus = number(SOUND);
+        assert_eq!(modulus.bits(), 2048);
+        refuse_weak_modulus(&modulus).unwrap();
+    }
+
+    #[test]
+    fn s06_each_weakness_is_found_by_the_check_that_is_for_it() {
+        let sound = number(SOUND);
+        assert!(!has_small_factor(&sound) && !is_roca(&sound) && !has_close_primes(&sound));
+        for factor in [2u32, 3, 1021, 4093] {
+            assert!(has_small_factor(&(&sound * factor)), "{factor}");
+        }
+        assert!(
+            !has_small_factor(&(&sound * 4099u32)),
+            "the next prime is above the bound"
+        );
+    }
+
+    #[test]
+    fn s06_fermat_takes_a_hundred_rounds() {
+        // n = a^2 - b^2 is found in the round in which `a` is reached.
+        let b = BigUint::from(1u32) << 500u32;
+        let in_round = |rounds: u32| {
+            // b^2 = 2 * root * rounds, roughly, so root follows from the wanted number of rounds.
+            let root = (&b * &b) / (2 * rounds);
+            let a = &root + rounds;
+            has_close_primes(&((&a - &b) * (&a + &b)))
+        };
+        assert!(in_round(1) && in_round(50) && in_round(98));
+        assert!(!in_round(103) && !in_round(1000));
+    }
+
+    #[test]
+    fn squares_are_told_from_neighbours() {
+        for root in [0u32, 1, 2, 7, 12_345, u32::MAX] {
+            let square = BigUint::from(root) * root;
+            assert!(is_square(&square), "{root}");
+            assert!(root < 2 || !is_square(&(square + 1u32)), "{root}");
+        }
+    }
+
+    #[test]
+    fn s06_every_line_of_the_published_keys_is_read() {
+        let lines = PUBLISHED_KEYS
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count();
+        assert!(lines > 10);
+        assert_eq!(published_keys().count(), lines);
+    }
+}
