@@ -38,7 +38,7 @@ pub(crate) use self::faulty::FaultyStore;
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{export, import};
+pub(crate) use self::transfer::{TransferError, export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
