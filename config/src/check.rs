@@ -75,8 +75,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;
     let issuing = &settings.issuing;
     let validation = &settings.validation;
-    let counts: [(&'static str, usize); 14] = [
-        ("limits.headers_max", limits.headers_max),
+    let counts: [(&'static str, usize); 12] = [
         ("limits.connections_max", limits.connections_max),
         (
             "limits.connections_per_address_max",
@@ -95,10 +94,6 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.concurrency_max", validation.concurrency_max),
         ("validation.http_port", validation.http_port.into()),
         ("validation.https_port", validation.https_port.into()),
-        (
-            "validation.cname_depth_max",
-            validation.cname_depth_max.into(),
-        ),
     ];
     let seconds: [(&'static str, u64); 16] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
@@ -165,6 +160,12 @@ fn bounds(settings: &Settings) -> Result<(), Wrong> {
         if !(least..=most).contains(&value) {
             return Err(wrong(key, format!("must lie from {least} to {most}")));
         }
+    }
+    if limits.bodies_bytes_max < limits.body_bytes_max {
+        return Err(wrong(
+            "limits.bodies_bytes_max",
+            "must be at least body_bytes_max",
+        ));
     }
     if settings.validation.redirects_max > 10 {
         return Err(wrong("validation.redirects_max", "must be at most 10"));

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use error::SettingsError;
 pub use sections::{
     CertificateSource, HttpSettings, HttpsSettings, IssuingSettings, KeysSettings, LimitsSettings,
-    LogFormat, LogSettings, MetricsSettings, OperatorSettings, ServerCertificateSettings,
-    StoreEngine, StoreSettings, ValidationSettings,
+    LogFormat, LogSettings, MetricsSettings, OperatorSettings, ProxyHeader,
+    ServerCertificateSettings, StoreEngine, StoreSettings, ValidationSettings,
 };
 
 /// The shipped `certgate.toml`: every key with its default, commented.
@@ -39,8 +39,10 @@ pub const COMMAND_LINE_VARIABLES: &[&str] = &["CONFIG", "SOCKET"];
 pub struct Settings {
     /// Where this node keeps what must survive a restart. Other paths lie below it unless set.
     pub state_dir: PathBuf,
-    /// Proxies whose `Forwarded` or `X-Forwarded-For` header is believed, by the address of the TCP peer.
+    /// Proxies that are believed when they name the client, by the address of the TCP peer.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they name it. Only this one is read: the other would come from the client.
+    pub proxy_header: ProxyHeader,
     /// The listener with TLS.
     pub https: HttpsSettings,
     /// The listener without TLS, for CRL, OCSP, CA certificates and SCEP.
@@ -68,6 +70,7 @@ impl Default for Settings {
         Self {
             state_dir: PathBuf::from("/var/lib/certgate"),
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::XForwardedFor,
             https: HttpsSettings::default(),
             http: HttpSettings::default(),
             operator: OperatorSettings::default(),

@@ -6,6 +6,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The header in which trusted proxies name the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// The listener with TLS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,10 +162,10 @@ pub struct KeysSettings {
 pub struct LimitsSettings {
     /// Longest request body, in bytes, however it is framed; a mount may set less.
     pub body_bytes_max: usize,
+    /// Memory for the bodies of all requests together, in bytes; beyond it requests are told to try later.
+    pub bodies_bytes_max: usize,
     /// Longest request line and headers together, in bytes.
     pub header_bytes_max: usize,
-    /// Most header fields in a request.
-    pub headers_max: usize,
     /// Time for a client to send its headers, in seconds.
     pub header_read_timeout_s: u64,
     /// Time for a client to send its body, in seconds.
@@ -196,8 +206,8 @@ impl Default for LimitsSettings {
     fn default() -> Self {
         Self {
             body_bytes_max: 256 << 10,
+            bodies_bytes_max: 64 << 20,
             header_bytes_max: 16 << 10,
-            headers_max: 64,
             header_read_timeout_s: 10,
             body_read_timeout_s: 20,
             idle_timeout_s: 60,
@@ -266,7 +276,7 @@ impl Default for IssuingSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationSettings {
-    /// DNS servers; none means those of the system.
+    /// DNS servers; none means those of the system, with its hosts file.
     pub resolvers: Vec<SocketAddr>,
     /// Where http-01 challenges are fetched, and where a redirect to `http` may lead.
     pub http_port: u16,
@@ -284,8 +294,6 @@ pub struct ValidationSettings {
     pub redirects_max: u32,
     /// Bytes of an answer that are read; a longer one fails.
     pub body_bytes_max: usize,
-    /// CNAME records that are followed.
-    pub cname_depth_max: u8,
     /// Validations at a time.
     pub concurrency_max: usize,
 }
@@ -302,7 +310,6 @@ impl Default for ValidationSettings {
             timeout_s: 10,
             redirects_max: 10,
             body_bytes_max: 4096,
-            cname_depth_max: 8,
             concurrency_max: 64,
         }
     }
