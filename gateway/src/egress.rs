@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_backend::clock::Stopwatch;
+use ca_backend::Stopwatch;
 use config::ValidationSettings;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;

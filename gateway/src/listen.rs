@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ca_backend::clock::{Stopwatch, SystemRng, random};
+use ca_backend::{Stopwatch, SystemRng, random};
 use config::{LimitsSettings, Settings};
 use endpoint::{Peer, TlsPeer};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};

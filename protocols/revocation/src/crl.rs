@@ -1,8 +1,8 @@
 //! CRLs over HTTP (RFC 5280 section 4.2.1.13, RFC 2585).
 
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::status::SignedCrl;
+use ca_backend::Time;
+use ca_backend::SignedCrl;
 use http::{Request, Response};
 
 use crate::cache::Representation;

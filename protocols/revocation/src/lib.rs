@@ -17,9 +17,9 @@ mod route;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::error::Error;
-use ca_backend::status::{OcspQuery, SignedCrl, SignedOcsp};
+use ca_backend::Time;
+use ca_backend::Error;
+use ca_backend::{OcspQuery, SignedCrl, SignedOcsp};
 use endpoint::{Endpoint, Peer};
 use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};

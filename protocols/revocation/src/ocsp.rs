@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::error::Error;
-use ca_backend::status::{OcspQuery, SignedOcsp};
+use ca_backend::Time;
+use ca_backend::Error;
+use ca_backend::{OcspQuery, SignedOcsp};
 use http::{Method, Request, Response};
 use percent_encoding::percent_decode;
 

@@ -9,7 +9,7 @@
 //! - Service locator and preferred signature algorithms are not acted on, so they must not be critical.
 
 use ca_backend::algorithm::verify_signature;
-use ca_backend::status::{CertId, CertIdHash, OcspQuery};
+use ca_backend::{CertId, CertIdHash, OcspQuery};
 use const_oid::db::rfc5912::{ID_SHA_1, ID_SHA_256, ID_SHA_384, ID_SHA_512};
 use const_oid::db::rfc6960::{ID_PKIX_OCSP_BASIC, ID_PKIX_OCSP_NONCE, ID_PKIX_OCSP_RESPONSE};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef};

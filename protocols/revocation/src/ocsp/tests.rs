@@ -7,9 +7,9 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
-use ca_backend::status::{CertIdHash, OcspQuery, SignedOcsp};
+use ca_backend::Time;
+use ca_backend::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
+use ca_backend::{CertIdHash, OcspQuery, SignedOcsp};
 use der::{Any, Decode, Encode};
 use http::{Method, Request, Response, StatusCode};
 
