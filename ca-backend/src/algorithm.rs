@@ -1,23 +1,467 @@
 //! The algorithms of authorities and subjects: one list, so that a new one touches no protocol.
+//!
+//! [`KeyAlgorithm`] names what this daemon signs with; [`verify_signature`] judges signatures of others, which may combine curves
+//! and digests more freely.
 
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
+    ECDSA_P521_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
+};
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5912::{
+    DSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512,
+    ID_EC_PUBLIC_KEY, MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION, RSA_ENCRYPTION,
+    SECP_256_R_1, SECP_384_R_1, SECP_521_R_1, SHA_1_WITH_RSA_ENCRYPTION,
+    SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
+    SHA_512_WITH_RSA_ENCRYPTION,
+};
+use const_oid::db::rfc8410::ID_ED_25519;
+use der::asn1::Any;
+use der::referenced::OwnedToRef;
+use der::{Decode, asn1::AnyRef};
 use serde::{Deserialize, Serialize};
+use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
+
+use crate::error::{Reason, Refusal};
 
 /// The algorithm of a key that this daemon makes and uses: authorities, responders, its own TLS certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum KeyAlgorithm {
     /// ECDSA on P-256, signing with SHA-256.
+    #[serde(rename = "ec-p256")]
     EcP256,
     /// ECDSA on P-384, signing with SHA-384.
+    #[serde(rename = "ec-p384")]
     EcP384,
     /// ECDSA on P-521, signing with SHA-512.
+    #[serde(rename = "ec-p521")]
     EcP521,
     /// RSA with 2048 bits, signing PKCS#1 v1.5 with SHA-256.
+    #[serde(rename = "rsa-2048")]
     Rsa2048,
     /// RSA with 3072 bits, signing PKCS#1 v1.5 with SHA-256.
+    #[serde(rename = "rsa-3072")]
     Rsa3072,
     /// RSA with 4096 bits, signing PKCS#1 v1.5 with SHA-512.
+    #[serde(rename = "rsa-4096")]
     Rsa4096,
     /// Ed25519 (RFC 8410).
+    #[serde(rename = "ed25519")]
     Ed25519,
+}
+
+impl KeyAlgorithm {
+    /// Every algorithm, in the order in which an operator is offered them.
+    pub const ALL: [Self; 7] = [
+        Self::EcP256,
+        Self::EcP384,
+        Self::EcP521,
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::Ed25519,
+    ];
+
+    /// The name that settings, the command line and stored records use: `ec-p256`, `rsa-2048`, `ed25519`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EcP256 => "ec-p256",
+            Self::EcP384 => "ec-p384",
+            Self::EcP521 => "ec-p521",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa3072 => "rsa-3072",
+            Self::Rsa4096 => "rsa-4096",
+            Self::Ed25519 => "ed25519",
+        }
+    }
+
+    /// The identifier that certificates, CRLs and OCSP answers signed with such a key carry.
+    ///
+    /// Parameters are absent for ECDSA (RFC 5758 section 3.2) and Ed25519 (RFC 8410 section 3), NULL for RSA (RFC 4055 section 5).
+    #[must_use]
+    pub fn signature_algorithm(self) -> AlgorithmIdentifierOwned {
+        let (oid, parameters) = match self {
+            Self::EcP256 => (ECDSA_WITH_SHA_256, None),
+            Self::EcP384 => (ECDSA_WITH_SHA_384, None),
+            Self::EcP521 => (ECDSA_WITH_SHA_512, None),
+            Self::Rsa2048 | Self::Rsa3072 => (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null())),
+            Self::Rsa4096 => (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null())),
+            Self::Ed25519 => (ID_ED_25519, None),
+        };
+        AlgorithmIdentifierOwned { oid, parameters }
+    }
+}
+
+impl fmt::Display for KeyAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Reads [`KeyAlgorithm::name`]; the error lists the choices.
+impl FromStr for KeyAlgorithm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == text)
+            .ok_or_else(|| {
+                let choices = Self::ALL.map(Self::name).join(", ");
+                format!("{text:?} is not a key algorithm; choose one of {choices}")
+            })
+    }
+}
+
+/// Verifies a signature by any accepted algorithm over the raw bytes as received.
+///
+/// `spki_der` is the signer's SubjectPublicKeyInfo in DER; ECDSA signatures are DER (RFC 3279 section 2.2.3). Accepted are
+/// SHA-256, SHA-384 and SHA-512 with ECDSA on P-256, P-384 and P-521 in any combination, the same digests with RSA PKCS#1 v1.5 and
+/// 2048 to 8192 bits, and Ed25519.
+///
+/// # Errors
+/// `BadKey` for a key that is malformed or of no accepted kind, `BadAlgorithm` for a signature algorithm that is not accepted or
+/// does not fit the key, `BadProof` for a signature that does not verify.
+pub fn verify_signature(
+    spki_der: &[u8],
+    algorithm: &AlgorithmIdentifierOwned,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), Refusal> {
+    let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|error| {
+        Refusal::new(Reason::BadKey, "the public key is not well-formed")
+            .with_private(error.to_string())
+    })?;
+    let family = KeyFamily::of(&spki.algorithm)?;
+    let digest = SignatureDigest::of(algorithm.owned_to_ref())?;
+    let verification = verification(family, digest)?;
+    let public_key = spki.subject_public_key.as_bytes().ok_or_else(|| {
+        Refusal::new(
+            Reason::BadKey,
+            "the public key is not a whole number of octets",
+        )
+    })?;
+    UnparsedPublicKey::new(verification, public_key)
+        .verify(message, signature)
+        .map_err(|_| {
+            Refusal::new(
+                Reason::BadProof,
+                "the signature does not verify with the public key",
+            )
+        })
+}
+
+/// What a SubjectPublicKeyInfo says that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyFamily {
+    P256,
+    P384,
+    P521,
+    Rsa,
+    Ed25519,
+}
+
+impl KeyFamily {
+    /// Reads the AlgorithmIdentifier of a SubjectPublicKeyInfo; parameters must be exactly as their RFC has them.
+    pub(crate) fn of(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<Self, Refusal> {
+        match (algorithm.oid, algorithm.parameters) {
+            (ID_EC_PUBLIC_KEY, Some(parameters)) => Self::of_curve(parameters),
+            (ID_EC_PUBLIC_KEY, None) => Err(Refusal::new(
+                Reason::BadKey,
+                "the elliptic curve key names no curve",
+            )),
+            (RSA_ENCRYPTION, Some(parameters)) if parameters.is_null() => Ok(Self::Rsa),
+            (RSA_ENCRYPTION, _) => Err(Refusal::new(
+                Reason::BadKey,
+                "the parameters of an RSA key must be NULL",
+            )),
+            (ID_ED_25519, None) => Ok(Self::Ed25519),
+            (ID_ED_25519, Some(_)) => Err(Refusal::new(
+                Reason::BadKey,
+                "an Ed25519 key must have no parameters",
+            )),
+            (other, _) => Err(Refusal::new(
+                Reason::BadKey,
+                format!("keys of the kind {other} are not accepted"),
+            )),
+        }
+    }
+
+    fn of_curve(parameters: AnyRef<'_>) -> Result<Self, Refusal> {
+        let curve = parameters.decode_as::<ObjectIdentifier>().map_err(|_| {
+            Refusal::new(
+                Reason::BadKey,
+                "the curve must be given by name; explicit parameters are not accepted",
+            )
+        })?;
+        match curve {
+            SECP_256_R_1 => Ok(Self::P256),
+            SECP_384_R_1 => Ok(Self::P384),
+            SECP_521_R_1 => Ok(Self::P521),
+            other => Err(Refusal::new(
+                Reason::BadKey,
+                format!("the curve {other} is not accepted"),
+            )),
+        }
+    }
+}
+
+/// What a signature AlgorithmIdentifier says, apart from the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignatureDigest {
+    EcdsaSha256,
+    EcdsaSha384,
+    EcdsaSha512,
+    RsaSha256,
+    RsaSha384,
+    RsaSha512,
+    Ed25519,
+}
+
+/// ecdsa-with-SHA1 (ANSI X9.62), which the table of identifiers lacks.
+const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
+
+impl SignatureDigest {
+    fn of(algorithm: AlgorithmIdentifierRef<'_>) -> Result<Self, Refusal> {
+        let digest = match algorithm.oid {
+            ECDSA_WITH_SHA_256 => Self::EcdsaSha256,
+            ECDSA_WITH_SHA_384 => Self::EcdsaSha384,
+            ECDSA_WITH_SHA_512 => Self::EcdsaSha512,
+            SHA_256_WITH_RSA_ENCRYPTION => Self::RsaSha256,
+            SHA_384_WITH_RSA_ENCRYPTION => Self::RsaSha384,
+            SHA_512_WITH_RSA_ENCRYPTION => Self::RsaSha512,
+            ID_ED_25519 => Self::Ed25519,
+            MD_2_WITH_RSA_ENCRYPTION
+            | MD_5_WITH_RSA_ENCRYPTION
+            | SHA_1_WITH_RSA_ENCRYPTION
+            | SHA_224_WITH_RSA_ENCRYPTION
+            | DSA_WITH_SHA_1
+            | ECDSA_WITH_SHA_1
+            | ECDSA_WITH_SHA_224 => {
+                return Err(Refusal::new(
+                    Reason::BadAlgorithm,
+                    "the signature uses a digest that is too weak; sign with SHA-256 or better",
+                ));
+            }
+            other => {
+                return Err(Refusal::new(
+                    Reason::BadAlgorithm,
+                    format!("the signature algorithm {other} is not accepted"),
+                ));
+            }
+        };
+        let parameters_fit = match digest {
+            // RFC 4055 section 5: NULL when written, absent must be accepted too.
+            Self::RsaSha256 | Self::RsaSha384 | Self::RsaSha512 => {
+                algorithm.parameters.is_none_or(AnyRef::is_null)
+            }
+            Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512 | Self::Ed25519 => {
+                algorithm.parameters.is_none()
+            }
+        };
+        if parameters_fit {
+            Ok(digest)
+        } else {
+            Err(Refusal::new(
+                Reason::BadAlgorithm,
+                "the signature algorithm carries parameters that it must not have",
+            ))
+        }
+    }
+}
+
+/// The one verification for a key and a signature algorithm, if they fit each other.
+fn verification(
+    family: KeyFamily,
+    digest: SignatureDigest,
+) -> Result<&'static dyn VerificationAlgorithm, Refusal> {
+    Ok(match (family, digest) {
+        (KeyFamily::P256, SignatureDigest::EcdsaSha256) => &ECDSA_P256_SHA256_ASN1,
+        (KeyFamily::P256, SignatureDigest::EcdsaSha384) => &ECDSA_P256_SHA384_ASN1,
+        (KeyFamily::P256, SignatureDigest::EcdsaSha512) => &ECDSA_P256_SHA512_ASN1,
+        (KeyFamily::P384, SignatureDigest::EcdsaSha256) => &ECDSA_P384_SHA256_ASN1,
+        (KeyFamily::P384, SignatureDigest::EcdsaSha384) => &ECDSA_P384_SHA384_ASN1,
+        (KeyFamily::P384, SignatureDigest::EcdsaSha512) => &ECDSA_P384_SHA512_ASN1,
+        (KeyFamily::P521, SignatureDigest::EcdsaSha256) => &ECDSA_P521_SHA256_ASN1,
+        (KeyFamily::P521, SignatureDigest::EcdsaSha384) => &ECDSA_P521_SHA384_ASN1,
+        (KeyFamily::P521, SignatureDigest::EcdsaSha512) => &ECDSA_P521_SHA512_ASN1,
+        (KeyFamily::Rsa, SignatureDigest::RsaSha256) => &RSA_PKCS1_2048_8192_SHA256,
+        (KeyFamily::Rsa, SignatureDigest::RsaSha384) => &RSA_PKCS1_2048_8192_SHA384,
+        (KeyFamily::Rsa, SignatureDigest::RsaSha512) => &RSA_PKCS1_2048_8192_SHA512,
+        (KeyFamily::Ed25519, SignatureDigest::Ed25519) => &ED25519,
+        (
+            KeyFamily::P256
+            | KeyFamily::P384
+            | KeyFamily::P521
+            | KeyFamily::Rsa
+            | KeyFamily::Ed25519,
+            _,
+        ) => {
+            return Err(Refusal::new(
+                Reason::BadAlgorithm,
+                "the signature algorithm does not fit the public key",
+            ));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P521_SHA384_ASN1_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair,
+    };
+
+    use super::*;
+
+    const MESSAGE: &[u8] = b"the bytes as received";
+
+    fn identifier(oid: ObjectIdentifier, parameters: Option<Any>) -> AlgorithmIdentifierOwned {
+        AlgorithmIdentifierOwned { oid, parameters }
+    }
+
+    fn p256_signature() -> (Vec<u8>, Vec<u8>) {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let signature = pair.sign(&SystemRandom::new(), MESSAGE).unwrap();
+        (
+            pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            signature.as_ref().to_vec(),
+        )
+    }
+
+    fn reason(result: Result<(), Refusal>) -> Reason {
+        result.unwrap_err().reason()
+    }
+
+    #[test]
+    fn every_algorithm_is_written_as_it_is_read() {
+        for algorithm in KeyAlgorithm::ALL {
+            assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+            assert_eq!(
+                toml::Value::try_from(algorithm).unwrap().as_str(),
+                Some(algorithm.name())
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_algorithm_is_answered_with_the_choices() {
+        let error = "rsa-1024".parse::<KeyAlgorithm>().unwrap_err();
+        assert!(
+            error.contains("rsa-1024")
+                && error.contains("ec-p256, ec-p384")
+                && error.contains("ed25519"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_good_signature_verifies_and_an_altered_message_does_not() {
+        let (spki, signature) = p256_signature();
+        let algorithm = KeyAlgorithm::EcP256.signature_algorithm();
+        verify_signature(&spki, &algorithm, MESSAGE, &signature).unwrap();
+        assert_eq!(
+            reason(verify_signature(
+                &spki,
+                &algorithm,
+                b"other bytes",
+                &signature
+            )),
+            Reason::BadProof
+        );
+        assert_eq!(
+            reason(verify_signature(
+                &spki,
+                &algorithm,
+                MESSAGE,
+                &signature[..8]
+            )),
+            Reason::BadProof
+        );
+    }
+
+    #[test]
+    fn a_curve_may_sign_with_another_digest_than_our_own_keys_do() {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P521_SHA384_ASN1_SIGNING).unwrap();
+        let signature = pair.sign(&SystemRandom::new(), MESSAGE).unwrap();
+        let spki = pair.public_key().as_der().unwrap();
+        verify_signature(
+            spki.as_ref(),
+            &identifier(ECDSA_WITH_SHA_384, None),
+            MESSAGE,
+            signature.as_ref(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_signature_algorithm_that_does_not_fit_the_key_is_refused() {
+        let (spki, signature) = p256_signature();
+        for algorithm in [KeyAlgorithm::Rsa2048, KeyAlgorithm::Ed25519] {
+            let refused =
+                verify_signature(&spki, &algorithm.signature_algorithm(), MESSAGE, &signature);
+            assert_eq!(reason(refused), Reason::BadAlgorithm);
+        }
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let spki = pair.public_key().as_der().unwrap();
+        let ecdsa = KeyAlgorithm::EcP256.signature_algorithm();
+        assert_eq!(
+            reason(verify_signature(spki.as_ref(), &ecdsa, MESSAGE, &signature)),
+            Reason::BadAlgorithm
+        );
+    }
+
+    #[test]
+    fn s24_weak_digests_are_refused_by_algorithm() {
+        let (spki, signature) = p256_signature();
+        for oid in [
+            ECDSA_WITH_SHA_1,
+            ECDSA_WITH_SHA_224,
+            SHA_1_WITH_RSA_ENCRYPTION,
+            MD_5_WITH_RSA_ENCRYPTION,
+        ] {
+            let refusal =
+                verify_signature(&spki, &identifier(oid, None), MESSAGE, &signature).unwrap_err();
+            assert_eq!(refusal.reason(), Reason::BadAlgorithm);
+            assert!(
+                refusal.public().contains("SHA-256 or better"),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_where_none_belong_are_refused() {
+        let (spki, signature) = p256_signature();
+        let with_null = identifier(ECDSA_WITH_SHA_256, Some(Any::null()));
+        assert_eq!(
+            reason(verify_signature(&spki, &with_null, MESSAGE, &signature)),
+            Reason::BadAlgorithm
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_public_key_are_refused_by_key() {
+        let (spki, signature) = p256_signature();
+        let algorithm = KeyAlgorithm::EcP256.signature_algorithm();
+        for bytes in [
+            &spki[1..],
+            &spki[..20],
+            b"".as_slice(),
+            &[spki.as_slice(), b"\0"].concat(),
+        ] {
+            assert_eq!(
+                reason(verify_signature(bytes, &algorithm, MESSAGE, &signature)),
+                Reason::BadKey
+            );
+        }
+    }
 }

@@ -1,6 +1,14 @@
 //! Where private keys live. Only `issue.rs` and the service keys sign, and only through [`KeyStore`].
 
+#[cfg(feature = "testing")]
+pub(crate) mod faulty;
+pub(crate) mod key_pair;
+pub(crate) mod memory;
+pub(crate) mod secret;
+pub(crate) mod software;
+
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +19,23 @@ use crate::error::KeyFault;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct KeyRef(pub(crate) String);
+
+impl KeyRef {
+    /// The reference of `name` in the key store of `scheme`.
+    pub(crate) fn new(scheme: &str, name: &str) -> Self {
+        Self(format!("{scheme}:{name}"))
+    }
+
+    /// The scheme, which names the key store.
+    pub(crate) fn scheme(&self) -> &str {
+        self.0.split_once(':').map_or("", |(scheme, _)| scheme)
+    }
+
+    /// What follows the scheme.
+    pub(crate) fn name(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, name)| name)
+    }
+}
 
 impl fmt::Display for KeyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,6 +61,9 @@ pub enum KeyHealth {
 
 /// A place that keeps private keys and uses them.
 pub(crate) trait KeyStore: Send + Sync {
+    /// The scheme of the references that this store gives out.
+    fn scheme(&self) -> &'static str;
+
     /// Makes a key and keeps it durably before it returns.
     fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault>;
 
@@ -51,4 +79,68 @@ pub(crate) trait KeyStore: Send + Sync {
 
     /// Whether keys can be used now.
     fn health(&self) -> KeyHealth;
+}
+
+/// All key stores of this daemon: finds the one that a reference belongs to.
+#[derive(Clone)]
+pub(crate) struct KeyRing {
+    stores: Arc<[Arc<dyn KeyStore>]>,
+}
+
+impl KeyRing {
+    /// A ring in which new keys are made in `default`; references to the others stay usable.
+    pub(crate) fn new(
+        default: Arc<dyn KeyStore>,
+        others: impl IntoIterator<Item = Arc<dyn KeyStore>>,
+    ) -> Self {
+        Self {
+            stores: std::iter::once(default).chain(others).collect(),
+        }
+    }
+
+    /// Makes a key in the default store and keeps it durably before it returns.
+    pub(crate) fn generate(
+        &self,
+        label: &KeyLabel,
+        algorithm: KeyAlgorithm,
+    ) -> Result<KeyRef, KeyFault> {
+        let default = self
+            .stores
+            .first()
+            .ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))?;
+        default.generate(label, algorithm)
+    }
+
+    /// The SubjectPublicKeyInfo of a key, DER.
+    pub(crate) fn public_key(&self, key: &KeyRef) -> Result<Vec<u8>, KeyFault> {
+        self.store(key)?.public_key(key)
+    }
+
+    /// Signs `message` with the algorithm that belongs to the key.
+    pub(crate) fn sign(&self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, KeyFault> {
+        self.store(key)?.sign(key, message)
+    }
+
+    /// Removes a key for good.
+    pub(crate) fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {
+        self.store(key)?.destroy(key)
+    }
+
+    /// The condition of every store, by scheme; the default store comes first.
+    pub(crate) fn health(&self) -> Vec<(&'static str, KeyHealth)> {
+        self.stores
+            .iter()
+            .map(|store| (store.scheme(), store.health()))
+            .collect()
+    }
+
+    fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
+        let store = self
+            .stores
+            .iter()
+            .find(|store| store.scheme() == key.scheme());
+        store
+            .map(AsRef::as_ref)
+            .ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
+    }
 }

@@ -1,7 +1,87 @@
-//! The certificate authority: one [`Engine`](engine::Engine) and plain data.
+//! The certificate authority: one [`Engine`] and plain data.
+//!
+//! Everything that decides, signs or stores is private to this crate; a protocol can only ask the [`Engine`].
 #![allow(dead_code, unreachable_pub)]
+
 pub mod algorithm;
-pub mod clock;
-pub mod error;
+mod audit;
+mod authority;
+mod certificate;
+mod clock;
+mod crl;
+pub mod csr;
+mod encoding;
+mod endpoint;
+mod engine;
+mod error;
+mod evidence;
+mod extension;
+mod inventory;
+mod issue;
 mod keys;
+mod label;
+mod lint;
+mod maintain;
+mod name;
+mod name_constraint;
+pub mod nesting;
+mod ocsp;
+mod own_certificate;
+mod policy;
+pub mod profile;
+mod rate;
+mod record;
+mod records;
+mod registry;
+mod request;
+mod revoke;
+mod serial;
+mod status;
 mod store;
+pub mod subject_key;
+mod tbs;
+mod ticket;
+mod weak_key;
+
+pub use algorithm::KeyAlgorithm;
+pub use audit::{Action, AuditEntry, AuditRecord, AuditVerdict};
+pub use authority::{Authority, AuthorityChange, AuthorityKind, AuthorityState, NewAuthority};
+pub use clock::{Clock, Rng, Stopwatch, SystemClock, SystemRng, Time};
+pub use csr::CertificateRequest;
+pub use endpoint::Endpoint;
+pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
+pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
+pub use evidence::{Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate, VerifiedSecret};
+pub use extension::RequestedExtensions;
+pub use inventory::{
+    CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery, Page,
+};
+pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
+pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
+pub use name::{AlternativeName, DistinguishedName};
+pub use own_certificate::{ServiceKey, TlsIdentity};
+pub use policy::{AccessRule, AttributeRule, DnsRule, NameRules, RequesterRule, TextRule};
+pub use profile::Profile;
+pub use records::{RecordBatch, RecordError, RecordSpace, Records};
+pub use request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity, RevocationRequest, StatusChange};
+pub use revoke::Revocation;
+pub use serial::Serial;
+pub use status::{CertId, CertIdHash, CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
+pub use store::{Entry, StoreKind, StoreOptions, Version, Versioned};
+pub use subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
+pub use ticket::{Ticket, WaitingRequest};
+
+/// What only the tests crate may use.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::clock::{FakeClock, SeededRng};
+    pub use crate::keys::faulty::SignFaults;
+    pub use crate::store::{FailureMoment, Faults, TortureReport, torture_check, torture_write};
+}
+
+/// SHA-256.
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    digest
+}

@@ -3,9 +3,146 @@
 //! A store is an ordered map from `(Space, key)` to a versioned value, changed only by [`Batch`]es. A batch is a value, so a
 //! retry is safe: no closure runs twice.
 
-use std::fmt;
+mod committer;
+mod directory;
+#[cfg(feature = "testing")]
+mod faulty;
+mod group;
+mod memory;
+mod progress;
+mod queue;
+mod redb;
+mod sled;
+mod table;
+#[cfg(feature = "testing")]
+mod torture;
+mod transfer;
 
+#[cfg(test)]
+mod conformance;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::committer::Committer;
+use self::directory::StoreDirectory;
+use self::memory::MemoryTable;
+use self::redb::{REDB_FILE, RedbTable};
+use self::sled::{SLED_DIRECTORY, SledTable};
 use crate::error::{Fault, StoreFault};
+
+#[cfg(feature = "testing")]
+pub(crate) use self::faulty::FaultyStore;
+#[cfg(feature = "testing")]
+pub use self::faulty::{FailureMoment, Faults};
+#[cfg(feature = "testing")]
+pub use self::torture::{TortureReport, torture_check, torture_write};
+pub(crate) use self::transfer::{TransferError, export, import};
+
+/// Which storage engine keeps the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreKind {
+    /// Nothing survives the process: for tests and trials.
+    Memory,
+    /// sled 0.34 in the directory `sled`, the default.
+    Sled,
+    /// redb 4 in the file `store.redb`.
+    Redb,
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        })
+    }
+}
+
+/// How much of the machine a store may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Memory for the engine's cache, in octets.
+    pub cache_bytes: u64,
+    /// Writes are refused with [`StoreFault::Full`] when less than this is free on the disk, in octets: the engines do not get
+    /// over a disk that is really full.
+    pub reserve_bytes: u64,
+}
+
+/// The form in which everything is stored; a greater one is from a newer release.
+const FORMAT: u32 = 1;
+
+/// Where [`FORMAT`] lies in [`Space::Meta`].
+const FORMAT_KEY: &[u8] = b"format";
+
+/// A record in [`Space::Meta`] that is there from the beginning of an import to its end.
+const IMPORTING_KEY: &[u8] = b"importing";
+
+/// Opens the store in a directory, or begins one. The directory is locked against other processes until the store is dropped.
+///
+/// # Errors
+/// [`StoreFault::Unavailable`] if the directory cannot be used, is in use, or was written by a newer release or another engine;
+/// [`StoreFault::Corrupt`] if it is damaged or an import into it did not finish.
+pub(crate) fn open(
+    kind: StoreKind,
+    directory: &Path,
+    options: StoreOptions,
+) -> Result<Arc<dyn Store>, StoreFault> {
+    let claim = || StoreDirectory::claim(directory, options.reserve_bytes);
+    let store: Arc<dyn Store> = match kind {
+        StoreKind::Memory => Arc::new(Committer::start(MemoryTable::default())?),
+        StoreKind::Sled => {
+            let claimed = claim()?;
+            claimed.refuse_beside(REDB_FILE)?;
+            Arc::new(Committer::start(SledTable::open(
+                claimed,
+                options.cache_bytes,
+            )?)?)
+        }
+        StoreKind::Redb => {
+            let claimed = claim()?;
+            claimed.refuse_beside(SLED_DIRECTORY)?;
+            let cache_bytes = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
+            Arc::new(Committer::start(RedbTable::open(claimed, cache_bytes)?)?)
+        }
+    };
+    check_format(store.as_ref())?;
+    Ok(store)
+}
+
+/// Refuses a store of a newer release or a half imported one; marks a new one.
+fn check_format(store: &dyn Store) -> Result<(), StoreFault> {
+    if store.get(Space::Meta, IMPORTING_KEY)?.is_some() {
+        return Err(StoreFault::Corrupt(
+            "an import into this store did not finish; remove it and import again".into(),
+        ));
+    }
+    let Some(stored) = store.get(Space::Meta, FORMAT_KEY)? else {
+        let mark = Batch::new().expect_absent(Space::Meta, FORMAT_KEY).put(
+            Space::Meta,
+            FORMAT_KEY,
+            FORMAT.to_be_bytes(),
+        );
+        return match store.commit(mark) {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict) => Err(StoreFault::Unavailable(
+                "somebody else marks the new store".into(),
+            )),
+            Err(CommitError::Fault(fault)) => Err(fault),
+        };
+    };
+    match stored.value.as_slice().try_into().map(u32::from_be_bytes) {
+        Ok(FORMAT) => Ok(()),
+        Ok(newer) => Err(StoreFault::Unavailable(format!(
+            "the store has format {newer}, this release reads format {FORMAT}; run the release that wrote it"
+        ))),
+        Err(_) => Err(StoreFault::Corrupt(
+            "the store's format is not a number".into(),
+        )),
+    }
+}
 
 /// The kinds of records, each with its own keyspace. The numbers are stored: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,10 +263,18 @@ impl Range {
         while let Some(last) = until.pop() {
             if last < u8::MAX {
                 until.push(last + 1);
-                return Self { from, until: Some(until), reverse: false };
+                return Self {
+                    from,
+                    until: Some(until),
+                    reverse: false,
+                };
             }
         }
-        Self { from, until: None, reverse: false }
+        Self {
+            from,
+            until: None,
+            reverse: false,
+        }
     }
 }
 
@@ -183,7 +328,12 @@ impl Batch {
         self
     }
 
-    pub(crate) fn put(mut self, space: Space, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+    pub(crate) fn put(
+        mut self,
+        space: Space,
+        key: impl Into<Key>,
+        value: impl Into<Value>,
+    ) -> Self {
         self.writes.push((space, key.into(), Some(value.into())));
         self
     }
@@ -203,6 +353,28 @@ impl Batch {
     pub(crate) fn append(mut self, log: Log, payload: impl Into<Value>) -> Self {
         self.appends.push((log, payload.into()));
         self
+    }
+
+    /// Every key that the batch names.
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let checked = self.checks.iter().map(|(_, key, _)| key);
+        let written = self.writes.iter().map(|(_, key, _)| key);
+        checked
+            .chain(written)
+            .chain(self.adds.iter().map(|(counter, _)| counter))
+    }
+
+    /// About how much is written.
+    fn bytes(&self) -> usize {
+        let keys: usize = self.keys().map(Vec::len).sum();
+        let values: usize = self
+            .writes
+            .iter()
+            .filter_map(|(_, _, value)| value.as_ref())
+            .map(Vec::len)
+            .sum();
+        let appended: usize = self.appends.iter().map(|(_, payload)| payload.len()).sum();
+        keys.saturating_add(values).saturating_add(appended)
     }
 }
 
@@ -228,7 +400,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Reads one value.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, StoreFault>;
 
-    /// Reads up to `limit` entries of a range, in the range's order.
+    /// Reads up to `limit` entries of a range, in the range's order. Not a snapshot: commits may happen meanwhile. But if an entry
+    /// is read, so are those before it that the same commit wrote.
     fn scan(&self, space: Space, range: &Range, limit: usize) -> Result<Vec<Entry>, StoreFault>;
 
     /// All or nothing, and durable before it returns. Every value written gets the returned version.
@@ -237,9 +410,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Whether writes work now; the reason if not. Cheap: it reports what the last commits met.
     fn health(&self) -> Result<(), StoreFault>;
 
-    /// Every entry of every space from `(space, key)` on, raw, for export; `None` starts at the beginning.
-    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault>;
+    /// Up to `limit` entries of every space that follow `after`, raw, for export; `None` starts at the beginning. It may return
+    /// fewer, to bound the memory; only an empty answer is the end.
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize)
+    -> Result<Vec<(u8, Entry)>, StoreFault>;
 
-    /// Puts raw entries back, as [`Store::dump`] gave them, into an empty store.
+    /// Puts raw entries back, as [`Store::dump`] gave them, with their versions, into a store that holds nothing else.
     fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault>;
 }

@@ -1,0 +1,529 @@
+//! The certificate authority: every protocol's only way in.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::audit::{Action, AuditRecord};
+use crate::clock::{Clock, Rng, Time};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
+use crate::evidence::{Evidence, EvidenceFacts};
+use crate::issue::{self, Prepared};
+use crate::keys::{KeyHealth, KeyRing};
+use crate::label::{EndpointName, ProfileName};
+use crate::policy::{self, Ask};
+use crate::profile::{Profile, ProfileKind};
+use crate::rate::RequestRate;
+use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, StatusForm};
+use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
+use crate::registry::{Issuer, Registry};
+use crate::request::{EnrollmentRequest, Origin, RequestedNames};
+use crate::revoke::{PublishedCrl, ResponseCache};
+use crate::serial::Serial;
+use crate::store::{Batch, CommitError, Log, Space, Store, Version};
+use crate::ticket::Ticket;
+use crate::weak_key::WeakKeys;
+use crate::{inventory, sha256};
+
+/// What the engine needs to know of the node it runs on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineSettings {
+    /// The base of CRL, OCSP and issuer URLs inside certificates: `http://pki.example.org`, without a slash at its end.
+    pub status_base_url: String,
+    /// How far notBefore lies in the past, for clients with slow clocks, in seconds.
+    pub backdate_s: u64,
+    /// How long the same request gets the first outcome again, in seconds.
+    pub repeat_window_s: u64,
+    /// Certificates per requester and second; zero sets no limit.
+    pub issue_rate_per_requester_per_s: u32,
+    /// How long a CRL is valid, in seconds.
+    pub crl_validity_s: u64,
+    /// After how long a CRL is renewed though nothing changed, in seconds.
+    pub crl_renew_s: u64,
+    /// How long after a revocation a CRL is published at the latest, in seconds.
+    pub crl_publish_delay_s: u64,
+    /// How long an OCSP answer is valid, in seconds.
+    pub ocsp_validity_s: u64,
+    /// How many OCSP answers are kept in memory.
+    pub ocsp_cache_entries_max: usize,
+    /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
+    pub status_retention_s: u64,
+    /// How far the clock may go back before signing stops, in seconds.
+    pub clock_step_back_max_s: u64,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        const DAY_S: u64 = 86_400;
+        Self {
+            status_base_url: "http://localhost".to_owned(),
+            backdate_s: 300,
+            repeat_window_s: 3_600,
+            issue_rate_per_requester_per_s: 10,
+            crl_validity_s: 7 * DAY_S,
+            crl_renew_s: DAY_S,
+            crl_publish_delay_s: 60,
+            ocsp_validity_s: DAY_S,
+            ocsp_cache_entries_max: 100_000,
+            status_retention_s: 3_650 * DAY_S,
+            clock_step_back_max_s: 300,
+        }
+    }
+}
+
+/// The engine. Cloning it is cheap; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: KeyRing,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+    pub(crate) settings: EngineSettings,
+    pub(crate) weak_keys: WeakKeys,
+    registry: RwLock<Arc<Registry>>,
+    /// One change of the PKI at a time; requests do not wait for it.
+    pub(crate) changes: Mutex<()>,
+    rate: RequestRate,
+    latest: AtomicU64,
+    pub(crate) responses: ResponseCache,
+    pub(crate) crls: RwLock<HashMap<u32, PublishedCrl>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The certificate.
+    Issued(IssuedCertificate),
+    /// An operator has to decide.
+    Pending {
+        /// Names the request when polling.
+        ticket: Ticket,
+        /// Seconds until polling makes sense.
+        retry_after_s: u32,
+    },
+}
+
+/// A certificate that is durable and may be handed out.
+#[derive(Clone, Debug)]
+pub struct IssuedCertificate {
+    /// Its serial.
+    pub serial: Serial,
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// The certificates above it, DER, issuer first, without the root.
+    pub chain: Vec<Bytes>,
+    /// The root, DER.
+    pub root: Bytes,
+    /// The last moment of its validity.
+    pub not_after: Time,
+}
+
+/// Seconds until polling a request that waits for an operator makes sense.
+const APPROVAL_RETRY_S: u32 = 60;
+
+impl Engine {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        keys: KeyRing,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        settings: EngineSettings,
+    ) -> Result<Self, Error> {
+        let registry = Registry::load(store.as_ref(), &settings.status_base_url)?;
+        let latest = inventory::latest_issue(store.as_ref())?;
+        let inner = Inner {
+            rate: RequestRate::new(settings.issue_rate_per_requester_per_s, clock.clone()),
+            responses: ResponseCache::new(settings.ocsp_cache_entries_max),
+            registry: RwLock::new(Arc::new(registry)),
+            changes: Mutex::new(()),
+            weak_keys: WeakKeys::default(),
+            latest: AtomicU64::new(latest.unix()),
+            crls: RwLock::default(),
+            store,
+            keys,
+            clock,
+            rng,
+            settings,
+        };
+        let engine = Self { inner: Arc::new(inner) };
+        engine.load_crls()?;
+        Ok(engine)
+    }
+
+    /// Asks for a certificate (DESIGN invariants 1 to 4 are kept here and nowhere else).
+    ///
+    /// # Errors
+    /// A refusal, which is in the audit log already, or a fault, after which the same request may be sent again.
+    pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
+        let facts = request.evidence.facts();
+        let (authority, origin, evidence) = (request.authority.clone(), request.origin.clone(), facts.clone());
+        self.enroll_in_steps(request, facts).or_else(|error| {
+            if let Error::Refused(refusal) = &error {
+                let record = AuditRecord::new(self.now(), Action::Refused)
+                    .origin(&origin)
+                    .evidence(&evidence)
+                    .authority(&authority)
+                    .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
+                self.commit_or_later(record.in_batch(Batch::new())?)?;
+            }
+            Err(error)
+        })
+    }
+
+    fn enroll_in_steps(&self, request: EnrollmentRequest, facts: EvidenceFacts) -> Result<Outcome, Error> {
+        // 0 repeat? The same request gets the first outcome again, or goes on where a fault stopped it.
+        if let Some(outcome) = self.first_outcome(&request.origin, &facts)? {
+            return Ok(outcome);
+        }
+        self.inner.rate.admit(&facts.requester)?;
+
+        // 1 authorize
+        let registry = self.registry();
+        let profile = profile_of(&registry, &request.profile)?;
+        let issuer = issuer_of(&registry, &request)?;
+        services_include(&registry, &request, &profile)?;
+        let key = request.key.subject_key();
+        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &profile, names: &request.names, key: key.kind() };
+        let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
+        let authorization = policy::authorize(endpoint.map(AsRef::as_ref), facts, &ask)?;
+        self.accept_key(&registry, key)?;
+        if authorization.awaits_approval() {
+            return self.open_ticket(&request, &authorization);
+        }
+
+        // 2 prepare
+        let now = self.signing_time()?;
+        let serial = Serial::generate(now, self.inner.rng.as_ref());
+        let validity = issue::validity(now, &self.inner.settings, &profile, &issuer, &authorization, request.validity)?;
+        let prepared = Prepared::certificate(&serial, issuer, &profile, &request, validity, &authorization)?;
+
+        // 3 record
+        let origin_key = self.origin_key(&request.origin, now);
+        let certificate = CertificateForm {
+            issuer: prepared.issuer().number,
+            profile: profile.id.clone(),
+            snapshot: profile.snapshot_id(),
+            protocol: request.origin.protocol.clone(),
+            endpoint: request.origin.endpoint.clone(),
+            requester: authorization.facts().requester.clone(),
+            not_after: validity.not_after,
+            status: StatusForm::Good,
+            der: prepared.bytes().to_vec(),
+        };
+        let detail = format!("rule {:?}, TBSCertificate SHA-256 {}", authorization.rule(), hex::encode(sha256(prepared.bytes())));
+        let in_flight = InFlightForm {
+            at: now,
+            certificate,
+            facts: authorization.facts().clone(),
+            origin: request.origin,
+            authority: request.authority,
+            origin_key,
+        };
+        let batch = Batch::new()
+            .expect_absent(Space::Certificate, serial.as_bytes())
+            .expect_absent(Space::InFlight, serial.as_bytes())
+            .expect_absent(Space::Origin, in_flight.origin_key.clone())
+            .put(Space::InFlight, serial.as_bytes(), record::encode(&in_flight)?)
+            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial.clone()))?);
+        let batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
+        let version = match self.inner.store.commit(batch) {
+            Ok(version) => version,
+            // The same request came in twice at once, and the other one was faster.
+            Err(CommitError::Conflict) => return Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(CommitError::Fault(fault)) => return Err(fault.into()),
+        };
+
+        self.sign_and_record(&serial, in_flight, version, prepared, &request.names)
+    }
+
+    /// Steps 4 to 6, for a fresh request and for one that goes on after a fault.
+    fn sign_and_record(
+        &self,
+        serial: &Serial,
+        in_flight: InFlightForm,
+        version: Version,
+        prepared: Prepared,
+        names: &RequestedNames,
+    ) -> Result<Outcome, Error> {
+        // 4 sign
+        let issuer = prepared.issuer().clone();
+        let der = prepared.sign(&self.inner.keys)?;
+
+        // 5 record
+        let certificate = CertificateForm { der, ..in_flight.certificate.clone() };
+        let batch = Batch::new()
+            .expect(Space::InFlight, serial.as_bytes(), version)
+            .delete(Space::InFlight, serial.as_bytes())
+            .put(Space::Certificate, serial.as_bytes(), record::encode(&certificate)?)
+            .append(Log::Event, record::encode(&EventForm(self.now(), EventKindForm::Issued, serial.clone(), issuer.number))?);
+        let batch = inventory::index(batch, serial, &certificate, names);
+        let batch = self.audit_record(Action::Signed, &in_flight, serial).in_batch(batch)?;
+        match self.inner.store.commit(batch) {
+            Ok(_) => {}
+            // Another thread finished the same request: its certificate is the one that counts.
+            Err(CommitError::Conflict) => return self.issued(serial)?.ok_or(Error::Fault(Fault::TryLater { after_s: 1 })),
+            Err(CommitError::Fault(fault)) => return Err(fault.into()),
+        }
+        metrics::counter!("certgate_certificates_issued_total",
+            "protocol" => certificate.protocol.to_string(), "profile" => certificate.profile.to_string())
+        .increment(1);
+
+        // 6 answer
+        Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
+    }
+
+    /// Step 0: what became of the same request before, within the repeat window.
+    fn first_outcome(&self, origin: &Origin, facts: &EvidenceFacts) -> Result<Option<Outcome>, Error> {
+        let now = self.now();
+        let window = self.inner.settings.repeat_window_s;
+        for at in [now, now.minus_s(window)] {
+            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, at))? else { continue };
+            match record::decode(&found.value)? {
+                OutcomeForm::Ticket(ticket) => return self.poll(&Ticket::from_stored(ticket)).map(Some),
+                OutcomeForm::Serial(serial) => {
+                    if let Some(outcome) = self.issued(&serial)? {
+                        return Ok(Some(outcome));
+                    }
+                    if let Some(reserved) = self.inner.store.get(Space::InFlight, serial.as_bytes())? {
+                        let in_flight: InFlightForm = record::decode(&reserved.value)?;
+                        if in_flight.facts.requester == facts.requester {
+                            return self.resume(&serial, in_flight, reserved.version).map(Some);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Signs the recorded bytes of a request that a fault had stopped.
+    fn resume(&self, serial: &Serial, in_flight: InFlightForm, version: Version) -> Result<Outcome, Error> {
+        self.signing_time()?;
+        let registry = self.registry();
+        let issuer = registry
+            .issuers
+            .get(&in_flight.certificate.issuer)
+            .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+        let prepared = Prepared::recorded(in_flight.certificate.der.clone(), issuer.clone());
+        let names = issue::names_in(prepared.bytes())?;
+        self.sign_and_record(serial, in_flight, version, prepared, &names)
+    }
+
+    fn issued(&self, serial: &Serial) -> Result<Option<Outcome>, Error> {
+        let Some(form) = self.certificate_form(serial)? else { return Ok(None) };
+        if matches!(form.status, StatusForm::Closed { .. }) {
+            return Ok(None);
+        }
+        let registry = self.registry();
+        let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+        Ok(Some(Outcome::Issued(issued(serial, form.der, form.not_after, issuer)?)))
+    }
+
+    /// An issued certificate with its chain; `None` if there is no certificate of that serial.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn issued_certificate(&self, serial: &Serial) -> Result<Option<IssuedCertificate>, Error> {
+        Ok(self.issued(serial)?.and_then(|outcome| match outcome {
+            Outcome::Issued(certificate) => Some(certificate),
+            Outcome::Pending { .. } => None,
+        }))
+    }
+
+    /// Refuses keys that are known, blocked or weak.
+    fn accept_key(&self, registry: &Registry, key: &crate::subject_key::SubjectKey) -> Result<(), Error> {
+        let fingerprint = key.fingerprint();
+        self.inner.weak_keys.check(key)?;
+        // An authority's own certificates are the one place where its key may stand.
+        let reused = registry.issuers.values().any(|issuer| issuer.key_fingerprint == fingerprint && issuer.active.is_some());
+        if reused {
+            return Err(Refusal::new(Reason::BadKey, "this key belongs to an authority").into());
+        }
+        if self.inner.store.get(Space::BlockedKey, &fingerprint)?.is_some() {
+            return Err(Refusal::new(Reason::BadKey, "this key is known to be compromised; make a new one").into());
+        }
+        Ok(())
+    }
+
+    /// The time to put into what is signed; a fault if the clock went back.
+    pub(crate) fn signing_time(&self) -> Result<Time, Fault> {
+        let now = self.now();
+        let latest = Time::from_unix(self.inner.latest.fetch_max(now.unix(), Ordering::SeqCst));
+        if now.plus_s(self.inner.settings.clock_step_back_max_s) < latest {
+            tracing::error!(%now, %latest, "the clock went back: nothing is signed until it is right again");
+            return Err(Fault::TryLater { after_s: 60 });
+        }
+        Ok(now)
+    }
+
+    /// Where the first outcome of a request lies: by window, so that old ones go away together.
+    pub(crate) fn origin_key(&self, origin: &Origin, at: Time) -> Vec<u8> {
+        let window = at.unix() / self.inner.settings.repeat_window_s.max(1);
+        let endpoint = origin.endpoint.as_ref().map_or("", EndpointName::as_str);
+        // The lengths keep the parts apart.
+        let mut text = Vec::with_capacity(128);
+        for part in [origin.protocol.as_str(), endpoint, origin.transaction.as_str()] {
+            text.extend((part.len() as u64).to_be_bytes());
+            text.extend(part.as_bytes());
+        }
+        text.extend(origin.request_digest);
+        [window.to_be_bytes().as_slice(), &sha256(&text)].concat()
+    }
+
+    fn open_ticket(&self, request: &EnrollmentRequest, authorization: &policy::Authorization) -> Result<Outcome, Error> {
+        let now = self.now();
+        let ticket = Ticket::generate(self.inner.rng.as_ref());
+        let form = crate::ticket::form(request, authorization.facts(), now);
+        let origin_key = self.origin_key(&request.origin, now);
+        let batch = Batch::new()
+            .expect_absent(Space::Origin, origin_key.clone())
+            .put(Space::Origin, origin_key, record::encode(&OutcomeForm::Ticket(ticket.as_str().to_owned()))?)
+            .put(Space::Ticket, ticket.as_str(), record::encode(&form)?);
+        let record = AuditRecord::new(now, Action::Waiting)
+            .origin(&request.origin)
+            .evidence(authorization.facts())
+            .authority(&request.authority)
+            .detail(format!("ticket {ticket}"));
+        self.commit_or_later(record.in_batch(batch)?)?;
+        Ok(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })
+    }
+
+    fn audit_record(&self, action: Action, in_flight: &InFlightForm, serial: &Serial) -> AuditRecord {
+        AuditRecord::new(self.now(), action)
+            .origin(&in_flight.origin)
+            .evidence(&in_flight.facts)
+            .authority(&in_flight.authority)
+            .profile(format!("{}@{}", in_flight.certificate.profile, in_flight.certificate.snapshot))
+            .serial(serial)
+    }
+
+    pub(crate) fn certificate_form(&self, serial: &Serial) -> Result<Option<CertificateForm>, Error> {
+        match self.inner.store.get(Space::Certificate, serial.as_bytes())? {
+            Some(found) => Ok(Some(record::decode(&found.value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Commits what nobody else writes; a conflict all the same means: try again.
+    pub(crate) fn commit_or_later(&self, batch: Batch) -> Result<Version, Error> {
+        self.inner.store.commit(batch).map_err(|error| match error {
+            CommitError::Conflict => Fault::TryLater { after_s: 1 }.into(),
+            CommitError::Fault(fault) => fault.into(),
+        })
+    }
+
+    /// The PKI as it is now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.inner.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the PKI anew after a change.
+    pub(crate) fn reload(&self) -> Result<(), Error> {
+        let registry = Registry::load(self.inner.store.as_ref(), &self.inner.settings.status_base_url)?;
+        *self.inner.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        Ok(())
+    }
+
+    /// The present moment, from the engine's clock.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.inner.clock.now()
+    }
+
+    /// `N` random octets, from the engine's source.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        crate::clock::random(self.inner.rng.as_ref())
+    }
+
+    /// A protocol's own records of one kind.
+    #[must_use]
+    pub fn records(&self, space: RecordSpace) -> Records {
+        Records::new(self.inner.store.clone(), space)
+    }
+
+    /// Changes a protocol's own records: all or nothing, durable on return.
+    ///
+    /// # Errors
+    /// A conflict if a check did not hold, or the store's fault.
+    pub fn commit(&self, batch: RecordBatch) -> Result<Version, RecordError> {
+        Ok(self.inner.store.commit(batch.into_batch())?)
+    }
+
+    /// An endpoint's settings.
+    #[must_use]
+    pub fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
+        self.registry().endpoints.get(name).cloned()
+    }
+
+    /// A profile, built in or the operators' own.
+    #[must_use]
+    pub fn profile(&self, name: &ProfileName) -> Option<Arc<Profile>> {
+        self.registry().profile(name)
+    }
+
+    /// Whether the store takes writes.
+    ///
+    /// # Errors
+    /// What keeps it from doing so.
+    pub fn store_health(&self) -> Result<(), StoreFault> {
+        self.inner.store.health()
+    }
+
+    /// The condition of each key store, by name.
+    #[must_use]
+    pub fn key_health(&self) -> Vec<(String, KeyHealth)> {
+        self.inner.keys.health()
+    }
+}
+
+fn issued(serial: &Serial, der: Vec<u8>, not_after: Time, issuer: &Issuer) -> Result<IssuedCertificate, Fault> {
+    let broken = || Fault::Broken(format!("issuer {} has no certificate", issuer.path));
+    match &issuer.active {
+        Some(active) => {
+            let (root, chain) = active.chain.split_last().ok_or_else(broken)?;
+            Ok(IssuedCertificate { serial: serial.clone(), der, chain: chain.to_vec(), root: root.clone(), not_after })
+        }
+        // A root's own certificate, signed a moment ago.
+        None => Ok(IssuedCertificate { serial: serial.clone(), root: Bytes::copy_from_slice(&der), der, chain: Vec::new(), not_after }),
+    }
+}
+
+fn profile_of(registry: &Registry, name: &ProfileName) -> Result<Arc<Profile>, Refusal> {
+    registry.profile(name).ok_or_else(|| Refusal::new(Reason::UnknownProfile, format!("there is no profile {name}")))
+}
+
+fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Issuer>, Refusal> {
+    let issuer = registry
+        .issuer_of(&request.authority)
+        .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", request.authority)))?;
+    Ok(issuer.clone())
+}
+
+/// An authority offers the profile sets among its services; the daemon's own certificates are always possible.
+fn services_include(registry: &Registry, request: &EnrollmentRequest, profile: &Profile) -> Result<(), Refusal> {
+    let for_operators = profile.kind != ProfileKind::EndEntity;
+    let own_act = matches!(request.evidence, Evidence::Operator(ref approval) if approval.released.is_none()) && request.origin.endpoint.is_none();
+    let offered = registry.authorities.get(&request.authority).is_some_and(|authority| authority.services.contains(&profile.library));
+    if for_operators && !own_act {
+        return Err(Refusal::new(Reason::NotAuthorized, format!("profile {} is for the daemon's own certificates", profile.id)));
+    }
+    if !for_operators && !offered {
+        let text = format!("authority {} does not offer the service {} that profile {} belongs to", request.authority, profile.library, profile.id);
+        return Err(Refusal::new(Reason::UnknownProfile, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What the engine has to do by itself, in small steps that may be repeated at any time.
+
+use crate::audit::{Action, AuditRecord};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::record::{self, CertificateForm, InFlightForm, RevokedForm, StatusForm};
+use crate::status::RevocationReason;
+use crate::store::{Batch, CommitError, Range, Space};
+
+/// Records handled in one step.
+const STEP: usize = 500;
+
+impl Engine {
+    /// Does what is due: CRLs, OCSP responders, authorities that wait for their certificate, serials that were reserved and never
+    /// signed, deletions, and records whose time is over. Faults are logged; the next call tries again.
+    pub fn maintain(&self) {
+        let registry = self.registry();
+        for issuer in registry.issuers.values() {
+            if issuer.active.is_none() && issuer.form.csr.is_none() {
+                log("provision an authority", self.provision(issuer.number));
+            }
+            log("renew an OCSP responder", self.keep_responder(issuer));
+        }
+        self.publish_due_crls();
+        log("close reserved serials", self.close_reserved());
+        log("forget old requests", self.forget_old_requests());
+        if registry.authorities.values().any(|authority| authority.deleting) {
+            log("delete an authority", self.go_on_deleting());
+        }
+        self.inner.rate.forget_idle();
+    }
+
+    /// A serial that was recorded and not signed within the repeat window is closed: stored as what it is, and on the CRL.
+    fn close_reserved(&self) -> Result<(), Error> {
+        let now = self.now();
+        for entry in self.inner.store.scan(Space::InFlight, &Range::default(), STEP)? {
+            let form: InFlightForm = record::decode(&entry.value)?;
+            if now < form.at.plus_s(self.inner.settings.repeat_window_s) {
+                // Serials sort by time: all that follow are younger.
+                break;
+            }
+            let serial = crate::serial::Serial::from_magnitude(&entry.key)?;
+            let issuer = form.certificate.issuer;
+            let closed = CertificateForm { status: StatusForm::Closed { at: now }, ..form.certificate };
+            let revoked = RevokedForm(now, RevocationReason::Unspecified, None, closed.not_after);
+            let batch = Batch::new()
+                .expect(Space::InFlight, entry.key.clone(), entry.version)
+                .delete(Space::InFlight, entry.key.clone())
+                .delete(Space::Origin, form.origin_key.clone())
+                .put(Space::Certificate, entry.key.clone(), record::encode(&closed)?)
+                .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), record::encode(&revoked)?)
+                .add(crate::revoke::revision_counter(issuer), 1);
+            let record = AuditRecord::new(now, Action::Closed)
+                .origin(&form.origin)
+                .evidence(&form.facts)
+                .authority(&form.authority)
+                .serial(&serial)
+                .detail("reserved, never signed");
+            match self.inner.store.commit(record.in_batch(batch)?) {
+                Ok(_) => self.crl_is_stale(issuer, now),
+                // It was signed at the last moment.
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// First outcomes lie by window; those before the last one are not asked for any more.
+    fn forget_old_requests(&self) -> Result<(), Error> {
+        let window = self.inner.settings.repeat_window_s.max(1);
+        let kept = (self.now().unix() / window).saturating_sub(1);
+        let range = Range { from: Vec::new(), until: Some(kept.to_be_bytes().to_vec()), reverse: false };
+        let old = self.inner.store.scan(Space::Origin, &range, STEP)?;
+        if !old.is_empty() {
+            let batch = old.into_iter().fold(Batch::new(), |batch, entry| batch.delete(Space::Origin, entry.key));
+            self.commit_or_later(batch)?;
+        }
+        Ok(())
+    }
+}
+
+fn log(what: &str, result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::warn!(?error, "failed to {what}; it will be tried again");
+    }
+}

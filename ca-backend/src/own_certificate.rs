@@ -1,0 +1,212 @@
+//! Keys with certificates that the daemon needs itself: OCSP responders and its TLS certificate.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::algorithm::KeyAlgorithm;
+use crate::clock::Time;
+use crate::engine::{Engine, Outcome};
+use crate::error::{Error, Fault, Reason, Refusal};
+use crate::evidence::{Approval, Evidence};
+use crate::extension::RequestedExtensions;
+use crate::keys::{KeyLabel, KeyRef};
+use crate::label::{AuthorityName, ProfileName, ProtocolName};
+use crate::name::{AlternativeName, DistinguishedName};
+use crate::record::{self, ServiceKeyForm};
+use crate::registry::Issuer;
+use crate::request::{EnrollmentRequest, Origin, RequestedNames};
+use crate::sha256;
+use crate::store::{Batch, Space};
+use crate::subject_key::{ProvenKey, SubjectKey};
+
+/// An issuer's OCSP responder.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    pub(crate) form: ServiceKeyForm,
+    /// How it names itself in answers.
+    pub(crate) key_hash: [u8; 20],
+}
+
+/// The daemon's TLS certificate and its key.
+#[derive(Clone)]
+pub struct TlsIdentity {
+    /// The certificate and those above it, DER, the root left out.
+    pub chain: Vec<Bytes>,
+    /// The first moment of its validity.
+    pub not_before: Time,
+    /// The last moment of its validity.
+    pub not_after: Time,
+    /// The names in it.
+    pub names: Vec<AlternativeName>,
+    /// Signs handshakes.
+    pub key: ServiceKey,
+}
+
+/// A key that signs on the daemon's own behalf. Never an issuing key.
+#[derive(Clone)]
+pub struct ServiceKey {
+    engine: Engine,
+    key: KeyRef,
+    algorithm: KeyAlgorithm,
+}
+
+const TLS_ROLE: &str = "tls";
+const DAEMON: &str = "certgate";
+
+impl ServiceKey {
+    /// The key's algorithm.
+    #[must_use]
+    pub fn algorithm(&self) -> KeyAlgorithm {
+        self.algorithm
+    }
+
+    /// Signs; ECDSA signatures are DER.
+    ///
+    /// # Errors
+    /// The key store's fault.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
+        Ok(self.engine.inner.keys.sign(&self.key, message)?)
+    }
+}
+
+impl std::fmt::Debug for ServiceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceKey").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Whether a certificate has lived two thirds of its life.
+fn wants_renewal(not_before: Time, not_after: Time, now: Time) -> bool {
+    now >= not_before.plus_s(not_after.since_s(not_before) / 3 * 2)
+}
+
+pub(crate) fn responder_role(issuer: u32) -> String {
+    format!("ocsp/{issuer}")
+}
+
+impl Engine {
+    /// Makes or renews the OCSP responder of an issuer when its time has come.
+    pub(crate) fn keep_responder(&self, issuer: &Issuer) -> Result<(), Error> {
+        let Some(active) = issuer.active.as_ref().filter(|active| active.ocsp && issuer.may_sign()) else { return Ok(()) };
+        let registry = self.registry();
+        let current = registry.responders.get(&issuer.number);
+        if current.is_some_and(|responder| !wants_renewal(responder.form.not_before, responder.form.not_after, self.now())) {
+            return Ok(());
+        }
+        let (_, algorithm) = issuer.signing_key()?;
+        let names = RequestedNames {
+            subject: DistinguishedName::parse(&format!("cn=OCSP responder of {}", issuer.path))?,
+            alternative: Vec::new(),
+        };
+        let role = responder_role(issuer.number);
+        let old = current.map(|responder| responder.form.key.clone());
+        let not_after = active.facts.not_after;
+        if not_after <= self.now() {
+            return Ok(());
+        }
+        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm)?;
+        self.reload()?;
+        if let Some(key) = old {
+            self.inner.keys.destroy(&key).map_err(Fault::from)?;
+        }
+        Ok(())
+    }
+
+    /// The daemon's TLS certificate for these names, made or renewed by `authority` when its time has come.
+    ///
+    /// # Errors
+    /// A refusal if the authority or the names do not do, or a fault.
+    pub fn tls_identity(&self, authority: &AuthorityName, names: &[AlternativeName]) -> Result<TlsIdentity, Error> {
+        let usable = |form: &ServiceKeyForm| -> Result<bool, Error> {
+            let covered = crate::certificate::names_of(&form.certificate)?.alternative;
+            let same_issuer = self.certificate_form(&form.serial)?.is_some_and(|certificate| {
+                self.registry().issuer_of(authority).is_some_and(|issuer| issuer.number == certificate.issuer)
+                    && certificate.status == crate::record::StatusForm::Good
+            });
+            Ok(same_issuer && covered == names && !wants_renewal(form.not_before, form.not_after, self.now()))
+        };
+        let stored = match self.inner.store.get(Space::ServiceKey, TLS_ROLE.as_bytes())? {
+            Some(found) => Some(record::decode::<ServiceKeyForm>(&found.value)?),
+            None => None,
+        };
+        let form = match stored {
+            Some(form) if usable(&form)? => form,
+            old => {
+                let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
+                let form = self.make_own_certificate(TLS_ROLE, authority, "privatessl-tls-server", requested, KeyAlgorithm::EcP256)?;
+                if let Some(old) = old {
+                    self.inner.keys.destroy(&old.key).map_err(Fault::from)?;
+                }
+                form
+            }
+        };
+        let issued = self.issued_certificate(&form.serial)?.ok_or(Fault::TryLater { after_s: 5 })?;
+        let chain = std::iter::once(Bytes::from(issued.der)).chain(issued.chain).collect();
+        let key = ServiceKey { engine: self.clone(), key: form.key, algorithm: form.algorithm };
+        Ok(TlsIdentity { chain, not_before: form.not_before, not_after: form.not_after, names: names.to_vec(), key })
+    }
+
+    fn make_own_certificate(
+        &self,
+        role: &str,
+        authority: &AuthorityName,
+        profile: &str,
+        names: RequestedNames,
+        algorithm: KeyAlgorithm,
+    ) -> Result<ServiceKeyForm, Error> {
+        let label = KeyLabel(format!("{}-{}", role.replace('/', "-"), hex::encode(self.random::<8>())));
+        let key = self.inner.keys.generate(&label, algorithm).map_err(Fault::from)?;
+        let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
+        let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
+        let Outcome::Issued(issued) = self.enroll(request)? else {
+            return Err(Refusal::new(Reason::NotReady, "the daemon's own certificates wait for nobody").into());
+        };
+        let certificate = crate::certificate::CertificateParts::open(&issued.der)?;
+        let form = ServiceKeyForm {
+            key,
+            algorithm,
+            serial: issued.serial,
+            not_before: certificate.tbs.not_before,
+            not_after: certificate.tbs.not_after,
+            certificate: issued.der.clone(),
+        };
+        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
+        Ok(form)
+    }
+}
+
+/// A request by the daemon itself, for a key that it holds.
+pub(crate) fn own_request(
+    authority: &AuthorityName,
+    profile: &str,
+    names: RequestedNames,
+    public_key: &[u8],
+    transaction: String,
+) -> Result<EnrollmentRequest, Refusal> {
+    Ok(EnrollmentRequest {
+        authority: authority.clone(),
+        profile: ProfileName::new(profile)?,
+        names,
+        extensions: RequestedExtensions::default(),
+        // The key was made in our own key store a moment ago.
+        key: ProvenKey::after_verified_signature(SubjectKey::accept(public_key)?),
+        validity: None,
+        evidence: Evidence::Operator(Approval { operator: DAEMON.to_owned(), released: None, daemon: true }),
+        origin: Origin {
+            protocol: ProtocolName::new("internal")?,
+            endpoint: None,
+            transaction,
+            request_digest: sha256(public_key),
+            peer: None,
+            request_id: String::new(),
+        },
+    })
+}
+
+/// Reads the responders back.
+pub(crate) fn responder(form: ServiceKeyForm) -> Result<Arc<Responder>, Fault> {
+    let public_key = crate::certificate::public_key_of(&form.certificate)?;
+    let key_hash = crate::ocsp::responder_key_hash(crate::public_key_bits(&public_key)?);
+    Ok(Arc::new(Responder { form, key_hash }))
+}

@@ -1,0 +1,458 @@
+//! May this evidence use this profile for these names? The one authorizer of every protocol.
+
+use std::net::IpAddr;
+
+use const_oid::ObjectIdentifier;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::error::{Reason, Refusal};
+use crate::evidence::{EvidenceFacts, EvidenceKind};
+use crate::label::ProfileName;
+use crate::name::AlternativeName;
+use crate::profile::Profile;
+use crate::request::{Origin, RequestedNames};
+use crate::serial::Serial;
+use crate::subject_key::SubjectKeyKind;
+
+/// One rule of an endpoint: who may get what.
+///
+/// A request stands if no rule of the endpoint denies one of its names and one rule covers all of it: requester, profile, key and
+/// every name. The first such rule sets the validity cap and says whether an operator must approve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessRule {
+    /// Names the rule in audit records.
+    pub name: String,
+    /// Who; the rule covers nobody if empty.
+    #[serde(default)]
+    pub requesters: Vec<RequesterRule>,
+    /// Which of the endpoint's profiles; none if empty.
+    #[serde(default)]
+    pub profiles: Vec<ProfileName>,
+    /// Names that may stand.
+    #[serde(default)]
+    pub allow: NameRules,
+    /// Names that may not stand, whatever another rule allows.
+    #[serde(default)]
+    pub deny: NameRules,
+    /// Kinds of subject keys; every accepted kind if not stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<SubjectKeyKind>>,
+    /// The longest validity in seconds; the profile's if not stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity_max_s: Option<u64>,
+    /// Whether an operator must approve each request.
+    #[serde(default)]
+    pub approval: bool,
+}
+
+/// Which requesters a rule covers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequesterRule {
+    /// The kind of evidence that was shown.
+    pub evidence: EvidenceKind,
+    /// The requester, such as `account:...`; everyone with that kind of evidence if not stated.
+    #[serde(default = "TextRule::any")]
+    pub requester: TextRule,
+}
+
+/// A pattern for a whole text: `*` (anything), `abc*` (a prefix), `*abc` (a suffix), or the text itself. Letter case does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum TextRule {
+    /// Anything.
+    Any,
+    /// Exactly this.
+    Exact(String),
+    /// What begins with this.
+    Prefix(String),
+    /// What ends with this.
+    Suffix(String),
+}
+
+/// Which names, by type. Nothing stated means none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NameRules {
+    /// DNS names: `host.example.org` (itself), `.example.org` (everything below it), `*` (all).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsRule>,
+    /// Whether `*.NAME` may stand where NAME or something below it may. Has no meaning in a denial: a denied name's wildcard is
+    /// denied with it.
+    pub wildcards: bool,
+    /// Address ranges, such as `10.0.0.0/8`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ip: Vec<IpNet>,
+    /// What follows the `@` of e-mail addresses, as in `dns`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub email: Vec<DnsRule>,
+    /// URIs, usually with a prefix: `https://device.example.org/*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uri: Vec<TextRule>,
+    /// What follows the `@` of user principal names, as in `dns`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upn: Vec<DnsRule>,
+    /// Permanent identifiers and hardware module serials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device: Vec<TextRule>,
+    /// Directory names among the alternative names, as RFC 4514 text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub directory: Vec<TextRule>,
+    /// Types of other names and registered identifiers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other: Vec<ObjectIdentifier>,
+    /// Subject attributes. A common name that repeats an alternative name needs no rule of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subject: Vec<AttributeRule>,
+}
+
+/// A pattern for one subject attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttributeRule {
+    /// The attribute's type, such as `2.5.4.3` for a common name.
+    pub attribute: ObjectIdentifier,
+    /// Its value.
+    pub value: TextRule,
+}
+
+/// A pattern for DNS names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum DnsRule {
+    /// Every name.
+    Any,
+    /// This name.
+    Exact(String),
+    /// Every name below this one, at any depth, not itself.
+    Below(String),
+}
+
+impl TextRule {
+    fn any() -> Self {
+        Self::Any
+    }
+
+    fn covers(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        match self {
+            Self::Any => true,
+            Self::Exact(whole) => text == *whole,
+            Self::Prefix(start) => text.starts_with(start.as_str()),
+            Self::Suffix(end) => text.ends_with(end.as_str()),
+        }
+    }
+}
+
+impl From<String> for TextRule {
+    fn from(text: String) -> Self {
+        let text = text.to_lowercase();
+        if text == "*" {
+            Self::Any
+        } else if let Some(end) = text.strip_prefix('*') {
+            Self::Suffix(end.to_owned())
+        } else if let Some(start) = text.strip_suffix('*') {
+            Self::Prefix(start.to_owned())
+        } else {
+            Self::Exact(text)
+        }
+    }
+}
+
+impl From<TextRule> for String {
+    fn from(rule: TextRule) -> Self {
+        match rule {
+            TextRule::Any => "*".to_owned(),
+            TextRule::Exact(whole) => whole,
+            TextRule::Prefix(start) => start + "*",
+            TextRule::Suffix(end) => format!("*{end}"),
+        }
+    }
+}
+
+impl DnsRule {
+    fn covers(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        match self {
+            Self::Any => true,
+            Self::Exact(whole) => name == *whole,
+            Self::Below(parent) => name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        }
+    }
+
+    /// Whether some name directly below `base` is covered: what a denial must look at for `*.base`.
+    fn touches_below(&self, base: &str) -> bool {
+        let base = base.to_ascii_lowercase();
+        let is_below = |name: &str| name.strip_suffix(base.as_str()).is_some_and(|rest| rest.ends_with('.'));
+        match self {
+            Self::Any => true,
+            Self::Exact(whole) => is_below(whole),
+            Self::Below(parent) => *parent == base || is_below(parent) || self.covers(&base),
+        }
+    }
+}
+
+impl From<String> for DnsRule {
+    fn from(text: String) -> Self {
+        let text = text.to_ascii_lowercase();
+        if text == "*" {
+            Self::Any
+        } else if let Some(parent) = text.strip_prefix('.') {
+            Self::Below(parent.to_owned())
+        } else {
+            Self::Exact(text)
+        }
+    }
+}
+
+impl From<DnsRule> for String {
+    fn from(rule: DnsRule) -> Self {
+        match rule {
+            DnsRule::Any => "*".to_owned(),
+            DnsRule::Exact(whole) => whole,
+            DnsRule::Below(parent) => format!(".{parent}"),
+        }
+    }
+}
+
+fn any(rules: &[DnsRule], name: &str) -> bool {
+    rules.iter().any(|rule| rule.covers(name))
+}
+
+fn any_text(rules: &[TextRule], text: &str) -> bool {
+    rules.iter().any(|rule| rule.covers(text))
+}
+
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+impl NameRules {
+    fn allows(&self, name: &AlternativeName) -> bool {
+        match name {
+            AlternativeName::Dns(dns) => match dns.strip_prefix("*.") {
+                // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
+                Some(base) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
+                None => any(&self.dns, dns),
+            },
+            other => self.names(other),
+        }
+    }
+
+    fn denies(&self, name: &AlternativeName) -> bool {
+        match name {
+            AlternativeName::Dns(dns) => match dns.strip_prefix("*.") {
+                Some(base) => self.dns.iter().any(|rule| rule.covers(base) || rule.touches_below(base)),
+                None => any(&self.dns, dns),
+            },
+            other => self.names(other),
+        }
+    }
+
+    /// The name types for which allowing and denying look at the same thing.
+    fn names(&self, name: &AlternativeName) -> bool {
+        match name {
+            AlternativeName::Dns(dns) => any(&self.dns, dns),
+            AlternativeName::Ip(address) => self.ip.iter().any(|range| range.contains(address)),
+            AlternativeName::Email(address) => any(&self.email, domain_of(address)),
+            AlternativeName::Uri(uri) => any_text(&self.uri, uri),
+            AlternativeName::Upn(upn) => any(&self.upn, domain_of(upn)),
+            AlternativeName::DirectoryName(name) => any_text(&self.directory, &name.to_string()),
+            AlternativeName::PermanentIdentifier { value, .. } => value.as_deref().is_some_and(|v| any_text(&self.device, v)),
+            AlternativeName::HardwareModule { serial, .. } => any_text(&self.device, &hex::encode(serial)),
+            AlternativeName::RegisteredId(oid) | AlternativeName::Other { type_id: oid, .. } => self.other.contains(oid),
+        }
+    }
+
+    fn covers_attribute(&self, attribute: &ObjectIdentifier, value: &str) -> bool {
+        self.subject.iter().any(|rule| rule.attribute == *attribute && rule.value.covers(value))
+    }
+}
+
+/// A granted request: which rule granted it, and under which conditions. Only [`authorize`] makes one.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorization {
+    facts: EvidenceFacts,
+    grant: Grant,
+}
+
+#[derive(Clone, Debug)]
+enum Grant {
+    /// An operator or the daemon itself, outside any endpoint.
+    Operator,
+    /// A rule of an endpoint.
+    Rule { endpoint: Endpoint, rule: AccessRule },
+}
+
+impl Authorization {
+    pub(crate) fn facts(&self) -> &EvidenceFacts {
+        &self.facts
+    }
+
+    /// The name of the rule that granted the request.
+    pub(crate) fn rule(&self) -> &str {
+        match &self.grant {
+            Grant::Operator => "operator",
+            Grant::Rule { rule, .. } => &rule.name,
+        }
+    }
+
+    pub(crate) fn validity_max_s(&self) -> Option<u64> {
+        match &self.grant {
+            Grant::Operator => None,
+            Grant::Rule { rule, .. } => rule.validity_max_s,
+        }
+    }
+
+    /// The extended key usages among which a request may choose; `None` leaves it to the profile alone.
+    pub(crate) fn extended_key_usages(&self) -> Option<&[ObjectIdentifier]> {
+        match &self.grant {
+            Grant::Operator => None,
+            Grant::Rule { endpoint, .. } => Some(&endpoint.extended_key_usages),
+        }
+    }
+
+    /// Whether an operator has still to approve.
+    pub(crate) fn awaits_approval(&self) -> bool {
+        match &self.grant {
+            Grant::Operator => false,
+            Grant::Rule { rule, .. } => rule.approval && self.facts.approved_by.is_none(),
+        }
+    }
+
+    /// Judges the names of the final TBSCertificate, which are what counts (invariant 12).
+    pub(crate) fn admits(&self, names: &RequestedNames) -> Result<(), Refusal> {
+        match &self.grant {
+            Grant::Operator => Ok(()),
+            Grant::Rule { endpoint, rule } => {
+                denied(endpoint, names)?;
+                shown(&self.facts, names)?;
+                allowed(rule, names)
+            }
+        }
+    }
+}
+
+/// What is asked for, as far as rules look at it.
+pub(crate) struct Ask<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) authority: &'a crate::label::AuthorityName,
+    pub(crate) profile: &'a Profile,
+    pub(crate) names: &'a RequestedNames,
+    pub(crate) key: SubjectKeyKind,
+}
+
+/// Decides on a request. `endpoint` is the one that received it; `None` if there is none of that name.
+pub(crate) fn authorize(endpoint: Option<&Endpoint>, facts: EvidenceFacts, ask: &Ask<'_>) -> Result<Authorization, Refusal> {
+    let Some(endpoint_name) = &ask.origin.endpoint else {
+        if facts.kind == EvidenceKind::Operator {
+            return Ok(Authorization { facts, grant: Grant::Operator });
+        }
+        return Err(Refusal::new(Reason::NotAuthorized, "only an operator may enroll without an endpoint"));
+    };
+    let Some(endpoint) = endpoint.filter(|endpoint| endpoint.enabled && endpoint.name == *endpoint_name) else {
+        return Err(Refusal::new(Reason::NotReady, format!("endpoint {endpoint_name} is not enabled")));
+    };
+    if endpoint.protocol != ask.origin.protocol || endpoint.authority != *ask.authority {
+        return Err(Refusal::new(Reason::NotAuthorized, format!("endpoint {endpoint_name} does not serve this authority and protocol")));
+    }
+    if !endpoint.profiles.contains(&ask.profile.id) {
+        return Err(Refusal::new(Reason::UnknownProfile, format!("endpoint {endpoint_name} does not offer profile {}", ask.profile.id)));
+    }
+    denied(endpoint, ask.names)?;
+    shown(&facts, ask.names)?;
+
+    let by_requester = |rule: &&AccessRule| {
+        rule.requesters.iter().any(|who| who.evidence == facts.kind && who.requester.covers(&facts.requester))
+    };
+    let by_profile = |rule: &&AccessRule| rule.profiles.contains(&ask.profile.id);
+    let by_key = |rule: &&AccessRule| rule.keys.as_ref().is_none_or(|kinds| kinds.contains(&ask.key));
+    let mut refusal = Refusal::new(Reason::NotAuthorized, "no access rule of this endpoint covers the requester")
+        .with_private(format!("endpoint {endpoint_name}, requester {}", facts.requester));
+    for rule in endpoint.rules.iter().filter(by_requester) {
+        if !by_profile(&rule) {
+            refusal = Refusal::new(Reason::NotAuthorized, format!("no access rule grants profile {} to this requester", ask.profile.id));
+        } else if !by_key(&rule) {
+            refusal = Refusal::new(Reason::BadKey, "the access rules do not allow this kind of key");
+        } else if let Err(name) = allowed(rule, ask.names) {
+            refusal = name;
+        } else {
+            return Ok(Authorization { facts, grant: Grant::Rule { endpoint: endpoint.clone(), rule: rule.clone() } });
+        }
+    }
+    Err(refusal)
+}
+
+fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {
+    for rule in &endpoint.rules {
+        if let Some(name) = names.alternative.iter().find(|name| rule.deny.denies(name)) {
+            return Err(not_allowed(&name.to_string(), &rule.name));
+        }
+        for (attribute, value) in names.subject.attributes() {
+            // A denied name is denied in the common name as well.
+            let as_name = (attribute == const_oid::db::rfc4519::CN).then(|| as_alternative_name(&value)).flatten();
+            if rule.deny.covers_attribute(&attribute, &value) || as_name.is_some_and(|name| rule.deny.denies(&name)) {
+                return Err(not_allowed(&value, &rule.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where control of identifiers is the evidence, every name must be among them.
+fn shown(facts: &EvidenceFacts, names: &RequestedNames) -> Result<(), Refusal> {
+    if facts.kind != EvidenceKind::Challenges {
+        return Ok(());
+    }
+    for name in &names.alternative {
+        let shown = facts.identifiers.iter().any(|identifier| match name {
+            AlternativeName::Dns(dns) if dns.starts_with("*.") => {
+                identifier.wildcard && matches!(&identifier.name, AlternativeName::Dns(base) if dns.strip_prefix("*.") == Some(base))
+            }
+            _ => identifier.name == *name,
+        });
+        if !shown {
+            return Err(Refusal::new(Reason::NameNotAllowed, format!("control of {name} was not shown")));
+        }
+    }
+    Ok(())
+}
+
+fn allowed(rule: &AccessRule, names: &RequestedNames) -> Result<(), Refusal> {
+    if let Some(name) = names.alternative.iter().find(|name| !rule.allow.allows(name)) {
+        return Err(not_allowed(&name.to_string(), &rule.name));
+    }
+    for (attribute, value) in names.subject.attributes() {
+        let repeats = attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| name.search_key() == value.to_lowercase());
+        if !repeats && !rule.allow.covers_attribute(&attribute, &value) {
+            return Err(not_allowed(&value, &rule.name));
+        }
+    }
+    Ok(())
+}
+
+fn not_allowed(name: &str, rule: &str) -> Refusal {
+    Refusal::new(Reason::NameNotAllowed, format!("the access rules do not allow the name {name:?}")).with_private(format!("rule {rule:?}"))
+}
+
+fn as_alternative_name(text: &str) -> Option<AlternativeName> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(AlternativeName::Ip(address));
+    }
+    let dns = AlternativeName::Dns(text.to_ascii_lowercase());
+    dns.validate().is_ok().then_some(dns)
+}
+
+/// Who may revoke: an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every
+/// name in it.
+pub(crate) fn authorize_revocation(facts: &EvidenceFacts, serial: &Serial, requester: &str, names: &RequestedNames) -> Result<(), Refusal> {
+    let itself = facts.kind == EvidenceKind::Certificate && facts.requester == format!("certificate:{serial}");
+    let controls_all = facts.kind == EvidenceKind::Challenges && !names.alternative.is_empty() && shown(facts, names).is_ok();
+    if facts.kind == EvidenceKind::Operator || facts.requester == requester || itself || controls_all {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::NotAuthorized, "the certificate belongs to another requester"))
+}

@@ -1,0 +1,217 @@
+//! The stored forms: CBOR behind a version octet. Domain types never go to the store as they are, so that they may change freely;
+//! what operators write (endpoints, profiles) is stored as the document they wrote.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::algorithm::KeyAlgorithm;
+use crate::clock::Time;
+use crate::error::{Fault, StoreFault};
+use crate::evidence::EvidenceFacts;
+use crate::keys::KeyRef;
+use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
+use crate::request::{Origin, RequestedNames, RequestedValidity};
+use crate::serial::Serial;
+use crate::status::RevocationReason;
+
+/// The version of every form in this file. A form that changes gets its own reader for the old version.
+const VERSION: u8 = 1;
+
+/// Encodes a stored form.
+pub(crate) fn encode<T: Serialize>(form: &T) -> Result<Vec<u8>, Fault> {
+    let mut bytes = vec![VERSION];
+    ciborium::into_writer(form, &mut bytes).map_err(|error| Fault::Broken(format!("a record cannot be encoded: {error}")))?;
+    Ok(bytes)
+}
+
+/// Decodes a stored form.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    match bytes.split_first() {
+        Some((&VERSION, form)) => {
+            ciborium::from_reader(form).map_err(|error| StoreFault::Corrupt(format!("a record cannot be decoded: {error}")).into())
+        }
+        Some((version, _)) => Err(StoreFault::Corrupt(format!("a record has version {version}, this program knows {VERSION}")).into()),
+        None => Err(StoreFault::Corrupt("a record is empty".to_owned()).into()),
+    }
+}
+
+/// A certificate, by serial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CertificateForm {
+    /// The issuer's number.
+    pub(crate) issuer: u32,
+    pub(crate) profile: ProfileName,
+    /// The profile's snapshot.
+    pub(crate) snapshot: String,
+    pub(crate) protocol: ProtocolName,
+    pub(crate) endpoint: Option<EndpointName>,
+    pub(crate) requester: String,
+    pub(crate) not_after: Time,
+    pub(crate) status: StatusForm,
+    /// The certificate; the TBSCertificate if the serial was closed without one.
+    #[serde(with = "serde_bytes")]
+    pub(crate) der: Vec<u8>,
+}
+
+/// A certificate's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StatusForm {
+    Good,
+    Revoked { at: Time, reason: RevocationReason, invalidity: Option<Time> },
+    /// Reserved, but never signed.
+    Closed { at: Time },
+}
+
+/// A reserved serial whose certificate is being signed, by serial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct InFlightForm {
+    pub(crate) at: Time,
+    /// The certificate's record as it will be, with the TBSCertificate in place of the certificate.
+    pub(crate) certificate: CertificateForm,
+    pub(crate) facts: EvidenceFacts,
+    pub(crate) origin: Origin,
+    pub(crate) authority: AuthorityName,
+    /// The first outcome's key in [`crate::store::Space::Origin`].
+    #[serde(with = "serde_bytes")]
+    pub(crate) origin_key: Vec<u8>,
+}
+
+/// What became of a request, by origin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum OutcomeForm {
+    Serial(Serial),
+    Ticket(String),
+}
+
+/// A request that waits for approval, by ticket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TicketForm {
+    pub(crate) at: Time,
+    pub(crate) state: TicketStateForm,
+    pub(crate) authority: AuthorityName,
+    pub(crate) profile: ProfileName,
+    pub(crate) names: RequestedNames,
+    pub(crate) extended_key_usage: Vec<String>,
+    pub(crate) extensions: Vec<(String, serde_bytes::ByteBuf)>,
+    #[serde(with = "serde_bytes")]
+    pub(crate) public_key: Vec<u8>,
+    pub(crate) validity: Option<RequestedValidity>,
+    pub(crate) facts: EvidenceFacts,
+    pub(crate) origin: Origin,
+}
+
+/// A waiting request's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TicketStateForm {
+    Waiting,
+    Issued(Serial),
+    Rejected(String),
+}
+
+/// A revoked or held certificate, by issuer number and serial.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct RevokedForm(
+    /// When.
+    pub(crate) Time,
+    /// Why.
+    pub(crate) RevocationReason,
+    /// When the key is thought to have been compromised.
+    pub(crate) Option<Time>,
+    /// The certificate's expiry.
+    pub(crate) Time,
+);
+
+/// An authority, by name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AuthorityForm {
+    pub(crate) friendly_name: String,
+    pub(crate) kind: AuthorityKindForm,
+    pub(crate) parent: Option<AuthorityName>,
+    pub(crate) ocsp: bool,
+    pub(crate) services: Vec<String>,
+    pub(crate) created: Time,
+    /// The number of the issuer in use: the current generation.
+    pub(crate) issuer: u32,
+    pub(crate) deleting: bool,
+}
+
+/// What an authority is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AuthorityKindForm {
+    Root,
+    Issuing,
+    ExternalRoot,
+}
+
+/// An issuer: one generation of an authority, by number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerForm {
+    pub(crate) authority: AuthorityName,
+    /// From 1.
+    pub(crate) generation: u32,
+    /// The issuer above it, if that is one of ours or an external root; `None` for roots.
+    pub(crate) parent: Option<u32>,
+    /// `None` for an external root.
+    pub(crate) key: Option<KeyRef>,
+    pub(crate) algorithm: Option<KeyAlgorithm>,
+    #[serde(with = "serde_bytes")]
+    pub(crate) subject: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    pub(crate) public_key: Vec<u8>,
+    /// How long it shall be valid, in seconds.
+    pub(crate) validity_s: u64,
+    /// `None` while the CSR waits for the external root.
+    pub(crate) certificate: Option<serde_bytes::ByteBuf>,
+    /// Certificates between it and the external root, issuer first.
+    pub(crate) chain: Vec<serde_bytes::ByteBuf>,
+    /// The CSR for the external root.
+    pub(crate) csr: Option<serde_bytes::ByteBuf>,
+}
+
+/// A service key with its certificate, by role.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceKeyForm {
+    pub(crate) key: KeyRef,
+    pub(crate) algorithm: KeyAlgorithm,
+    pub(crate) serial: Serial,
+    #[serde(with = "serde_bytes")]
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) not_before: Time,
+    pub(crate) not_after: Time,
+}
+
+/// The published CRL, by issuer number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CrlHeadForm {
+    pub(crate) number: u64,
+    pub(crate) this_update: Time,
+    pub(crate) next_update: Time,
+    /// The issuer's revocation counter that the CRL covers.
+    pub(crate) revision: i64,
+    /// How many pieces of TBSCertList lie under this number.
+    pub(crate) chunks: u32,
+    #[serde(with = "serde_bytes")]
+    pub(crate) signature: Vec<u8>,
+}
+
+/// One entry of the event feed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EventForm(
+    /// When.
+    pub(crate) Time,
+    /// What.
+    pub(crate) EventKindForm,
+    /// Which certificate.
+    pub(crate) Serial,
+    /// The issuer's number.
+    pub(crate) u32,
+);
+
+/// What happened to a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum EventKindForm {
+    Issued,
+    Revoked,
+    Held,
+    Unheld,
+}

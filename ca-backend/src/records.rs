@@ -1,0 +1,128 @@
+//! A protocol's own records. Protocols keep no state elsewhere, so that any node may serve the next request.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Fault, StoreFault};
+use crate::store::{Batch, CommitError, Entry, Range, Space, Store, Version, Versioned};
+
+/// A kind of record that a protocol keeps. There is no value for the engine's own spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSpace(Space);
+
+impl RecordSpace {
+    /// ACME accounts.
+    pub const ACME_ACCOUNT: Self = Self(Space::AcmeAccount);
+    /// ACME account identifiers by key thumbprint.
+    pub const ACME_ACCOUNT_KEY: Self = Self(Space::AcmeAccountKey);
+    /// ACME orders.
+    pub const ACME_ORDER: Self = Self(Space::AcmeOrder);
+    /// ACME orders by account.
+    pub const ACME_ACCOUNT_ORDER: Self = Self(Space::AcmeAccountOrder);
+    /// ACME authorizations with their challenges.
+    pub const ACME_AUTHORIZATION: Self = Self(Space::AcmeAuthorization);
+    /// ACME challenges that wait for validation, by due time.
+    pub const ACME_VALIDATION: Self = Self(Space::AcmeValidation);
+    /// ACME objects by expiry time.
+    pub const ACME_EXPIRY: Self = Self(Space::AcmeExpiry);
+    /// ACME nonces that were used, by expiry time.
+    pub const ACME_NONCE: Self = Self(Space::AcmeNonce);
+    /// The ACME account that a certificate was issued to, by serial.
+    pub const ACME_CERTIFICATE: Self = Self(Space::AcmeCertificate);
+}
+
+/// Reads one kind of a protocol's records.
+#[derive(Clone, Debug)]
+pub struct Records {
+    store: Arc<dyn Store>,
+    space: RecordSpace,
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn Store>, space: RecordSpace) -> Self {
+        Self { store, space }
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn find(&self, key: &[u8]) -> Result<Option<Versioned>, Error> {
+        Ok(self.store.get(self.space.0, key)?)
+    }
+
+    /// Reads up to `limit` records whose keys begin with `prefix` and are greater than `after`, in key order.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Error> {
+        let mut range = Range::prefix(prefix);
+        if let Some(after) = after {
+            range.from = [after, &[0]].concat();
+        }
+        Ok(self.store.scan(self.space.0, &range, limit)?)
+    }
+}
+
+/// Changes to a protocol's records that happen together or not at all.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct RecordBatch(Batch);
+
+impl RecordBatch {
+    /// No changes yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The batch conflicts unless the record has this version.
+    pub fn expect(self, space: RecordSpace, key: impl Into<Vec<u8>>, version: Version) -> Self {
+        Self(self.0.expect(space.0, key, version))
+    }
+
+    /// The batch conflicts unless the record is absent.
+    pub fn expect_absent(self, space: RecordSpace, key: impl Into<Vec<u8>>) -> Self {
+        Self(self.0.expect_absent(space.0, key))
+    }
+
+    /// Writes a record.
+    pub fn put(self, space: RecordSpace, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self(self.0.put(space.0, key, value))
+    }
+
+    /// Removes a record.
+    pub fn delete(self, space: RecordSpace, key: impl Into<Vec<u8>>) -> Self {
+        Self(self.0.delete(space.0, key))
+    }
+
+    pub(crate) fn into_batch(self) -> Batch {
+        self.0
+    }
+}
+
+/// Why a [`RecordBatch`] left no trace.
+#[derive(Debug)]
+pub enum RecordError {
+    /// A record changed meanwhile: read again and decide anew.
+    Conflict,
+    /// The store did not do its work.
+    Fault(StoreFault),
+}
+
+impl From<CommitError> for RecordError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => Self::Conflict,
+            CommitError::Fault(fault) => Self::Fault(fault),
+        }
+    }
+}
+
+/// A conflict that the caller does not expect is answered by trying later.
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Conflict => Self::Fault(Fault::TryLater { after_s: 1 }),
+            RecordError::Fault(fault) => Self::Fault(Fault::Store(fault)),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the PKI consists of, as one immutable picture that requests read without locks held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::algorithm::KeyAlgorithm;
+use crate::endpoint::Endpoint;
+use crate::error::{Fault, StoreFault};
+use crate::keys::KeyRef;
+use crate::label::{AuthorityName, EndpointName, ProfileName};
+use crate::name::DistinguishedName;
+use crate::ocsp::IssuerHashes;
+use crate::profile::Profile;
+use crate::record::{self, AuthorityForm, IssuerForm};
+use crate::store::{Range, Space, Store};
+use crate::tbs::{IssuerFacts, StatusUrls};
+
+/// Authorities, issuers, profiles and endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) authorities: BTreeMap<AuthorityName, AuthorityForm>,
+    pub(crate) issuers: BTreeMap<u32, Arc<Issuer>>,
+    pub(crate) by_path: HashMap<String, u32>,
+    pub(crate) own_profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    pub(crate) endpoints: BTreeMap<EndpointName, Arc<Endpoint>>,
+}
+
+/// One generation of an authority: a key and, once active, a certificate.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) number: u32,
+    /// Its part of the status URLs: the authority's name, for later generations `NAME.2`, `NAME.3`, ...
+    pub(crate) path: String,
+    pub(crate) form: IssuerForm,
+    pub(crate) subject: DistinguishedName,
+    /// The SubjectPublicKeyInfo's SHA-256.
+    pub(crate) key_fingerprint: [u8; 32],
+    /// Present once it has a certificate.
+    pub(crate) active: Option<ActiveIssuer>,
+}
+
+/// What an issuer with a certificate can be asked.
+#[derive(Debug)]
+pub(crate) struct ActiveIssuer {
+    pub(crate) facts: IssuerFacts,
+    pub(crate) hashes: IssuerHashes,
+    /// Its certificate, then those above it, the root last.
+    pub(crate) chain: Vec<Bytes>,
+    pub(crate) ocsp: bool,
+}
+
+impl Issuer {
+    /// The key and its algorithm; a fault for an external root, whose key is elsewhere.
+    pub(crate) fn signing_key(&self) -> Result<(&KeyRef, KeyAlgorithm), Fault> {
+        match (&self.form.key, self.form.algorithm) {
+            (Some(key), Some(algorithm)) => Ok((key, algorithm)),
+            _ => Err(Fault::Broken(format!("issuer {} has no key here", self.path))),
+        }
+    }
+}
+
+impl Registry {
+    /// Reads the whole picture.
+    pub(crate) fn load(store: &dyn Store, status_base_url: &str) -> Result<Self, Fault> {
+        let mut registry = Self::default();
+        for (key, value) in everything(store, Space::Authority)? {
+            registry.authorities.insert(label(&key, AuthorityName::new)?, record::decode(&value)?);
+        }
+        for (key, value) in everything(store, Space::Profile)? {
+            let profile = text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
+            registry.own_profiles.insert(profile.id.clone(), Arc::new(profile));
+        }
+        for (key, value) in everything(store, Space::Endpoint)? {
+            let endpoint: Endpoint = serde_json::from_slice(&value).map_err(|e| corrupt(&key, &e.to_string()))?;
+            registry.endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+        }
+        let mut forms = BTreeMap::new();
+        for (key, value) in everything(store, Space::Issuer)? {
+            let number = key.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| corrupt(&key, "not an issuer number"))?;
+            forms.insert(number, record::decode::<IssuerForm>(&value)?);
+        }
+        for (number, form) in &forms {
+            let ocsp = registry.authorities.get(&form.authority).is_some_and(|authority| authority.ocsp);
+            let issuer = Issuer::assemble(*number, form, &forms, ocsp, status_base_url)?;
+            registry.by_path.insert(issuer.path.clone(), *number);
+            registry.issuers.insert(*number, Arc::new(issuer));
+        }
+        Ok(registry)
+    }
+
+    /// The authority's issuer in use.
+    pub(crate) fn issuer_of(&self, authority: &AuthorityName) -> Option<&Arc<Issuer>> {
+        self.issuers.get(&self.authorities.get(authority)?.issuer)
+    }
+
+    pub(crate) fn issuer_at(&self, path: &str) -> Option<&Arc<Issuer>> {
+        self.issuers.get(self.by_path.get(path)?)
+    }
+
+    /// A built-in profile or one of the operators'.
+    pub(crate) fn profile(&self, name: &ProfileName) -> Option<Arc<Profile>> {
+        self.own_profiles.get(name).cloned().or_else(|| Profile::find(name))
+    }
+}
+
+impl Issuer {
+    fn assemble(number: u32, form: &IssuerForm, all: &BTreeMap<u32, IssuerForm>, ocsp: bool, status_base_url: &str) -> Result<Self, Fault> {
+        let path = if form.generation == 1 { form.authority.to_string() } else { format!("{}.{}", form.authority, form.generation) };
+        let subject = DistinguishedName::from_der(&form.subject).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
+        let active = if form.certificate.is_some() {
+            let chain = chain(form, all);
+            let urls = StatusUrls {
+                crl: Some(format!("{status_base_url}/crl/{path}.crl")),
+                ocsp: ocsp.then(|| format!("{status_base_url}/ocsp/{path}")),
+                ca_issuers: Some(format!("{status_base_url}/ca/{path}.cer")),
+            };
+            let facts = IssuerFacts::from_chain(&chain, urls)?;
+            let hashes = IssuerHashes::of(&facts)?;
+            Some(ActiveIssuer { hashes, chain, facts, ocsp })
+        } else {
+            None
+        };
+        Ok(Self { number, path, subject, key_fingerprint: crate::sha256(&form.public_key), form: form.clone(), active })
+    }
+}
+
+/// An issuer's certificate and those above it, the root last.
+fn chain(form: &IssuerForm, all: &BTreeMap<u32, IssuerForm>) -> Vec<Bytes> {
+    let mut chain = Vec::new();
+    let mut next = Some(form);
+    while let Some(issuer) = next {
+        chain.extend(issuer.certificate.iter().chain(&issuer.chain).map(|der| Bytes::copy_from_slice(der)));
+        next = issuer.parent.and_then(|number| all.get(&number));
+    }
+    chain
+}
+
+fn everything(store: &dyn Store, space: Space) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFault> {
+    let found = store.scan(space, &Range::default(), usize::MAX)?;
+    Ok(found.into_iter().map(|entry| (entry.key, entry.value)).collect())
+}
+
+fn label<T>(key: &[u8], wrap: impl Fn(&str) -> Result<T, crate::error::Refusal>) -> Result<T, Fault> {
+    text(key).and_then(|name| wrap(name).map_err(|e| corrupt(key, e.public())))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| corrupt(bytes, "not text"))
+}
+
+fn corrupt(key: &[u8], why: &str) -> Fault {
+    Fault::Store(StoreFault::Corrupt(format!("record {:?}: {why}", String::from_utf8_lossy(key))))
+}

@@ -1,0 +1,293 @@
+//! The embedded default engine, sled 0.34, used so that it keeps what it acknowledges.
+//!
+//! What sled does not do by itself, and what is done here about it:
+//! - `flush` ends in `sync_file_range`, which makes neither file metadata nor the disk's cache durable. So every group ends in an
+//!   `fdatasync` on an own descriptor of the `db` file.
+//! - `conf` and the directories are never synced, and over an empty `conf` sled silently begins a new database. So a store is created
+//!   under another name, synced, and renamed; a damaged one is refused.
+//! - It frees and reuses a segment once the pages that lay in it were written, not synced, elsewhere. A segment can be reused only
+//!   after sled rolled over to a second new segment, so groups are kept smaller than a segment ([`SEGMENT_BYTES`]): the `fdatasync`
+//!   of the group that moved the pages comes before the reuse.
+//! - A page of more than a quarter segment goes to a file of its own in `blobs`, which is never synced. So values are cut into
+//!   pieces ([`PIECE_BYTES`]) and keys are bounded, such that no page grows so large.
+//! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
+//! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+
+use ::sled::{Batch, Config, Db, IVec, Mode};
+
+use super::committer::broken;
+use super::directory::{StoreDirectory, io_fault, sync_all_below};
+use super::queue::lock;
+use super::table::{RawKey, RawRange, RawValue, Table, Writes};
+use crate::error::StoreFault;
+
+/// sled's directory, in the store's directory.
+pub(super) const SLED_DIRECTORY: &str = "sled";
+
+/// How much sled writes before it goes on to another place in the file. Four times `queue::GROUP_BYTES_MAX`, since sled writes
+/// about 2.5 octets per octet; and a page with 256 keys of `committer::KEY_BYTES_MAX` fits a quarter.
+const SEGMENT_BYTES: usize = 2 << 20;
+
+/// Values are cut into pieces of this size; the last piece is shorter, possibly empty. A page holds some 20 entries at most.
+const PIECE_BYTES: usize = 8 << 10;
+
+/// Where the second and further pieces lie: this octet, the raw key, the piece's number (4 octets, big endian, from 1). No
+/// [`Space`](super::Space) has this number.
+const PIECES: u8 = 0xff;
+
+/// `conf` of this length or less is one that sled would replace, and its database with it.
+const EMPTY_CONF_BYTES: u64 = 8;
+
+/// A sled database.
+pub(super) struct SledTable {
+    database: Db,
+    /// The `db` file, for `fdatasync`.
+    file: File,
+    /// How many pieces follow the first one, for those keys where any do. Kept so that a write need not read what it replaces.
+    long_values: Mutex<HashMap<RawKey, u32>>,
+    directory: StoreDirectory,
+}
+
+impl SledTable {
+    pub(super) fn open(directory: StoreDirectory, cache_bytes: u64) -> Result<Self, StoreFault> {
+        let path = directory.join(SLED_DIRECTORY);
+        if !path.exists() {
+            directory.create(SLED_DIRECTORY, |unfinished| {
+                drop(open_database(unfinished, cache_bytes)?);
+                wait_until_closed(unfinished)
+            })?;
+        }
+        refuse_damaged(&path)?;
+        wait_until_closed(&path)?;
+        let database = open_database(&path, cache_bytes)?;
+        // Opening wrote a snapshot, and may have repaired the end of the log.
+        sync_all_below(&path)?;
+        let file = File::open(path.join("db"))
+            .map_err(|error| io_fault("cannot open sled's db file", &error))?;
+        let long_values = Mutex::new(find_long_values(&database)?);
+        Ok(Self {
+            database,
+            file,
+            long_values,
+            directory,
+        })
+    }
+
+    /// Puts the pieces of a value together; `None` if it is gone meanwhile.
+    fn join_pieces(&self, key: &[u8], mut first: IVec) -> Result<Option<RawValue>, StoreFault> {
+        if first.len() < PIECE_BYTES {
+            return Ok(Some(first.to_vec()));
+        }
+        loop {
+            let joined = self.pieces_after(key, &first)?;
+            // A value and all its pieces change at once. If the first piece, which holds the version, is still the same after the
+            // last one was read, then they belong together.
+            match self.database.get(key).map_err(sled_fault)? {
+                None => return Ok(None),
+                Some(now) if now == first => {
+                    return joined.map(Some).ok_or_else(|| {
+                        StoreFault::Corrupt("a piece of a long value is missing".into())
+                    });
+                }
+                Some(now) => first = now,
+            }
+        }
+    }
+
+    fn pieces_after(&self, key: &[u8], first: &IVec) -> Result<Option<RawValue>, StoreFault> {
+        let mut value = first.to_vec();
+        let mut number = 0_u32;
+        let mut last_bytes = first.len();
+        while last_bytes == PIECE_BYTES {
+            number = number.saturating_add(1);
+            let Some(piece) = self
+                .database
+                .get(piece_key(key, number))
+                .map_err(sled_fault)?
+            else {
+                return Ok(None);
+            };
+            value.extend_from_slice(&piece);
+            last_bytes = piece.len();
+        }
+        Ok(Some(value))
+    }
+}
+
+impl Table for SledTable {
+    fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
+        match self.database.get(key).map_err(sled_fault)? {
+            Some(first) => self.join_pieces(key, first),
+            None => Ok(None),
+        }
+    }
+
+    fn walk(
+        &self,
+        range: &RawRange,
+        visit: &mut dyn FnMut(&[u8], RawValue) -> bool,
+    ) -> Result<(), StoreFault> {
+        let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
+        if until <= range.from {
+            return Ok(());
+        }
+        let mut rows = self.database.range(range.from.as_slice()..until.as_slice());
+        while let Some(row) = if range.reverse {
+            rows.next_back()
+        } else {
+            rows.next()
+        } {
+            let (key, first) = row.map_err(sled_fault)?;
+            if let Some(value) = self.join_pieces(&key, first)?
+                && !visit(&key, value)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, writes: Writes) -> Result<(), StoreFault> {
+        let mut long_values = lock(&self.long_values);
+        let mut batch = Batch::default();
+        for (key, value) in writes {
+            let further_before = long_values.get(&key).copied().unwrap_or(0);
+            let further_now = value
+                .as_ref()
+                .map_or(0, |value| further_pieces(value.len()));
+            if let Some(value) = &value {
+                for (number, piece) in
+                    (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()]))
+                {
+                    batch.insert(piece_key(&key, number), piece);
+                }
+            }
+            for number in further_now.saturating_add(1)..=further_before {
+                batch.remove(piece_key(&key, number));
+            }
+            match further_now {
+                0 if further_before > 0 => drop(long_values.remove(&key)),
+                0 => {}
+                _ => drop(long_values.insert(key.clone(), further_now)),
+            }
+            match value {
+                Some(mut value) => {
+                    value.truncate(PIECE_BYTES);
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        self.database.apply_batch(batch).map_err(sled_fault)?;
+        self.database.flush().map_err(sled_fault)?;
+        self.file
+            .sync_data()
+            .map_err(|error| io_fault("cannot make sled's db file durable", &error))
+    }
+
+    fn room(&self, bytes: u64) -> Result<(), StoreFault> {
+        self.directory.room(bytes)
+    }
+}
+
+impl fmt::Debug for SledTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledTable")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<Db, StoreFault> {
+    let config = Config::new()
+        .path(path)
+        .cache_capacity(cache_bytes)
+        .mode(Mode::HighThroughput)
+        .segment_size(SEGMENT_BYTES)
+        .flush_every_ms(None);
+    let opened = catch_unwind(AssertUnwindSafe(|| config.open().map_err(sled_fault)));
+    opened
+        .unwrap_or_else(|panic| Err(broken(panic.as_ref())))
+        .map_err(|fault| {
+            let message = format!("cannot open the sled database {}", path.display());
+            match fault {
+                StoreFault::Full(what) => StoreFault::Full(format!("{message}: {what}")),
+                StoreFault::Unavailable(what) => {
+                    StoreFault::Unavailable(format!("{message}: {what}"))
+                }
+                StoreFault::Corrupt(what) => {
+                    StoreFault::Corrupt(format!("{message}: {what}; restore a backup"))
+                }
+            }
+        })
+}
+
+/// Refuses what sled would take for no database at all, and begin one in its place.
+fn refuse_damaged(path: &Path) -> Result<(), StoreFault> {
+    let bytes = |name: &str| fs::metadata(path.join(name)).map(|file| file.len());
+    let damaged = |what: &str| {
+        Err(StoreFault::Corrupt(format!(
+            "{} {what}; restore a backup",
+            path.display()
+        )))
+    };
+    if !matches!(bytes("conf"), Ok(length) if length > EMPTY_CONF_BYTES) {
+        return damaged("has no conf file, or an empty one");
+    }
+    if bytes("db").is_err() {
+        return damaged("has no db file");
+    }
+    Ok(())
+}
+
+/// sled's threads let go of the file some time after the database was dropped. Since this process holds the directory's lock, it can
+/// only be such a thread that we wait for.
+fn wait_until_closed(path: &Path) -> Result<(), StoreFault> {
+    File::open(path.join("db"))
+        .and_then(|file| file.lock())
+        .map_err(|error| io_fault("cannot lock sled's db file", &error))
+}
+
+fn find_long_values(database: &Db) -> Result<HashMap<RawKey, u32>, StoreFault> {
+    let mut found = HashMap::new();
+    for row in database.scan_prefix([PIECES]).keys() {
+        let raw = row.map_err(sled_fault)?;
+        let parts = raw
+            .split_last_chunk()
+            .and_then(|(key, number)| Some((key.get(1..)?, u32::from_be_bytes(*number))));
+        let (key, number) = parts.ok_or_else(|| {
+            StoreFault::Corrupt("a piece of a long value has a malformed key".into())
+        })?;
+        let most = found.entry(key.to_vec()).or_insert(number);
+        *most = number.max(*most);
+    }
+    Ok(found)
+}
+
+fn piece_key(key: &[u8], number: u32) -> Vec<u8> {
+    [&[PIECES], key, &number.to_be_bytes()].concat()
+}
+
+/// How many pieces follow the first one of a value.
+fn further_pieces(value_bytes: usize) -> u32 {
+    u32::try_from(value_bytes / PIECE_BYTES).unwrap_or(u32::MAX)
+}
+
+fn sled_fault(error: ::sled::Error) -> StoreFault {
+    match error {
+        ::sled::Error::Io(error) => io_fault("sled", &error),
+        ::sled::Error::Corruption { .. } | ::sled::Error::ReportableBug(_) => {
+            StoreFault::Corrupt(format!("sled: {error}"))
+        }
+        ::sled::Error::CollectionNotFound(_) | ::sled::Error::Unsupported(_) => {
+            StoreFault::Unavailable(format!("sled: {error}"))
+        }
+    }
+}

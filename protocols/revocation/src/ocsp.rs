@@ -1,0 +1,97 @@
+//! OCSP over HTTP (RFC 6960 appendix A): the request in a path or a body becomes a query, the answer a reply.
+
+mod request;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use ca_backend::clock::Time;
+use ca_backend::error::Error;
+use ca_backend::status::{OcspQuery, SignedOcsp};
+use http::{Method, Request, Response};
+use percent_encoding::percent_decode;
+
+use crate::cache::{Representation, not_kept};
+use crate::error::OcspError;
+
+const CONTENT_TYPE: &str = "application/ocsp-response";
+
+/// Longest request, decoded. Twenty questions with a certificate and an RSA signature need a tenth of it.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a cache may keep an answer at most; the status may change meanwhile.
+const MAX_AGE_S_MAX: u64 = 3600;
+
+/// The standard alphabet; clients leave the padding out or not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The question in a GET path, or in the body of any other request. A signature in it is verified.
+///
+/// `path` is what follows the issuer in the raw path.
+pub(crate) fn query(request: &Request<Bytes>, path: &str) -> Result<OcspQuery, OcspError> {
+    request::decode(&der(request, path)?)
+}
+
+/// The same for a question that can be read without much work; `None` for signed and for wrong ones.
+pub(crate) fn unsigned_query(request: &Request<Bytes>, path: &str) -> Option<OcspQuery> {
+    request::decode_unsigned(&der(request, path).ok()?)
+}
+
+fn der(request: &Request<Bytes>, path: &str) -> Result<Bytes, OcspError> {
+    let der = if *request.method() == Method::POST { request.body().clone() } else { der_in_path(path)?.into() };
+    if der.len() > REQUEST_BYTES_MAX { Err(OcspError::MalformedRequest) } else { Ok(der) }
+}
+
+/// Reads base64 out of a path as clients and proxies really write it.
+///
+/// Slashes in front come from URLs that end in one, slashes within are base64. Percent signs may be encoded twice. A proxy may
+/// have made spaces of plus signs; some clients use the URL-safe alphabet or leave the padding out.
+fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
+    if path.len() > 3 * REQUEST_BYTES_MAX {
+        return Err(OcspError::MalformedRequest);
+    }
+    let once: Vec<u8> = percent_decode(path.trim_start_matches('/').as_bytes()).collect();
+    let text = if once.contains(&b'%') { percent_decode(&once).collect() } else { once };
+    let standard: Vec<u8> = text
+        .into_iter()
+        .map(|octet| match octet {
+            b' ' | b'-' => b'+',
+            b'_' => b'/',
+            other => other,
+        })
+        .collect();
+    BASE64.decode(standard).map_err(|_| OcspError::MalformedRequest)
+}
+
+/// The answer with what caches need to know, or 304 for whoever has it.
+pub(crate) fn reply(request: &Request<Bytes>, answer: &SignedOcsp, now: Time) -> Response<Bytes> {
+    if !answer.cacheable || answer.next_update <= now {
+        return not_kept(request, CONTENT_TYPE, &answer.der);
+    }
+    Representation {
+        content_type: CONTENT_TYPE,
+        body: &answer.der,
+        etag: &answer.etag,
+        last_modified: answer.produced_at,
+        expires: answer.next_update,
+        max_age_s_max: MAX_AGE_S_MAX,
+    }
+    .reply(request, now)
+}
+
+/// An error is an OCSP response too, under HTTP status 200.
+pub(crate) fn error_reply(request: &Request<Bytes>, error: OcspError) -> Response<Bytes> {
+    not_kept(request, CONTENT_TYPE, &error.response().into())
+}
+
+/// What the client is told when the engine gave no answer.
+pub(crate) fn failure_reply(request: &Request<Bytes>, error: &Error) -> Response<Bytes> {
+    error_reply(request, error.into())
+}
+
+#[cfg(test)]
+mod tests;
