@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 use crate::error::{Reason, Refusal};
+use crate::subject_key::{SubjectKey, SubjectKeyKind};
 
 /// The algorithm of a key that this daemon makes and uses: authorities, responders, its own TLS certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,6 +79,25 @@ impl KeyAlgorithm {
             Self::Rsa3072 => "rsa-3072",
             Self::Rsa4096 => "rsa-4096",
             Self::Ed25519 => "ed25519",
+        }
+    }
+
+    /// The algorithm that a SubjectPublicKeyInfo is for.
+    ///
+    /// # Errors
+    /// `BadKey` if it is malformed, weak, or of a kind and size that authorities do not use.
+    pub fn of_public_key(spki_der: &[u8]) -> Result<Self, Refusal> {
+        match SubjectKey::accept(spki_der)?.kind() {
+            SubjectKeyKind::EcP256 => Ok(Self::EcP256),
+            SubjectKeyKind::EcP384 => Ok(Self::EcP384),
+            SubjectKeyKind::EcP521 => Ok(Self::EcP521),
+            SubjectKeyKind::Ed25519 => Ok(Self::Ed25519),
+            SubjectKeyKind::Rsa { bits: 2048 } => Ok(Self::Rsa2048),
+            SubjectKeyKind::Rsa { bits: 3072 } => Ok(Self::Rsa3072),
+            SubjectKeyKind::Rsa { bits: 4096 } => Ok(Self::Rsa4096),
+            SubjectKeyKind::Rsa { bits } => {
+                Err(Refusal::new(Reason::BadKey, format!("authorities do not use RSA keys of {bits} bits")))
+            }
         }
     }
 

@@ -101,7 +101,7 @@ impl AuditRecord {
     }
 
     pub(crate) fn serial(mut self, serial: &Serial) -> Self {
-        self.serial = Some(serial.clone());
+        self.serial = Some(*serial);
         self
     }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Fault, Reason, Refusal};
 use crate::inventory;
 use crate::issue::Prepared;
 use crate::keys::KeyLabel;
-use crate::label::{AuthorityName, ProfileName};
+use crate::label::AuthorityName;
 use crate::name::DistinguishedName;
 use crate::own_certificate::own_request;
 use crate::profile::Profile;
@@ -204,7 +204,7 @@ impl Engine {
         let subordinate = built_in("basic-ca-subord")?;
         let issuer = Issuer::without_certificate(number, form)?;
         let key = SubjectKey::accept(&form.public_key)?;
-        let info = tbs::certification_request_info(&issuer.subject, &key, &subordinate)?;
+        let info = tbs::certification_request_info(&issuer.subject, &key, subordinate)?;
         Ok(Prepared::request(issuer.into(), info).sign(&self.inner.keys)?.der.to_vec())
     }
 
@@ -289,7 +289,7 @@ impl Engine {
             return Err(Refusal::new(Reason::Unsupported, "the certificate is not self-signed; import the root above it").into());
         }
         parts.verify(parts.tbs.public_key)?;
-        IssuerFacts::from_chain(&[der.as_slice()])?;
+        IssuerFacts::from_chain(&[der.as_slice()], KeyAlgorithm::of_public_key(parts.tbs.public_key)?)?;
         valid_now(&parts, self.now())?;
         if registry.issuers.values().any(|issuer| issuer.form.subject == parts.tbs.subject) {
             return Err(Refusal::new(Reason::Conflict, "another authority has the same name").into());
@@ -365,7 +365,7 @@ impl Engine {
         }
         // basicConstraints, keyUsage and subjectKeyIdentifier are judged where they are read.
         let whole: Vec<&[u8]> = chain.iter().map(Vec::as_slice).chain([root_certificate.as_slice()]).collect();
-        IssuerFacts::from_chain(&whole)?;
+        IssuerFacts::from_chain(&whole, KeyAlgorithm::of_public_key(parts.tbs.public_key)?)?;
         let form = IssuerForm {
             certificate: Some(ByteBuf::from(own.clone())),
             chain: between.iter().cloned().map(ByteBuf::from).collect(),
@@ -549,8 +549,8 @@ fn no_authority(name: &AuthorityName) -> Refusal {
     Refusal::new(Reason::NotReady, format!("there is no authority {name}"))
 }
 
-fn built_in(id: &str) -> Result<std::sync::Arc<Profile>, Fault> {
-    ProfileName::new(id).ok().and_then(|name| Profile::find(&name)).ok_or_else(|| Fault::Broken(format!("profile {id} is missing")))
+fn built_in(id: &str) -> Result<&'static Profile, Fault> {
+    Profile::find(id).ok_or_else(|| Fault::Broken(format!("profile {id} is missing")))
 }
 
 fn check_services(registry: &Registry, services: &[String]) -> Result<(), Refusal> {

@@ -2,8 +2,8 @@
 
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use der::asn1::{AnyRef, BitStringRef, ContextSpecific, OctetStringRef};
-use der::{Decode, Encode, Reader, Sequence, SliceReader, TagMode, TagNumber};
-use spki::AlgorithmIdentifierRef;
+use der::{Decode, Reader, Sequence, SliceReader, TagNumber};
+use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Validity;
 
 use crate::algorithm::verify_signature;
@@ -21,7 +21,7 @@ const CERTIFICATE_OCTETS_MAX: usize = 64 * 1024;
 pub(crate) struct CertificateParts<'a> {
     pub(crate) tbs: TbsParts<'a>,
     tbs_der: &'a [u8],
-    algorithm: AlgorithmIdentifierRef<'a>,
+    algorithm: AlgorithmIdentifierOwned,
     signature: &'a [u8],
 }
 
@@ -58,7 +58,7 @@ impl<'a> CertificateParts<'a> {
         let mut reader = SliceReader::new(der)?;
         let parts = reader.sequence(|reader| {
             let tbs_der = reader.tlv_bytes()?;
-            let algorithm = AlgorithmIdentifierRef::decode(reader)?;
+            let algorithm = AlgorithmIdentifierOwned::decode(reader)?;
             let signature = BitStringRef::decode(reader)?;
             let signature = signature.as_bytes().ok_or(der::ErrorKind::Value { tag: der::Tag::BitString })?;
             Ok::<_, der::Error>(Self { tbs: TbsParts::decode(tbs_der)?, tbs_der, algorithm, signature })
@@ -69,7 +69,7 @@ impl<'a> CertificateParts<'a> {
 
     /// Verifies the signature with an issuer's SubjectPublicKeyInfo.
     pub(crate) fn verify(&self, issuer_public_key: &[u8]) -> Result<(), Refusal> {
-        verify_signature(issuer_public_key, self.algorithm.clone(), self.tbs_der, self.signature)
+        verify_signature(issuer_public_key, &self.algorithm, self.tbs_der, self.signature)
     }
 }
 
@@ -106,7 +106,7 @@ impl<'a> TbsParts<'a> {
     /// The subject and the alternative names.
     pub(crate) fn names(&self) -> Result<RequestedNames, Refusal> {
         let alternative = match self.extensions.iter().find(|extension| extension.id == ID_CE_SUBJECT_ALT_NAME) {
-            Some(extension) => AlternativeName::decode_extension(extension.value.as_bytes())?,
+            Some(extension) => AlternativeName::decode_all(extension.value.as_bytes())?,
             None => Vec::new(),
         };
         Ok(RequestedNames { subject: DistinguishedName::from_der(self.subject)?, alternative })

@@ -137,6 +137,13 @@ pub(crate) struct UnsignedCrl {
 }
 
 impl UnsignedCrl {
+    /// A TBSCertList that was recorded in pieces.
+    pub(crate) fn recorded(pieces: &[Vec<u8>], algorithm: AlgorithmIdentifierRef<'_>) -> der::Result<Self> {
+        let mut buffer = vec![0; HEADER_BYTES_MAX];
+        pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
+        Ok(Self { buffer, starts_at: HEADER_BYTES_MAX, algorithm: algorithm.to_der()? })
+    }
+
     /// What is to be signed.
     pub(crate) fn tbs(&self) -> &[u8] {
         self.buffer.get(self.starts_at..).unwrap_or_default()

@@ -25,7 +25,7 @@ pub struct Endpoint {
     #[serde(default)]
     pub rules: Vec<AccessRule>,
     /// The extended key usages among which a request may choose where the profile leaves the choice open.
-    #[serde(default)]
+    #[serde(default, with = "crate::profile::purpose")]
     pub extended_key_usages: Vec<ObjectIdentifier>,
     /// The protocol's own settings, which it checks itself.
     #[serde(default)]

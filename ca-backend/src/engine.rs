@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 
 use crate::audit::{Action, AuditRecord};
+use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Time};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
@@ -25,7 +26,7 @@ use crate::revoke::{PublishedCrl, ResponseCache};
 use crate::serial::Serial;
 use crate::store::{Batch, CommitError, Log, Space, Store, Version};
 use crate::ticket::Ticket;
-use crate::weak_key::WeakKeys;
+use crate::weak_key::BlockedKeys;
 use crate::{inventory, sha256};
 
 /// What the engine needs to know of the node it runs on.
@@ -86,11 +87,13 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) settings: EngineSettings,
-    pub(crate) weak_keys: WeakKeys,
+    pub(crate) blocked_keys: BlockedKeys,
     registry: RwLock<Arc<Registry>>,
     /// One change of the PKI at a time; requests do not wait for it.
     pub(crate) changes: Mutex<()>,
-    rate: RequestRate,
+    /// One CRL at a time.
+    pub(crate) publishing: Mutex<()>,
+    pub(crate) rate: RequestRate,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
     pub(crate) crls: RwLock<HashMap<u32, PublishedCrl>>,
@@ -149,7 +152,8 @@ impl Engine {
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
             changes: Mutex::new(()),
-            weak_keys: WeakKeys::default(),
+            publishing: Mutex::new(()),
+            blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),
             store,
@@ -188,15 +192,17 @@ impl Engine {
         if let Some(outcome) = self.first_outcome(&request.origin, &facts)? {
             return Ok(outcome);
         }
-        self.inner.rate.admit(&facts.requester)?;
+        if request.origin.endpoint.is_some() {
+            self.inner.rate.admit(&facts.requester)?;
+        }
 
         // 1 authorize
         let registry = self.registry();
         let profile = profile_of(&registry, &request.profile)?;
         let issuer = issuer_of(&registry, &request)?;
-        services_include(&registry, &request, &profile)?;
+        services_include(&registry, &request, profile)?;
         let key = request.key.subject_key();
-        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &profile, names: &request.names, key: key.kind() };
+        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, key: key.kind() };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
         let authorization = policy::authorize(endpoint.map(AsRef::as_ref), facts, &ask)?;
         self.accept_key(&registry, key)?;
@@ -207,14 +213,14 @@ impl Engine {
         // 2 prepare
         let now = self.signing_time()?;
         let serial = Serial::generate(now, self.inner.rng.as_ref());
-        let validity = issue::validity(now, &self.inner.settings, &profile, &issuer, &authorization, request.validity)?;
-        let prepared = Prepared::certificate(&serial, issuer, &profile, &request, validity, &authorization)?;
+        let validity = issue::validity(now, &self.inner.settings, profile, &issuer, &authorization, request.validity)?;
+        let prepared = Prepared::certificate(&serial, issuer, profile, &request, validity, &authorization)?;
 
         // 3 record
         let origin_key = self.origin_key(&request.origin, now);
         let certificate = CertificateForm {
             issuer: prepared.issuer().number,
-            profile: profile.id.clone(),
+            profile: request.profile.clone(),
             snapshot: profile.snapshot_id(),
             protocol: request.origin.protocol.clone(),
             endpoint: request.origin.endpoint.clone(),
@@ -237,7 +243,7 @@ impl Engine {
             .expect_absent(Space::InFlight, serial.as_bytes())
             .expect_absent(Space::Origin, in_flight.origin_key.clone())
             .put(Space::InFlight, serial.as_bytes(), record::encode(&in_flight)?)
-            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial.clone()))?);
+            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial))?);
         let batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
@@ -260,7 +266,7 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         // 4 sign
         let issuer = prepared.issuer().clone();
-        let der = prepared.sign(&self.inner.keys)?;
+        let der = prepared.sign(&self.inner.keys)?.der.to_vec();
 
         // 5 record
         let certificate = CertificateForm { der, ..in_flight.certificate.clone() };
@@ -268,7 +274,7 @@ impl Engine {
             .expect(Space::InFlight, serial.as_bytes(), version)
             .delete(Space::InFlight, serial.as_bytes())
             .put(Space::Certificate, serial.as_bytes(), record::encode(&certificate)?)
-            .append(Log::Event, record::encode(&EventForm(self.now(), EventKindForm::Issued, serial.clone(), issuer.number))?);
+            .append(Log::Event, record::encode(&EventForm(self.now(), EventKindForm::Issued, *serial, issuer.number))?);
         let batch = inventory::index(batch, serial, &certificate, names);
         let batch = self.audit_record(Action::Signed, &in_flight, serial).in_batch(batch)?;
         match self.inner.store.commit(batch) {
@@ -318,7 +324,7 @@ impl Engine {
             .get(&in_flight.certificate.issuer)
             .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
         let prepared = Prepared::recorded(in_flight.certificate.der.clone(), issuer.clone());
-        let names = issue::names_in(prepared.bytes())?;
+        let names = names_of_tbs(prepared.bytes())?;
         self.sign_and_record(serial, in_flight, version, prepared, &names)
     }
 
@@ -346,7 +352,7 @@ impl Engine {
     /// Refuses keys that are known, blocked or weak.
     fn accept_key(&self, registry: &Registry, key: &crate::subject_key::SubjectKey) -> Result<(), Error> {
         let fingerprint = key.fingerprint();
-        self.inner.weak_keys.check(key)?;
+        self.inner.blocked_keys.check(key)?;
         // An authority's own certificates are the one place where its key may stand.
         let reused = registry.issuers.values().any(|issuer| issuer.key_fingerprint == fingerprint && issuer.active.is_some());
         if reused {
@@ -471,8 +477,8 @@ impl Engine {
 
     /// A profile, built in or the operators' own.
     #[must_use]
-    pub fn profile(&self, name: &ProfileName) -> Option<Arc<Profile>> {
-        self.registry().profile(name)
+    pub fn profile(&self, name: &ProfileName) -> Option<Profile> {
+        self.registry().profile(name).cloned()
     }
 
     /// Whether the store takes writes.
@@ -485,7 +491,7 @@ impl Engine {
 
     /// The condition of each key store, by name.
     #[must_use]
-    pub fn key_health(&self) -> Vec<(String, KeyHealth)> {
+    pub fn key_health(&self) -> Vec<(&'static str, KeyHealth)> {
         self.inner.keys.health()
     }
 }
@@ -495,14 +501,14 @@ fn issued(serial: &Serial, der: Vec<u8>, not_after: Time, issuer: &Issuer) -> Re
     match &issuer.active {
         Some(active) => {
             let (root, chain) = active.chain.split_last().ok_or_else(broken)?;
-            Ok(IssuedCertificate { serial: serial.clone(), der, chain: chain.to_vec(), root: root.clone(), not_after })
+            Ok(IssuedCertificate { serial: *serial, der, chain: chain.to_vec(), root: root.clone(), not_after })
         }
         // A root's own certificate, signed a moment ago.
-        None => Ok(IssuedCertificate { serial: serial.clone(), root: Bytes::copy_from_slice(&der), der, chain: Vec::new(), not_after }),
+        None => Ok(IssuedCertificate { serial: *serial, root: Bytes::copy_from_slice(&der), der, chain: Vec::new(), not_after }),
     }
 }
 
-fn profile_of(registry: &Registry, name: &ProfileName) -> Result<Arc<Profile>, Refusal> {
+fn profile_of<'a>(registry: &'a Registry, name: &ProfileName) -> Result<&'a Profile, Refusal> {
     registry.profile(name).ok_or_else(|| Refusal::new(Reason::UnknownProfile, format!("there is no profile {name}")))
 }
 
@@ -515,13 +521,13 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
 
 /// An authority offers the profile sets among its services; the daemon's own certificates are always possible.
 fn services_include(registry: &Registry, request: &EnrollmentRequest, profile: &Profile) -> Result<(), Refusal> {
-    let for_operators = profile.kind != ProfileKind::EndEntity;
-    let own_act = matches!(request.evidence, Evidence::Operator(ref approval) if approval.released.is_none()) && request.origin.endpoint.is_none();
+    let for_daemon = profile.kind != ProfileKind::EndEntity;
+    let own_act = matches!(&request.evidence, Evidence::Operator(approval) if approval.daemon);
     let offered = registry.authorities.get(&request.authority).is_some_and(|authority| authority.services.contains(&profile.library));
-    if for_operators && !own_act {
+    if for_daemon && !own_act {
         return Err(Refusal::new(Reason::NotAuthorized, format!("profile {} is for the daemon's own certificates", profile.id)));
     }
-    if !for_operators && !offered {
+    if !for_daemon && !offered && !own_act {
         let text = format!("authority {} does not offer the service {} that profile {} belongs to", request.authority, profile.library, profile.id);
         return Err(Refusal::new(Reason::UnknownProfile, text));
     }

@@ -70,6 +70,8 @@ pub struct Approval {
     pub(crate) operator: String,
     /// The facts of the request that is released, if it waited for approval.
     pub(crate) released: Option<Box<EvidenceFacts>>,
+    /// Whether the daemon itself asks, for its own needs.
+    pub(crate) daemon: bool,
 }
 
 /// The kinds of evidence, as access rules and records name them.
@@ -112,7 +114,7 @@ impl Evidence {
                     approved_by: None,
                 };
             }
-            Self::Operator(Approval { operator, released: Some(facts) }) => {
+            Self::Operator(Approval { operator, released: Some(facts), .. }) => {
                 return EvidenceFacts { approved_by: Some(operator.clone()), ..facts.as_ref().clone() };
             }
             Self::Certificate(certificate) => (EvidenceKind::Certificate, certificate.requester.clone()),

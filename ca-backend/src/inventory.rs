@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::names_of;
 use crate::clock::Time;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal};
-use crate::issue;
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::record::{self, CertificateForm, EventForm, EventKindForm, StatusForm};
 use crate::registry::Registry;
@@ -349,7 +349,7 @@ impl Engine {
     /// The store's fault.
     pub fn find_certificate(&self, serial: &Serial) -> Result<Option<CertificateSummary>, Error> {
         match self.certificate_form(serial)? {
-            Some(form) if !matches!(form.status, StatusForm::Closed { .. }) => Ok(Some(summary(serial.clone(), form, &self.registry())?)),
+            Some(form) if !matches!(form.status, StatusForm::Closed { .. }) => Ok(Some(summary(*serial, form, &self.registry())?)),
             Some(_) | None => Ok(None),
         }
     }
@@ -416,7 +416,7 @@ fn serial_at_end(key: &[u8]) -> Result<Serial, Error> {
 
 fn summary(serial: Serial, form: CertificateForm, registry: &Registry) -> Result<CertificateSummary, Error> {
     let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
-    let names = issue::names_in_certificate(&form.der)?;
+    let names = names_of(&form.der)?;
     let (revoked_at, reason) = match form.status {
         StatusForm::Revoked { at, reason, .. } => (Some(at), Some(reason)),
         StatusForm::Good | StatusForm::Closed { .. } => (None, None),

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::algorithm::verify_signature;
+use crate::certificate::names_of_tbs;
 use crate::clock::Time;
 use crate::crl::UnsignedCrl;
 use crate::engine::EngineSettings;
+use crate::extension;
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::keys::KeyRing;
 use crate::lint::{self, LintContext};
 use crate::policy::Authorization;
 use crate::profile::{Profile, ProfileKind};
 use crate::registry::Issuer;
-use crate::request::{EnrollmentRequest, RequestedNames, RequestedValidity};
+use crate::request::{EnrollmentRequest, RequestedValidity};
 use crate::serial::Serial;
 use crate::tbs::{self, CertificateDraft, IssuerFacts};
 
@@ -87,7 +89,8 @@ impl Prepared {
         authorization: &Authorization,
     ) -> Result<Self, Error> {
         let key = request.key.subject_key();
-        let extensions = request.extensions.resolve(profile, authorization.extended_key_usages())?;
+        let choices = authorization.extended_key_usages();
+        let extensions = extension::resolve(profile, &request.extensions, choices)?;
         let own_facts;
         let facts = match (&issuer.active, profile.kind) {
             (Some(active), ProfileKind::Subordinate | ProfileKind::Responder | ProfileKind::EndEntity) => &active.facts,
@@ -112,8 +115,8 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key })?;
-        authorization.admits(&names_in(&bytes)?)?;
+        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.not_before, operator_purposes: choices })?;
+        authorization.admits(&names_of_tbs(&bytes)?)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }
 
@@ -149,7 +152,7 @@ impl Prepared {
         let (key, algorithm) = self.issuer.signing_key()?;
         let signature = keys.sign(key, self.bytes())?;
         let identifier = algorithm.signature_algorithm();
-        verify_signature(&self.issuer.form.public_key, (&identifier).into(), self.bytes(), &signature)
+        verify_signature(&self.issuer.form.public_key, &identifier, self.bytes(), &signature)
             .map_err(|_| KeyFault::Unusable(format!("{key} made a signature that its public key does not verify")))?;
         let der = match self.form {
             Form::Certificate(bytes) => Bytes::from(tbs::assemble_certificate(&bytes, algorithm, &signature)?),
@@ -168,8 +171,3 @@ pub(crate) struct Signed {
     pub(crate) signature: Vec<u8>,
 }
 
-/// The names that a TBSCertificate holds.
-pub(crate) fn names_in(tbs_certificate: &[u8]) -> Result<RequestedNames, Fault> {
-    let (subject, alternative) = tbs::names(tbs_certificate)?;
-    Ok(RequestedNames { subject, alternative })
-}

@@ -85,3 +85,10 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
     digest
 }
+
+/// The bits in a SubjectPublicKeyInfo's subjectPublicKey.
+fn public_key_bits(public_key: &[u8]) -> Result<&[u8], Fault> {
+    use der::Decode;
+    let info = spki::SubjectPublicKeyInfoRef::from_der(public_key)?;
+    info.subject_public_key.as_bytes().ok_or_else(|| Fault::Broken("a public key is not whole octets".to_owned()))
+}

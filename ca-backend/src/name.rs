@@ -351,3 +351,19 @@ impl Visitor<'_> for NameVisitor {
         DistinguishedName::from_der(der).map_err(|refusal| E::custom(refusal.public()))
     }
 }
+
+/// The stored and written form of one attribute type: its RFC 4519 name, or the dotted object identifier.
+pub(crate) mod attribute_type {
+    use const_oid::ObjectIdentifier;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(oid: &ObjectIdentifier, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::attribute::label(oid))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectIdentifier, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::attribute::find(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not an attribute type such as cn or 2.5.4.3")))
+    }
+}

@@ -104,6 +104,7 @@ pub(crate) fn assemble(
 }
 
 /// The hashes under which OCSP clients name one issuer.
+#[derive(Debug)]
 pub(crate) struct IssuerHashes {
     pairs: [(CertIdHash, digest::Digest, digest::Digest); 4],
 }

@@ -11,7 +11,6 @@ use crate::error::{Reason, Refusal};
 use crate::evidence::{EvidenceFacts, EvidenceKind};
 use crate::label::ProfileName;
 use crate::name::AlternativeName;
-use crate::profile::Profile;
 use crate::request::{Origin, RequestedNames};
 use crate::serial::Serial;
 use crate::subject_key::SubjectKeyKind;
@@ -102,7 +101,7 @@ pub struct NameRules {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub directory: Vec<TextRule>,
     /// Types of other names and registered identifiers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "crate::profile::purpose", skip_serializing_if = "Vec::is_empty")]
     pub other: Vec<ObjectIdentifier>,
     /// Subject attributes. A common name that repeats an alternative name needs no rule of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,7 +112,8 @@ pub struct NameRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttributeRule {
-    /// The attribute's type, such as `2.5.4.3` for a common name.
+    /// The attribute's type: `cn`, `o`, `serialNumber`, or a dotted object identifier.
+    #[serde(with = "crate::name::attribute_type")]
     pub attribute: ObjectIdentifier,
     /// Its value.
     pub value: TextRule,
@@ -307,11 +307,11 @@ impl Authorization {
         }
     }
 
-    /// The extended key usages among which a request may choose; `None` leaves it to the profile alone.
-    pub(crate) fn extended_key_usages(&self) -> Option<&[ObjectIdentifier]> {
+    /// The extended key usages among which a request may choose where the profile leaves the choice open.
+    pub(crate) fn extended_key_usages(&self) -> &[ObjectIdentifier] {
         match &self.grant {
-            Grant::Operator => None,
-            Grant::Rule { endpoint, .. } => Some(&endpoint.extended_key_usages),
+            Grant::Operator => &[],
+            Grant::Rule { endpoint, .. } => &endpoint.extended_key_usages,
         }
     }
 
@@ -340,7 +340,7 @@ impl Authorization {
 pub(crate) struct Ask<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) authority: &'a crate::label::AuthorityName,
-    pub(crate) profile: &'a Profile,
+    pub(crate) profile: &'a ProfileName,
     pub(crate) names: &'a RequestedNames,
     pub(crate) key: SubjectKeyKind,
 }
@@ -359,8 +359,8 @@ pub(crate) fn authorize(endpoint: Option<&Endpoint>, facts: EvidenceFacts, ask: 
     if endpoint.protocol != ask.origin.protocol || endpoint.authority != *ask.authority {
         return Err(Refusal::new(Reason::NotAuthorized, format!("endpoint {endpoint_name} does not serve this authority and protocol")));
     }
-    if !endpoint.profiles.contains(&ask.profile.id) {
-        return Err(Refusal::new(Reason::UnknownProfile, format!("endpoint {endpoint_name} does not offer profile {}", ask.profile.id)));
+    if !endpoint.profiles.contains(ask.profile) {
+        return Err(Refusal::new(Reason::UnknownProfile, format!("endpoint {endpoint_name} does not offer profile {}", ask.profile)));
     }
     denied(endpoint, ask.names)?;
     shown(&facts, ask.names)?;
@@ -368,13 +368,13 @@ pub(crate) fn authorize(endpoint: Option<&Endpoint>, facts: EvidenceFacts, ask: 
     let by_requester = |rule: &&AccessRule| {
         rule.requesters.iter().any(|who| who.evidence == facts.kind && who.requester.covers(&facts.requester))
     };
-    let by_profile = |rule: &&AccessRule| rule.profiles.contains(&ask.profile.id);
+    let by_profile = |rule: &&AccessRule| rule.profiles.contains(ask.profile);
     let by_key = |rule: &&AccessRule| rule.keys.as_ref().is_none_or(|kinds| kinds.contains(&ask.key));
     let mut refusal = Refusal::new(Reason::NotAuthorized, "no access rule of this endpoint covers the requester")
         .with_private(format!("endpoint {endpoint_name}, requester {}", facts.requester));
     for rule in endpoint.rules.iter().filter(by_requester) {
         if !by_profile(&rule) {
-            refusal = Refusal::new(Reason::NotAuthorized, format!("no access rule grants profile {} to this requester", ask.profile.id));
+            refusal = Refusal::new(Reason::NotAuthorized, format!("no access rule grants profile {} to this requester", ask.profile));
         } else if !by_key(&rule) {
             refusal = Refusal::new(Reason::BadKey, "the access rules do not allow this kind of key");
         } else if let Err(name) = allowed(rule, ask.names) {

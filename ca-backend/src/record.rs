@@ -162,6 +162,8 @@ pub(crate) struct IssuerForm {
     pub(crate) validity_s: u64,
     /// `None` while the CSR waits for the external root.
     pub(crate) certificate: Option<serde_bytes::ByteBuf>,
+    /// The certificate's serial, if one of our own authorities issued it.
+    pub(crate) serial: Option<Serial>,
     /// Certificates between it and the external root, issuer first.
     pub(crate) chain: Vec<serde_bytes::ByteBuf>,
     /// The CSR for the external root.

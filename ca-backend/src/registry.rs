@@ -12,10 +12,11 @@ use crate::keys::KeyRef;
 use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::name::DistinguishedName;
 use crate::ocsp::IssuerHashes;
+use crate::own_certificate::{self, Responder};
 use crate::profile::Profile;
-use crate::record::{self, AuthorityForm, IssuerForm};
+use crate::record::{self, AuthorityForm, CertificateForm, IssuerForm, ServiceKeyForm, StatusForm};
 use crate::store::{Range, Space, Store};
-use crate::tbs::{IssuerFacts, StatusUrls};
+use crate::tbs::IssuerFacts;
 
 /// Authorities, issuers, profiles and endpoints.
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct Registry {
     pub(crate) by_path: HashMap<String, u32>,
     pub(crate) own_profiles: BTreeMap<ProfileName, Arc<Profile>>,
     pub(crate) endpoints: BTreeMap<EndpointName, Arc<Endpoint>>,
+    /// OCSP responders by issuer number.
+    pub(crate) responders: HashMap<u32, Arc<Responder>>,
 }
 
 /// One generation of an authority: a key and, once active, a certificate.
@@ -39,6 +42,8 @@ pub(crate) struct Issuer {
     pub(crate) key_fingerprint: [u8; 32],
     /// Present once it has a certificate.
     pub(crate) active: Option<ActiveIssuer>,
+    /// Whether its own certificate was revoked or held.
+    pub(crate) revoked: bool,
 }
 
 /// What an issuer with a certificate can be asked.
@@ -52,6 +57,11 @@ pub(crate) struct ActiveIssuer {
 }
 
 impl Issuer {
+    /// Whether it has a certificate that was not revoked.
+    pub(crate) fn may_sign(&self) -> bool {
+        self.active.is_some() && !self.revoked
+    }
+
     /// The key and its algorithm; a fault for an external root, whose key is elsewhere.
     pub(crate) fn signing_key(&self) -> Result<(&KeyRef, KeyAlgorithm), Fault> {
         match (&self.form.key, self.form.algorithm) {
@@ -66,11 +76,11 @@ impl Registry {
     pub(crate) fn load(store: &dyn Store, status_base_url: &str) -> Result<Self, Fault> {
         let mut registry = Self::default();
         for (key, value) in everything(store, Space::Authority)? {
-            registry.authorities.insert(label(&key, AuthorityName::new)?, record::decode(&value)?);
+            registry.authorities.insert(label(&key, |name| AuthorityName::new(name))?, record::decode(&value)?);
         }
         for (key, value) in everything(store, Space::Profile)? {
             let profile = text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
-            registry.own_profiles.insert(profile.id.clone(), Arc::new(profile));
+            registry.own_profiles.insert(label(profile.id.as_bytes(), |name| ProfileName::new(name))?, Arc::new(profile));
         }
         for (key, value) in everything(store, Space::Endpoint)? {
             let endpoint: Endpoint = serde_json::from_slice(&value).map_err(|e| corrupt(&key, &e.to_string()))?;
@@ -83,7 +93,14 @@ impl Registry {
         }
         for (number, form) in &forms {
             let ocsp = registry.authorities.get(&form.authority).is_some_and(|authority| authority.ocsp);
-            let issuer = Issuer::assemble(*number, form, &forms, ocsp, status_base_url)?;
+            let mut issuer = Issuer::without_certificate(*number, form)?;
+            issuer.activate(&forms, ocsp, status_base_url)?;
+            issuer.revoked = revoked(store, form)?;
+            let role = own_certificate::responder_role(*number);
+            if let Some(found) = store.get(Space::ServiceKey, role.as_bytes())? {
+                let responder = own_certificate::responder(record::decode::<ServiceKeyForm>(&found.value)?)?;
+                registry.responders.insert(*number, responder);
+            }
             registry.by_path.insert(issuer.path.clone(), *number);
             registry.issuers.insert(*number, Arc::new(issuer));
         }
@@ -100,29 +117,43 @@ impl Registry {
     }
 
     /// A built-in profile or one of the operators'.
-    pub(crate) fn profile(&self, name: &ProfileName) -> Option<Arc<Profile>> {
-        self.own_profiles.get(name).cloned().or_else(|| Profile::find(name))
+    pub(crate) fn profile(&self, name: &ProfileName) -> Option<&Profile> {
+        self.own_profiles.get(name).map(AsRef::as_ref).or_else(|| Profile::find(name.as_str()))
     }
 }
 
 impl Issuer {
-    fn assemble(number: u32, form: &IssuerForm, all: &BTreeMap<u32, IssuerForm>, ocsp: bool, status_base_url: &str) -> Result<Self, Fault> {
+    /// An issuer that has no certificate yet.
+    pub(crate) fn without_certificate(number: u32, form: &IssuerForm) -> Result<Self, Fault> {
         let path = if form.generation == 1 { form.authority.to_string() } else { format!("{}.{}", form.authority, form.generation) };
         let subject = DistinguishedName::from_der(&form.subject).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
-        let active = if form.certificate.is_some() {
-            let chain = chain(form, all);
-            let urls = StatusUrls {
-                crl: Some(format!("{status_base_url}/crl/{path}.crl")),
-                ocsp: ocsp.then(|| format!("{status_base_url}/ocsp/{path}")),
-                ca_issuers: Some(format!("{status_base_url}/ca/{path}.cer")),
-            };
-            let facts = IssuerFacts::from_chain(&chain, urls)?;
-            let hashes = IssuerHashes::of(&facts)?;
-            Some(ActiveIssuer { hashes, chain, facts, ocsp })
-        } else {
-            None
-        };
-        Ok(Self { number, path, subject, key_fingerprint: crate::sha256(&form.public_key), form: form.clone(), active })
+        let key_fingerprint = crate::sha256(&form.public_key);
+        Ok(Self { number, path, subject, key_fingerprint, form: form.clone(), active: None, revoked: false })
+    }
+
+    fn activate(&mut self, all: &BTreeMap<u32, IssuerForm>, ocsp: bool, status_base_url: &str) -> Result<(), Fault> {
+        if self.form.certificate.is_none() {
+            return Ok(());
+        }
+        let chain = chain(&self.form, all);
+        let path = &self.path;
+        let ders: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+        let mut facts = KeyAlgorithm::of_public_key(&self.form.public_key).and_then(|algorithm| IssuerFacts::from_chain(&ders, algorithm)).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
+        facts.crl_url = Some(format!("{status_base_url}/crl/{path}.crl"));
+        facts.ocsp_url = ocsp.then(|| format!("{status_base_url}/ocsp/{path}"));
+        facts.ca_issuers_url = Some(format!("{status_base_url}/ca/{path}.cer"));
+        let hashes = IssuerHashes::of(facts.name.as_der(), crate::public_key_bits(&facts.public_key)?);
+        self.active = Some(ActiveIssuer { hashes, chain, facts, ocsp });
+        Ok(())
+    }
+}
+
+/// Whether an issuer's certificate, if it is one of ours, was revoked or held.
+fn revoked(store: &dyn Store, form: &IssuerForm) -> Result<bool, Fault> {
+    let Some(serial) = &form.serial else { return Ok(false) };
+    match store.get(Space::Certificate, serial.as_bytes())? {
+        Some(found) => Ok(record::decode::<CertificateForm>(&found.value)?.status != StatusForm::Good),
+        None => Ok(false),
     }
 }
 

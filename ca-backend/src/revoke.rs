@@ -7,12 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::audit::{Action, AuditRecord};
+use crate::certificate::{names_of, public_key_of};
 use crate::clock::Time;
 use crate::crl::{CrlDraft, UnsignedCrl};
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::inventory::{self, CertificateState};
-use crate::issue::{self, Prepared};
+use crate::issue::Prepared;
 use crate::ocsp::{self, Answer, OcspDraft};
 use crate::policy;
 use crate::record::{self, CertificateForm, CrlHeadForm, EventForm, EventKindForm, RevokedForm, StatusForm};
@@ -21,7 +22,7 @@ use crate::request::{RevocationRequest, StatusChange};
 use crate::serial::Serial;
 use crate::status::{CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 use crate::store::{Batch, CommitError, Log, Range, Space, Version};
-use crate::{sha256, tbs};
+use crate::sha256;
 
 /// A change of status that is durable, and visible in OCSP at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -83,7 +84,7 @@ impl Engine {
             return Err(unknown().into());
         }
         let facts = request.evidence.facts();
-        policy::authorize_revocation(&facts, serial, &form.requester, &issue::names_in_certificate(&form.der)?)?;
+        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?)?;
 
         let at = self.now();
         let (status, event, action) = next_status(form.status, request.change, at)?;
@@ -103,7 +104,7 @@ impl Engine {
             StatusForm::Good | StatusForm::Closed { .. } => batch.delete(Space::Revoked, revoked_key),
         };
         if matches!(request.change, StatusChange::Revoke { reason: RevocationReason::KeyCompromise, .. }) {
-            batch = batch.put(Space::BlockedKey, sha256(&tbs::public_key(&form.der)?), Vec::new());
+            batch = batch.put(Space::BlockedKey, sha256(&public_key_of(&form.der)?), Vec::new());
         }
         let change = match request.change {
             StatusChange::Revoke { reason, .. } => reason.to_string(),
@@ -372,7 +373,7 @@ impl Engine {
                 tbs.push(chunk.ok_or_else(missing)?.value);
             }
             let identifier = algorithm.signature_algorithm();
-            let unsigned = UnsignedCrl::recorded(tbs, (&identifier).into()).map_err(Fault::from)?;
+            let unsigned = UnsignedCrl::recorded(&tbs, (&identifier).into()).map_err(Fault::from)?;
             let der = unsigned.assemble(&head.signature).map_err(Fault::from)?;
             let stale = self.counter(&revision_counter(issuer.number))? != head.revision;
             let published = PublishedCrl {
@@ -389,7 +390,7 @@ impl Engine {
         Ok(())
     }
 
-    fn crl_is_stale(&self, issuer: u32, since: Time) {
+    pub(crate) fn crl_is_stale(&self, issuer: u32, since: Time) {
         let mut crls = self.crls_mut();
         let published = crls.entry(issuer).or_insert_with(PublishedCrl::none);
         published.stale_since.get_or_insert(since);
@@ -429,7 +430,7 @@ fn chunk_key(issuer: u32, number: u64, index: u32) -> Vec<u8> {
 }
 
 /// Counts the status changes under an issuer, so that a CRL knows what it covers.
-fn revision_counter(issuer: u32) -> Vec<u8> {
+pub(crate) fn revision_counter(issuer: u32) -> Vec<u8> {
     format!("revisions/{issuer}").into_bytes()
 }
 

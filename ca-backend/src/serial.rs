@@ -97,6 +97,14 @@ impl Serial {
         self.octets.get(..usize::from(self.length)).unwrap_or_default()
     }
 
+    /// When a serial of ours was made; meaningless for others.
+    #[must_use]
+    pub fn issued_at(&self) -> Time {
+        let prefix = self.octets.iter().take(SERIAL_BYTES - RANDOM_BYTES);
+        let number = prefix.fold(0, |number, octet| (number << 8) | u64::from(*octet));
+        Time::from_unix(number & !(1 << 38))
+    }
+
     /// The least serial made at or after `time`: where a scan over serials by time of issue begins.
     #[must_use]
     pub fn issued_floor(time: Time) -> [u8; SERIAL_BYTES] {

@@ -7,11 +7,14 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Time;
 
 /// Why a certificate was revoked (RFC 5280 section 5.3.1). `removeFromCRL` is missing: it appears in delta CRLs only and is no
 /// state of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, der::Enumerated)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, der::Enumerated, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 #[repr(u8)]
 pub enum RevocationReason {
     /// No reason given; CRLs and OCSP answers leave it out.
@@ -32,6 +35,20 @@ pub enum RevocationReason {
     PrivilegeWithdrawn = 9,
     /// The private key of an attribute authority is compromised.
     AaCompromise = 10,
+}
+
+impl From<RevocationReason> for String {
+    fn from(reason: RevocationReason) -> Self {
+        reason.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for RevocationReason {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl RevocationReason {

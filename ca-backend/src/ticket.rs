@@ -213,7 +213,7 @@ fn released(form: &TicketForm, operator: &str, ticket: &Ticket) -> Result<Enroll
         extensions: RequestedExtensions { extended_key_usage, other },
         key: ProvenKey::after_verified_signature(SubjectKey::accept(&form.public_key)?),
         validity: form.validity,
-        evidence: Evidence::Operator(Approval { operator: operator.to_owned(), released: Some(Box::new(form.facts.clone())) }),
+        evidence: Evidence::Operator(Approval { operator: operator.to_owned(), released: Some(Box::new(form.facts.clone())), daemon: false }),
         // Its own transaction: the first outcome of the original one is the ticket.
         origin: Origin { transaction: format!("ticket {ticket}"), ..form.origin.clone() },
     })
