@@ -85,7 +85,8 @@ impl Site<'_> {
             return Err(Problem::new(ProblemType::AccountDoesNotExist, "no account has this key").into());
         }
         if let Some(terms) = self.options.terms_of_service.as_ref().filter(|_| !wish.terms_of_service_agreed) {
-            let problem = Problem::new(ProblemType::UserActionRequired, format!("agree to the terms of service at {terms}"));
+            let problem =
+                Problem::new(ProblemType::UserActionRequired, format!("agree to the terms of service at {terms}"));
             return Err(Problem { instance: Some(terms.clone()), ..problem }.into());
         }
         check_contact(&wish.contact)?;
@@ -132,7 +133,10 @@ impl Site<'_> {
         let change: KeyChange = json(&payload, "the key change cannot be read")?;
         let old = &call.account.value;
         if change.account != self.account_url(&old.id) {
-            return Err(Problem::malformed("the key change is for another account than the one that signs the request").into());
+            return Err(Problem::malformed(
+                "the key change is for another account than the one that signs the request",
+            )
+            .into());
         }
         if AccountKey::accept(&change.old_key)? != old.key {
             return Err(Problem::malformed("oldKey is not the account's key").into());
@@ -144,7 +148,12 @@ impl Site<'_> {
         }
         let mut account = call.account.clone();
         account.value.key = new_key;
-        self.ledger.change().update_account(&account)?.move_account_key(&old.key, &account.value)?.spend(&call.nonce).commit()?;
+        self.ledger
+            .change()
+            .update_account(&account)?
+            .move_account_key(&old.key, &account.value)?
+            .spend(&call.nonce)
+            .commit()?;
         Ok(self.account_reply(StatusCode::OK, &account.value))
     }
 
@@ -174,7 +183,8 @@ pub(crate) fn usable(account: &Account) -> Result<(), Problem> {
     match account.status {
         AccountStatus::Valid => Ok(()),
         AccountStatus::Deactivated | AccountStatus::Revoked => {
-            Err(Problem::unauthorized(format!("the account is {}", account.status.name())).with_status(StatusCode::UNAUTHORIZED))
+            Err(Problem::unauthorized(format!("the account is {}", account.status.name()))
+                .with_status(StatusCode::UNAUTHORIZED))
         }
     }
 }
@@ -194,7 +204,8 @@ fn check_contact(contact: &[String]) -> Result<(), Problem> {
         }
         let octets_are_plain = address.bytes().all(|b| b.is_ascii_graphic() && !b"?,;%<>\"\\()[]:".contains(&b));
         let is_address = address.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && matches!(crate::identifier::Identifier::parse("dns", domain), Ok(domain) if !domain.is_wildcard())
+            !local.is_empty()
+                && matches!(crate::identifier::Identifier::parse("dns", domain), Ok(domain) if !domain.is_wildcard())
         });
         if url.len() > CONTACT_BYTES_MAX || !octets_are_plain || !is_address {
             return invalid("a contact is one mail address, without header fields");

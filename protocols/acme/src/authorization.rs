@@ -118,16 +118,23 @@ impl Site<'_> {
         }
         change.commit()?;
         let reply = Reply::json(StatusCode::OK, &self.authorization_document(&authorization.value));
-        let is_checked = authorization.value.challenges.iter().any(|challenge| challenge.state == ChallengeState::Processing);
+        let is_checked =
+            authorization.value.challenges.iter().any(|challenge| challenge.state == ChallengeState::Processing);
         let is_pending = authorization.value.status(self.now) == AuthorizationStatus::Pending;
         Ok(if is_pending && is_checked { reply.retry_after_s(RETRY_AFTER_S) } else { reply })
     }
 
     /// A new authorization for an identifier, with a challenge for every way that is open to it.
-    pub(crate) fn new_authorization(&self, account: &Id, identifier: &Identifier, expires: Time) -> Result<Authorization, Problem> {
+    pub(crate) fn new_authorization(
+        &self,
+        account: &Id,
+        identifier: &Identifier,
+        expires: Time,
+    ) -> Result<Authorization, Problem> {
         let open = self.options.challenges.iter().filter(|kind| kind.can_show(identifier));
-        let challenges: Vec<Challenge> =
-            open.map(|kind| Challenge { kind: *kind, token: self.new_id().to_string(), state: ChallengeState::Pending }).collect();
+        let challenges: Vec<Challenge> = open
+            .map(|kind| Challenge { kind: *kind, token: self.new_id().to_string(), state: ChallengeState::Pending })
+            .collect();
         if challenges.is_empty() {
             let text = format!("this server offers no challenge that shows control of {identifier}");
             return Err(Problem::new(ProblemType::RejectedIdentifier, text));

@@ -25,7 +25,8 @@ pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> 
     if let Some(extra) = extra {
         return Err(bad_csr(format!("the CSR asks for {extra}, which the order does not name")));
     }
-    let by_common_name = |name: &AlternativeName| asked.is_empty() && common_names.iter().any(|common| stands_for(common, name));
+    let by_common_name =
+        |name: &AlternativeName| asked.is_empty() && common_names.iter().any(|common| stands_for(common, name));
     if let Some(missing) = ordered.iter().find(|name| !asked.contains(name) && !by_common_name(name)) {
         return Err(bad_csr(format!("the CSR does not ask for {missing}, which the order names")));
     }
@@ -33,9 +34,14 @@ pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> 
         return Err(bad_csr(format!("the CSR's common name {stranger:?} is not an identifier of the order")));
     }
 
-    let fitting = common_names.first().filter(|common| common.len() <= COMMON_NAME_BYTES_MAX).map(|common| common.to_ascii_lowercase());
+    let fitting = common_names
+        .first()
+        .filter(|common| common.len() <= COMMON_NAME_BYTES_MAX)
+        .map(|common| common.to_ascii_lowercase());
     let subject = match fitting {
-        Some(common) => DistinguishedName::from_attributes([(CN, common.as_str())]).map_err(|refusal| bad_csr(refusal.public()))?,
+        Some(common) => {
+            DistinguishedName::from_attributes([(CN, common.as_str())]).map_err(|refusal| bad_csr(refusal.public()))?
+        }
         None => DistinguishedName::empty(),
     };
     Ok(RequestedNames { subject, alternative: ordered })
@@ -59,13 +65,16 @@ fn stands_for(common_name: &str, name: &AlternativeName) -> bool {
 
 /// The names in the requested subjectAltName, DNS names in lower case.
 fn alternative_names(request: &CertificateRequest) -> Result<Vec<AlternativeName>, Problem> {
-    let Some(extension) = request.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME) else {
+    let Some(extension) = request.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME)
+    else {
         return Ok(Vec::new());
     };
-    let names = AlternativeName::decode_all(extension.extn_value.as_bytes()).map_err(|refusal| bad_csr(refusal.public()))?;
-    let folded = names.into_iter().map(|name| match name {
-        AlternativeName::Dns(dns) => AlternativeName::Dns(dns.to_ascii_lowercase()),
-        other => other,
-    });
-    Ok(folded.collect())
+    let mut names =
+        AlternativeName::decode_all(extension.extn_value.as_bytes()).map_err(|refusal| bad_csr(refusal.public()))?;
+    for name in &mut names {
+        if let AlternativeName::Dns(dns) = name {
+            dns.make_ascii_lowercase();
+        }
+    }
+    Ok(names)
 }

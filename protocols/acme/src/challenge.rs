@@ -80,7 +80,9 @@ impl ChallengeType {
             Identifier::Ip(address) => Target::Address(*address),
         };
         match (self, target) {
-            (Self::Http01, target) => Some(Question::Http01 { target, path: format!("/.well-known/acme-challenge/{token}") }),
+            (Self::Http01, target) => {
+                Some(Question::Http01 { target, path: format!("/.well-known/acme-challenge/{token}") })
+            }
             (Self::Dns01, Target::Name(name)) => Some(Question::Dns01 { name: format!("_acme-challenge.{name}") }),
             (Self::Dns01, Target::Address(_)) => None,
         }

@@ -4,7 +4,6 @@ use ca_backend::{Error, Fault, Reason, RecordError, Refusal};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-
 /// Why a request brought no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -192,7 +191,8 @@ impl Problem {
 
     /// The one answer for what does not exist and for what belongs to somebody else.
     pub(crate) fn not_found() -> Self {
-        Self::malformed("there is nothing at this address, or it belongs to another account").with_status(StatusCode::NOT_FOUND)
+        Self::malformed("there is nothing at this address, or it belongs to another account")
+            .with_status(StatusCode::NOT_FOUND)
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
@@ -263,7 +263,9 @@ impl From<&Fault> for Problem {
         let retry_after_s = match fault {
             Fault::TryLater { after_s } => *after_s,
             Fault::Key(_) | Fault::Store(_) => RETRY_AFTER_S,
-            Fault::Broken(_) => return Self::new(ProblemType::ServerInternal, "the server failed; its log has the cause"),
+            Fault::Broken(_) => {
+                return Self::new(ProblemType::ServerInternal, "the server failed; its log has the cause");
+            }
         };
         let mut problem = Self::new(ProblemType::ServerInternal, "the server cannot do this now; try again later")
             .with_status(StatusCode::SERVICE_UNAVAILABLE);

@@ -166,9 +166,30 @@ mod tests {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(63)].join(".");
         for value in [
-            "", ".", "a..b", "host.example.", "a_b.example", "-a.example", "a-.example", "host.example:443", "user@host.example",
-            "*", "*.", "a*.example", "*.*.example", "bücher.example", "xn--zz.example", "xn--a.example", "ab--c.example", "a b.example",
-            "host.example/x", "[::1]", "::1", "a\0.example", &long_label, &long_name,
+            "",
+            ".",
+            "a..b",
+            "host.example.",
+            "a_b.example",
+            "-a.example",
+            "a-.example",
+            "host.example:443",
+            "user@host.example",
+            "*",
+            "*.",
+            "a*.example",
+            "*.*.example",
+            "bücher.example",
+            "xn--zz.example",
+            "xn--a.example",
+            "ab--c.example",
+            "a b.example",
+            "host.example/x",
+            "[::1]",
+            "::1",
+            "a\0.example",
+            &long_label,
+            &long_name,
         ] {
             assert_eq!(parsed("dns", value), Err(ProblemType::Malformed), "{value:?}");
         }
@@ -182,7 +203,17 @@ mod tests {
         for value in ["192.0.2.1", "2001:db8::1", "10.0.0.1", "127.0.0.1"] {
             assert_eq!(parsed("ip", value), Ok(value.to_owned()));
         }
-        for value in ["192.0.2.01", "2001:DB8::1", "2001:db8:0::1", "[::1]", "fe80::1%eth0", "192.0.2.1/32", "host", "", "::ffff:c000:201"] {
+        for value in [
+            "192.0.2.01",
+            "2001:DB8::1",
+            "2001:db8:0::1",
+            "[::1]",
+            "fe80::1%eth0",
+            "192.0.2.1/32",
+            "host",
+            "",
+            "::ffff:c000:201",
+        ] {
             assert_eq!(parsed("ip", value), Err(ProblemType::Malformed), "{value:?}");
         }
         for value in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:192.0.2.1"] {

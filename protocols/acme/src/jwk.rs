@@ -2,8 +2,8 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -106,7 +106,12 @@ impl AccountKey {
     }
 
     /// Verifies a signature as JWS carries it: ECDSA as r and s of fixed length (RFC 7518 section 3.4).
-    pub(crate) fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> Result<(), Problem> {
+    pub(crate) fn verify(
+        &self,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Problem> {
         if !algorithm.fits(self.key.kind()) {
             return Err(Problem::malformed(format!("the alg header does not fit a key of kind {}", self.key.kind())));
         }
@@ -181,7 +186,10 @@ fn rsa(jwk: &Jwk) -> Attempt<(Vec<u8>, String)> {
         return Err(bad_key("n and e of an RSA key have no leading zero octets").into());
     }
     let malformed = |_| bad_key("n or e is not the number of an RSA key");
-    let key = RsaPublicKey { modulus: UintRef::new(&modulus).map_err(malformed)?, public_exponent: UintRef::new(&exponent).map_err(malformed)? };
+    let key = RsaPublicKey {
+        modulus: UintRef::new(&modulus).map_err(malformed)?,
+        public_exponent: UintRef::new(&exponent).map_err(malformed)?,
+    };
     let spki_der = spki(rfc5912::RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)?;
     Ok((spki_der, json!({ "e": e, "kty": "RSA", "n": n }).to_string()))
 }
@@ -208,7 +216,9 @@ fn member<'a>(value: Option<&'a str>, name: &str) -> Result<&'a str, Problem> {
 }
 
 fn decode(name: &str, text: &str) -> Result<Vec<u8>, Problem> {
-    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Problem::malformed(format!("{name:?} of the jwk is not base64url without padding")))
+    BASE64_URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| Problem::malformed(format!("{name:?} of the jwk is not base64url without padding")))
 }
 
 fn bad_key(detail: impl Into<String>) -> Problem {
@@ -221,4 +231,71 @@ pub(crate) fn sha256(octets: &[u8]) -> [u8; 32] {
         *to = *from;
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Failure;
+
+    #[derive(Deserialize)]
+    struct KeyVector {
+        name: String,
+        jwk: serde_json::Value,
+        thumbprint: Option<String>,
+        refused: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct SignatureVector {
+        name: String,
+        jwk: serde_json::Value,
+        alg: String,
+        signed: String,
+        signature: String,
+        verifies: bool,
+    }
+
+    fn accept(jwk: &serde_json::Value) -> Result<AccountKey, ProblemType> {
+        let jwk = Jwk::deserialize(jwk).map_err(|_| ProblemType::Malformed)?;
+        AccountKey::accept(&jwk).map_err(|failure| match failure {
+            Failure::Problem(problem) => problem.kind,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn s19_account_keys_are_accepted_or_refused_as_the_vectors_say() {
+        let vectors: Vec<KeyVector> =
+            serde_json::from_str(include_str!("../../../testvectors/acme/keys.json")).unwrap();
+        assert!(vectors.len() > 10);
+        for vector in vectors {
+            let accepted = accept(&vector.jwk);
+            match (&vector.thumbprint, &vector.refused) {
+                (Some(thumbprint), None) => {
+                    let key = accepted.unwrap_or_else(|problem| panic!("{}: {problem:?}", vector.name));
+                    assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(key.thumbprint()), *thumbprint, "{}", vector.name);
+                    assert_eq!(AccountKey::stored(key.spki_der(), *key.thumbprint()).unwrap(), key, "{}", vector.name);
+                }
+                (None, Some(problem)) => {
+                    assert_eq!(accepted.map(|_| ()), Err(ProblemType::named(problem).unwrap()), "{}", vector.name);
+                }
+                (_, _) => panic!("{} expects nothing", vector.name),
+            }
+        }
+    }
+
+    #[test]
+    fn s19_signatures_verify_or_not_as_the_vectors_say() {
+        let vectors: Vec<SignatureVector> =
+            serde_json::from_str(include_str!("../../../testvectors/acme/signatures.json")).unwrap();
+        assert!(vectors.len() > 10);
+        for vector in vectors {
+            let key = accept(&vector.jwk).unwrap();
+            let algorithm = SignatureAlgorithm::named(&vector.alg).unwrap();
+            let signature = BASE64_URL_SAFE_NO_PAD.decode(&vector.signature).unwrap();
+            let verified = key.verify(algorithm, vector.signed.as_bytes(), &signature);
+            assert_eq!(verified.is_ok(), vector.verifies, "{}", vector.name);
+        }
+    }
 }

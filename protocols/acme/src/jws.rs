@@ -98,5 +98,51 @@ pub(crate) fn json<T: DeserializeOwned>(text: &[u8], what_is_wrong: &str) -> Res
 
 /// Reads base64url without padding (RFC 7515 section 2).
 pub(crate) fn decode(text: &str, name: &str) -> Result<Vec<u8>, Problem> {
-    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Problem::malformed(format!("{name:?} is not base64url without padding")))
+    BASE64_URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| Problem::malformed(format!("{name:?} is not base64url without padding")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Failure;
+
+    #[derive(Deserialize)]
+    struct Vector {
+        name: String,
+        body: String,
+        refused: Option<String>,
+    }
+
+    #[test]
+    fn s19_requests_are_taken_apart_or_refused_as_the_vectors_say() {
+        let vectors: Vec<Vector> =
+            serde_json::from_str(include_str!("../../../testvectors/acme/requests.json")).unwrap();
+        assert!(vectors.len() > 10);
+        for vector in vectors {
+            let problem = match Jws::parse(vector.body.as_bytes()) {
+                Ok(_) => None,
+                Err(Failure::Problem(problem)) => Some(problem.kind.name().to_owned()),
+                Err(other) => panic!("{}: {other:?}", vector.name),
+            };
+            assert_eq!(problem, vector.refused, "{}", vector.name);
+        }
+    }
+
+    #[test]
+    fn s20_deep_and_long_json_is_refused() {
+        let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        let header = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"ES256\",\"x\":{deep}}}"));
+        let nested = format!("{{\"protected\":\"{header}\",\"payload\":\"\",\"signature\":\"\"}}");
+        for body in [
+            deep.as_str(),
+            &nested,
+            &format!("{{\"protected\":\"{}\",\"payload\":\"\",\"signature\":\"\"}}", "A".repeat(9000)),
+        ] {
+            assert!(
+                matches!(Jws::parse(body.as_bytes()), Err(Failure::Problem(problem)) if problem.kind == ProblemType::Malformed)
+            );
+        }
+    }
 }

@@ -16,7 +16,9 @@
 //!
 //! The nonce key lies in the nonce space under the endpoint's name alone.
 
-use ca_backend::{Engine, EndpointName, Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time, Version, Versioned};
+use ca_backend::{
+    EndpointName, Engine, Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time, Version, Versioned,
+};
 use serde_bytes::ByteBuf;
 
 use crate::account::Account;
@@ -27,7 +29,8 @@ use crate::jwk::{AccountKey, sha256};
 use crate::nonce::{NONCE_KEY_BYTES, Nonce, bad_nonce};
 use crate::order::{Order, OrderState};
 use crate::record::{
-    AccountForm, AuthorizationForm, CertificateOwnerForm, JobForm, KeyOwnerForm, NonceKeyForm, OrderForm, decode, encode,
+    AccountForm, AuthorizationForm, CertificateOwnerForm, JobForm, KeyOwnerForm, NonceKeyForm, OrderForm, decode,
+    encode,
 };
 use crate::validation::Job;
 
@@ -101,7 +104,9 @@ impl Ledger {
     }
 
     pub(crate) fn account_of_key(&self, key: &AccountKey) -> Result<Option<Held<Account>>, Error> {
-        let Some(found) = self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(key.spki_der())])? else { return Ok(None) };
+        let Some(found) = self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(key.spki_der())])? else {
+            return Ok(None);
+        };
         self.account(&decode::<KeyOwnerForm>(&found.value)?.account()?)
     }
 
@@ -147,7 +152,8 @@ impl Ledger {
     /// Up to `limit` jobs that were due by `now`, oldest first.
     pub(crate) fn due_jobs(&self, now: Time, limit: usize) -> Result<Vec<Held<Job>>, Error> {
         let entries = self.before(RecordSpace::ACME_VALIDATION, now.plus_s(1), limit)?;
-        let job = |entry: Entry| Ok(Held { value: Job::try_from(decode::<JobForm>(&entry.value)?)?, version: entry.version });
+        let job =
+            |entry: Entry| Ok(Held { value: Job::try_from(decode::<JobForm>(&entry.value)?)?, version: entry.version });
         entries.into_iter().map(job).collect()
     }
 
@@ -187,18 +193,26 @@ impl Ledger {
 
     fn remove_expired(&self, batch: RecordBatch, entry: &Entry, now: Time) -> Result<RecordBatch, Error> {
         let batch = batch.delete(RecordSpace::ACME_EXPIRY, entry.key.as_slice());
-        let Some((kind, name)) = entry.key.get(self.prefix.len() + TIME_BYTES..).and_then(<[u8]>::split_first) else { return Ok(batch) };
+        let Some((kind, name)) = entry.key.get(self.prefix.len() + TIME_BYTES..).and_then(<[u8]>::split_first) else {
+            return Ok(batch);
+        };
         if *kind == Expiring::Certificate as u8 {
             return Ok(batch.delete(RecordSpace::ACME_CERTIFICATE, self.key(&[name])));
         }
         if *kind == Expiring::Authorization as u8 {
             return Ok(batch.delete(RecordSpace::ACME_AUTHORIZATION, self.key(&[name])));
         }
-        let Some(order) = Id::from_octets(name).map(|id| self.order(&id)).transpose()?.flatten() else { return Ok(batch) };
+        let Some(order) = Id::from_octets(name).map(|id| self.order(&id)).transpose()?.flatten() else {
+            return Ok(batch);
+        };
         let (id, account) = (order.value.id, order.value.account);
         // An order that an operator still thinks about stays; the engine has the evidence that it rests on.
         if let OrderState::Processing { .. } = order.value.state {
-            return Ok(batch.put(RecordSpace::ACME_EXPIRY, self.expiry_key(now.plus_s(GRACE_S), Expiring::Order, id.octets()), Vec::new()));
+            return Ok(batch.put(
+                RecordSpace::ACME_EXPIRY,
+                self.expiry_key(now.plus_s(GRACE_S), Expiring::Order, id.octets()),
+                Vec::new(),
+            ));
         }
         Ok(batch
             .expect(RecordSpace::ACME_ORDER, self.key(&[id.octets()]), order.version)
@@ -233,33 +247,42 @@ impl<'a> Change<'a> {
     pub(crate) fn spend(mut self, nonce: &'a Nonce) -> Self {
         if !nonce.is_spent() {
             let key = self.ledger.key(&[nonce.name()]);
-            self.batch = self.batch.expect_absent(RecordSpace::ACME_NONCE, key.as_slice()).put(RecordSpace::ACME_NONCE, key, Vec::new());
+            self.batch = self.batch.expect_absent(RecordSpace::ACME_NONCE, key.as_slice()).put(
+                RecordSpace::ACME_NONCE,
+                key,
+                Vec::new(),
+            );
             self.nonce = Some(nonce);
         }
         self
     }
 
-    pub(crate) fn add_account(mut self, account: &Account) -> Attempt<Self> {
+    pub(crate) fn add_account(mut self, account: &Account) -> Result<Self, Fault> {
         let key = self.ledger.key(&[&sha256(account.key.spki_der())]);
         self.batch = self
             .batch
             .expect_absent(RecordSpace::ACME_ACCOUNT_KEY, key.as_slice())
             .put(RecordSpace::ACME_ACCOUNT_KEY, key, encode(&KeyOwnerForm::of(&account.id))?)
-            .put(RecordSpace::ACME_ACCOUNT, self.ledger.key(&[account.id.octets()]), encode(&AccountForm::from(account))?);
+            .put(
+                RecordSpace::ACME_ACCOUNT,
+                self.ledger.key(&[account.id.octets()]),
+                encode(&AccountForm::from(account))?,
+            );
         Ok(self)
     }
 
-    pub(crate) fn update_account(mut self, account: &Held<Account>) -> Attempt<Self> {
+    pub(crate) fn update_account(mut self, account: &Held<Account>) -> Result<Self, Fault> {
         let key = self.ledger.key(&[account.value.id.octets()]);
-        self.batch = self
-            .batch
-            .expect(RecordSpace::ACME_ACCOUNT, key.as_slice(), account.version)
-            .put(RecordSpace::ACME_ACCOUNT, key, encode(&AccountForm::from(&account.value))?);
+        self.batch = self.batch.expect(RecordSpace::ACME_ACCOUNT, key.as_slice(), account.version).put(
+            RecordSpace::ACME_ACCOUNT,
+            key,
+            encode(&AccountForm::from(&account.value))?,
+        );
         Ok(self)
     }
 
     /// Makes the account's new key known and forgets the old one.
-    pub(crate) fn move_account_key(mut self, old: &AccountKey, account: &Account) -> Attempt<Self> {
+    pub(crate) fn move_account_key(mut self, old: &AccountKey, account: &Account) -> Result<Self, Fault> {
         let key = self.ledger.key(&[&sha256(account.key.spki_der())]);
         self.batch = self
             .batch
@@ -269,27 +292,36 @@ impl<'a> Change<'a> {
         Ok(self)
     }
 
-    pub(crate) fn add_order(mut self, order: &Order) -> Attempt<Self> {
+    pub(crate) fn add_order(mut self, order: &Order) -> Result<Self, Fault> {
         let removal = self.ledger.expiry_key(order.expires.plus_s(GRACE_S), Expiring::Order, order.id.octets());
         self.batch = self
             .batch
             .put(RecordSpace::ACME_ORDER, self.ledger.key(&[order.id.octets()]), encode(&OrderForm::from(order))?)
-            .put(RecordSpace::ACME_ACCOUNT_ORDER, self.ledger.key(&[order.account.octets(), order.id.octets()]), Vec::new())
+            .put(
+                RecordSpace::ACME_ACCOUNT_ORDER,
+                self.ledger.key(&[order.account.octets(), order.id.octets()]),
+                Vec::new(),
+            )
             .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
         Ok(self)
     }
 
-    pub(crate) fn update_order(mut self, order: &Held<Order>) -> Attempt<Self> {
+    pub(crate) fn update_order(mut self, order: &Held<Order>) -> Result<Self, Fault> {
         let key = self.ledger.key(&[order.value.id.octets()]);
-        self.batch = self
-            .batch
-            .expect(RecordSpace::ACME_ORDER, key.as_slice(), order.version)
-            .put(RecordSpace::ACME_ORDER, key, encode(&OrderForm::from(&order.value))?);
+        self.batch = self.batch.expect(RecordSpace::ACME_ORDER, key.as_slice(), order.version).put(
+            RecordSpace::ACME_ORDER,
+            key,
+            encode(&OrderForm::from(&order.value))?,
+        );
         Ok(self)
     }
 
-    pub(crate) fn add_authorization(mut self, authorization: &Authorization) -> Attempt<Self> {
-        let removal = self.ledger.expiry_key(authorization.expires.plus_s(GRACE_S), Expiring::Authorization, authorization.id.octets());
+    pub(crate) fn add_authorization(mut self, authorization: &Authorization) -> Result<Self, Fault> {
+        let removal = self.ledger.expiry_key(
+            authorization.expires.plus_s(GRACE_S),
+            Expiring::Authorization,
+            authorization.id.octets(),
+        );
         let form = encode(&AuthorizationForm::from(authorization))?;
         self.batch = self
             .batch
@@ -298,13 +330,14 @@ impl<'a> Change<'a> {
         Ok(self)
     }
 
-    pub(crate) fn update_authorization(mut self, authorization: &Held<Authorization>) -> Attempt<Self> {
+    pub(crate) fn update_authorization(mut self, authorization: &Held<Authorization>) -> Result<Self, Fault> {
         let key = self.ledger.key(&[authorization.value.id.octets()]);
         let form = encode(&AuthorizationForm::from(&authorization.value))?;
-        self.batch = self
-            .batch
-            .expect(RecordSpace::ACME_AUTHORIZATION, key.as_slice(), authorization.version)
-            .put(RecordSpace::ACME_AUTHORIZATION, key, form);
+        self.batch = self.batch.expect(RecordSpace::ACME_AUTHORIZATION, key.as_slice(), authorization.version).put(
+            RecordSpace::ACME_AUTHORIZATION,
+            key,
+            form,
+        );
         Ok(self)
     }
 
@@ -315,22 +348,30 @@ impl<'a> Change<'a> {
         self
     }
 
-    pub(crate) fn add_job(mut self, job: &Job) -> Attempt<Self> {
-        self.batch = self.batch.put(RecordSpace::ACME_VALIDATION, self.ledger.job_key(job), encode(&JobForm::from(job))?);
+    pub(crate) fn add_job(mut self, job: &Job) -> Result<Self, Fault> {
+        self.batch =
+            self.batch.put(RecordSpace::ACME_VALIDATION, self.ledger.job_key(job), encode(&JobForm::from(job))?);
         Ok(self)
     }
 
     pub(crate) fn remove_job(mut self, job: &Held<Job>) -> Self {
         let key = self.ledger.job_key(&job.value);
-        self.batch = self.batch.expect(RecordSpace::ACME_VALIDATION, key.as_slice(), job.version).delete(RecordSpace::ACME_VALIDATION, key);
+        self.batch = self
+            .batch
+            .expect(RecordSpace::ACME_VALIDATION, key.as_slice(), job.version)
+            .delete(RecordSpace::ACME_VALIDATION, key);
         self
     }
 
-    pub(crate) fn add_certificate(mut self, serial: &Serial, not_after: Time, account: &Id) -> Attempt<Self> {
+    pub(crate) fn add_certificate(mut self, serial: &Serial, not_after: Time, account: &Id) -> Result<Self, Fault> {
         let removal = self.ledger.expiry_key(not_after.plus_s(GRACE_S), Expiring::Certificate, serial.as_bytes());
         self.batch = self
             .batch
-            .put(RecordSpace::ACME_CERTIFICATE, self.ledger.key(&[serial.as_bytes()]), encode(&CertificateOwnerForm::of(account))?)
+            .put(
+                RecordSpace::ACME_CERTIFICATE,
+                self.ledger.key(&[serial.as_bytes()]),
+                encode(&CertificateOwnerForm::of(account))?,
+            )
             .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
         Ok(self)
     }
@@ -348,4 +389,3 @@ impl<'a> Change<'a> {
         }
     }
 }
-

@@ -86,11 +86,18 @@ impl Acme {
     /// A refusal if there is no such endpoint, its options are wrong or the URL is none; a fault if the store fails.
     pub fn mount(engine: Engine, name: EndpointName, base_url: &str, start: Start) -> Result<Self, Error> {
         let settings = engine.endpoint(&name);
-        let settings = settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")))?;
+        let settings =
+            settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")))?;
         Options::parse(&settings.options)?;
-        let is_base = base_url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none() && uri.path() != "/");
+        let is_base = base_url
+            .parse::<http::Uri>()
+            .is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none() && uri.path() != "/");
         if !is_base || base_url.ends_with('/') {
-            return Err(Refusal::new(Reason::Malformed, format!("{base_url:?} is not an address such as https://ca.example/acme/NAME")).into());
+            return Err(Refusal::new(
+                Reason::Malformed,
+                format!("{base_url:?} is not an address such as https://ca.example/acme/NAME"),
+            )
+            .into());
         }
         let ledger = Ledger::new(engine.clone(), &name);
         let nonces = Nonces::new(&ledger.nonce_key()?);
@@ -103,7 +110,8 @@ impl Acme {
     /// A refusal if they are wrong or the endpoint is gone or disabled.
     pub fn options(&self) -> Result<Options, Refusal> {
         let settings = self.engine.endpoint(&self.name).filter(|settings| settings.enabled);
-        let settings = settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("endpoint {} is not enabled", self.name)))?;
+        let settings =
+            settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("endpoint {} is not enabled", self.name)))?;
         Options::parse(&settings.options)
     }
 
@@ -139,7 +147,8 @@ impl Acme {
     }
 
     fn answer(&self, request: &Request<Bytes>, resource: &Resource, peer: &Peer) -> Attempt<Reply> {
-        let settings = self.engine.endpoint(&self.name).filter(|settings| settings.enabled).ok_or_else(Problem::not_found)?;
+        let settings =
+            self.engine.endpoint(&self.name).filter(|settings| settings.enabled).ok_or_else(Problem::not_found)?;
         let options = Options::parse(&settings.options).map_err(|refusal| Fault::Broken(refusal.private()))?;
         let site = Site {
             engine: &self.engine,
@@ -152,13 +161,15 @@ impl Acme {
             now: self.engine.now(),
             peer,
         };
-        let read_by_get = matches!(resource, Resource::Directory | Resource::NewNonce);
-        match (request.method(), read_by_get) {
-            (&Method::GET | &Method::HEAD, true) => return Ok(unsigned(&site, resource, request.method())),
+        match (request.method(), resource) {
+            (&Method::GET | &Method::HEAD, Resource::Directory) => return Ok(site.directory()),
+            (&Method::GET | &Method::HEAD, Resource::NewNonce) => return Ok(new_nonce(request.method())),
             (&Method::POST, _) => {}
-            (_, read_by_get) => {
+            (_, resource) => {
+                let read_by_get = matches!(resource, Resource::Directory | Resource::NewNonce);
                 let allowed = if read_by_get { "GET, HEAD, POST" } else { "POST" };
-                let problem = Problem::malformed(format!("allowed here: {allowed}")).with_status(StatusCode::METHOD_NOT_ALLOWED);
+                let problem =
+                    Problem::malformed(format!("allowed here: {allowed}")).with_status(StatusCode::METHOD_NOT_ALLOWED);
                 return Ok(Reply::problem(&problem).header(ALLOW, allowed));
             }
         }
@@ -189,22 +200,23 @@ fn path_of(url: &str) -> &str {
     rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or_default()
 }
 
-/// What needs no signature.
-fn unsigned(site: &Site<'_>, resource: &Resource, method: &Method) -> Reply {
-    match resource {
-        Resource::NewNonce if *method == Method::HEAD => Reply::empty(StatusCode::OK),
-        Resource::NewNonce => Reply::empty(StatusCode::NO_CONTENT),
-        _ => site.directory(),
-    }
+/// A nonce and nothing else (RFC 8555 section 7.2); the nonce itself is added to every reply that has one.
+fn new_nonce(method: &Method) -> Reply {
+    Reply::empty(if *method == Method::GET { StatusCode::NO_CONTENT } else { StatusCode::OK })
 }
 
-/// What needs one.
+/// What a verified request asks for.
 fn signed(site: &Site<'_>, resource: &Resource, call: &Call, request: &Request<Bytes>) -> Attempt<Reply> {
     match resource {
-        Resource::Directory | Resource::NewNonce => {
+        Resource::Directory => {
             call.by_account()?.no_payload()?;
             site.ledger.change().spend(call.nonce()).commit()?;
-            Ok(unsigned(site, resource, request.method()))
+            Ok(site.directory())
+        }
+        Resource::NewNonce => {
+            call.by_account()?.no_payload()?;
+            site.ledger.change().spend(call.nonce()).commit()?;
+            Ok(new_nonce(request.method()))
         }
         Resource::NewAccount => site.new_account(call.by_key()?),
         Resource::RevokeCertificate => site.revoke_certificate(call),
@@ -243,7 +255,11 @@ impl endpoint::Endpoint for Acme {
         let reply = reply.header(CACHE_CONTROL, if is_nonce { "no-store" } else { "public, max-age=0, no-cache" });
         let reply = if is_directory { reply } else { reply.link(&format!("{}/directory", self.base_url), "index") };
         let with_nonce = is_nonce || request.method() == Method::POST;
-        let reply = if with_nonce { reply.header(REPLAY_NONCE, &self.nonces.issue(self.engine.now(), self.engine.random())) } else { reply };
+        let reply = if with_nonce {
+            reply.header(REPLAY_NONCE, &self.nonces.issue(self.engine.now(), self.engine.random()))
+        } else {
+            reply
+        };
         let mut response = reply.into_response();
         if request.method() == Method::HEAD {
             *response.body_mut() = Bytes::new();

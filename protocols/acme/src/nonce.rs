@@ -50,7 +50,9 @@ impl Nonces {
 
     /// Recognises a nonce.
     pub(crate) fn open(&self, text: &str, now: Time) -> Result<Nonce, Problem> {
-        let octets = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Problem::malformed("the nonce is not base64url without padding"))?;
+        let octets = BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| Problem::malformed("the nonce is not base64url without padding"))?;
         let (name, tag) = octets.split_first_chunk::<NONCE_NAME_BYTES>().ok_or_else(bad_nonce)?;
         hmac::verify(&self.0, name, tag).map_err(|_| bad_nonce())?;
         let nonce = Nonce { name: *name, spent: Cell::new(false) };
@@ -82,7 +84,10 @@ impl Nonce {
 
 /// The problem of a nonce that is not ours, too old, or used. Clients repeat the request with the nonce of this reply.
 pub(crate) fn bad_nonce() -> Problem {
-    Problem::new(ProblemType::BadNonce, "the nonce is unknown, too old or used; repeat the request with the one in this reply")
+    Problem::new(
+        ProblemType::BadNonce,
+        "the nonce is unknown, too old or used; repeat the request with the one in this reply",
+    )
 }
 
 #[cfg(test)]
@@ -97,7 +102,10 @@ mod tests {
         let text = nonces.issue(Time::from_unix(NOW), [1; 16]);
         assert!(nonces.open(&text, Time::from_unix(NOW + LIFETIME_S - 1)).is_ok());
         assert_eq!(nonces.open(&text, Time::from_unix(NOW + LIFETIME_S)).unwrap_err().kind, ProblemType::BadNonce);
-        assert_eq!(Nonces::new(&[8; NONCE_KEY_BYTES]).open(&text, Time::from_unix(NOW)).unwrap_err().kind, ProblemType::BadNonce);
+        assert_eq!(
+            Nonces::new(&[8; NONCE_KEY_BYTES]).open(&text, Time::from_unix(NOW)).unwrap_err().kind,
+            ProblemType::BadNonce
+        );
     }
 
     #[test]
@@ -111,7 +119,11 @@ mod tests {
             let problem = nonces.open(&BASE64_URL_SAFE_NO_PAD.encode(&altered), Time::from_unix(NOW)).unwrap_err();
             assert_eq!(problem.kind, ProblemType::BadNonce, "octet {position}");
             let short = BASE64_URL_SAFE_NO_PAD.encode(&octets[..position]);
-            assert_eq!(nonces.open(&short, Time::from_unix(NOW)).unwrap_err().kind, ProblemType::BadNonce, "{position} octets");
+            assert_eq!(
+                nonces.open(&short, Time::from_unix(NOW)).unwrap_err().kind,
+                ProblemType::BadNonce,
+                "{position} octets"
+            );
         }
         assert_eq!(nonces.open(&format!("{text}="), Time::from_unix(NOW)).unwrap_err().kind, ProblemType::Malformed);
     }

@@ -59,6 +59,10 @@ impl Options {
         if options.is_null() {
             return Ok(Self::default());
         }
+        // A list would fill the members in order.
+        if !options.is_object() {
+            return refuse("the options of an ACME endpoint are an object".to_owned());
+        }
         let options = match Self::deserialize(options) {
             Ok(options) => options,
             Err(error) => return refuse(format!("the options of an ACME endpoint cannot be read: {error}")),

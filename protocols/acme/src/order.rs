@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ca_backend::{
-    CertificateRequest, Challenges, EnrollmentRequest, Error, Evidence, Fault, IssuedCertificate, Origin, Outcome, ProfileName, Reason,
-    Refusal, RequestedExtensions, RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
+    CertificateRequest, Challenges, EnrollmentRequest, Error, Evidence, Fault, IssuedCertificate, Origin, Outcome,
+    ProfileName, Reason, Refusal, RequestedExtensions, RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
 };
 use der::pem::LineEnding;
 use http::StatusCode;
@@ -43,9 +43,18 @@ pub(crate) struct Order {
 pub(crate) enum OrderState {
     Open,
     /// Finalized with this CSR (DER). The engine knows the order's name and the CSR's digest, so asking again is safe.
-    Processing { csr: Vec<u8>, ticket: Option<Ticket> },
-    Valid { serial: Serial, csr_digest: [u8; 32] },
-    Invalid { problem: ProblemType, detail: String },
+    Processing {
+        csr: Vec<u8>,
+        ticket: Option<Ticket>,
+    },
+    Valid {
+        serial: Serial,
+        csr_digest: [u8; 32],
+    },
+    Invalid {
+        problem: ProblemType,
+        detail: String,
+    },
 }
 
 /// The states that a client sees (RFC 8555 section 7.1.6).
@@ -212,7 +221,9 @@ impl Site<'_> {
         self.ledger.change().spend(&call.nonce).commit()?;
         let reply = Reply::json(StatusCode::OK, &json!({ "orders": urls }));
         Ok(match page.last() {
-            Some(last) if page.len() == ORDERS_PER_PAGE => reply.link(&format!("{}/orders?after={last}", self.account_url(id)), "next"),
+            Some(last) if page.len() == ORDERS_PER_PAGE => {
+                reply.link(&format!("{}/orders?after={last}", self.account_url(id)), "next")
+            }
             Some(_) | None => reply,
         })
     }
@@ -245,7 +256,9 @@ impl Site<'_> {
             }
             Err(Error::Refused(refusal)) => self.refused(order, &refusal),
             // The order stays as it is, and each look at it tries again.
-            Err(Error::Fault(Fault::TryLater { after_s })) => self.order_reply(&order.value, after_s.max(RETRY_AFTER_S)),
+            Err(Error::Fault(Fault::TryLater { after_s })) => {
+                self.order_reply(&order.value, after_s.max(RETRY_AFTER_S))
+            }
             Err(Error::Fault(Fault::Key(fault))) => {
                 tracing::error!(request_id = %self.peer.request_id, order = %order.value.id, error = %fault, "issuing is delayed");
                 self.order_reply(&order.value, RETRY_AFTER_S)
@@ -277,7 +290,8 @@ impl Site<'_> {
 
     fn enrollment(&self, order: &Order, csr: &[u8]) -> Result<EnrollmentRequest, Error> {
         let request = CertificateRequest::open(csr)?;
-        let names = names_of(&request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
+        let names =
+            names_of(&request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
         let mut identifiers: Vec<ValidatedIdentifier> = Vec::new();
         for id in &order.authorizations {
             identifiers.extend(self.ledger.authorization(id)?.and_then(|authorization| authorization.value.evidence()));
@@ -311,7 +325,10 @@ impl Site<'_> {
             return Err(Problem::malformed("an order names at least one identifier"));
         }
         if wanted.len() > self.options.identifiers_max {
-            return Err(Problem::malformed(format!("an order names at most {} identifiers", self.options.identifiers_max)));
+            return Err(Problem::malformed(format!(
+                "an order names at most {} identifiers",
+                self.options.identifiers_max
+            )));
         }
         let mut identifiers = Vec::new();
         let mut wrong = Vec::new();
@@ -334,7 +351,8 @@ impl Site<'_> {
             [] => Ok(identifiers),
             [one] => Err(Problem::new(one.kind, format!("{}: {}", one.identifier, one.detail))),
             [first, rest @ ..] => {
-                let kind = if rest.iter().all(|other| other.kind == first.kind) { first.kind } else { ProblemType::Compound };
+                let kind =
+                    if rest.iter().all(|other| other.kind == first.kind) { first.kind } else { ProblemType::Compound };
                 let text = format!("{} of the identifiers are not accepted", wrong.len());
                 Err(Problem { subproblems: wrong, ..Problem::new(kind, text) })
             }
@@ -359,10 +377,18 @@ impl Site<'_> {
         match name {
             Some(name) => {
                 let profile = offered.iter().find(|profile| profile.as_str() == name).cloned();
-                let unknown = || Problem::new(ProblemType::InvalidProfile, "this directory offers no profile of that name; its meta lists them");
+                let unknown = || {
+                    Problem::new(
+                        ProblemType::InvalidProfile,
+                        "this directory offers no profile of that name; its meta lists them",
+                    )
+                };
                 Ok(profile.ok_or_else(unknown)?)
             }
-            None => Ok(offered.first().cloned().ok_or_else(|| Fault::Broken(format!("endpoint {} has no profile", self.settings.name)))?),
+            None => Ok(offered
+                .first()
+                .cloned()
+                .ok_or_else(|| Fault::Broken(format!("endpoint {} has no profile", self.settings.name)))?),
         }
     }
 
@@ -387,7 +413,9 @@ impl Site<'_> {
         match &order.state {
             OrderState::Processing { .. } => return OrderStatus::Processing,
             OrderState::Valid { .. } => return OrderStatus::Valid,
-            OrderState::Invalid { problem, detail } => return OrderStatus::Invalid(Problem::new(*problem, detail.as_str())),
+            OrderState::Invalid { problem, detail } => {
+                return OrderStatus::Invalid(Problem::new(*problem, detail.as_str()));
+            }
             OrderState::Open => {}
         }
         let mut pending = false;
@@ -396,7 +424,9 @@ impl Site<'_> {
             match authorization.status(self.now) {
                 AuthorizationStatus::Valid => {}
                 AuthorizationStatus::Pending => pending = true,
-                AuthorizationStatus::Invalid | AuthorizationStatus::Deactivated | AuthorizationStatus::Expired => lost.push(authorization),
+                AuthorizationStatus::Invalid | AuthorizationStatus::Deactivated | AuthorizationStatus::Expired => {
+                    lost.push(authorization)
+                }
             }
         }
         if self.now >= order.expires || authorizations.len() != order.authorizations.len() {
@@ -420,7 +450,8 @@ impl Site<'_> {
 
     fn order_reply(&self, order: &Order, retry_after_s: u32) -> Attempt<Reply> {
         let status = self.status(order, &self.authorizations_of(order)?);
-        let reply = Reply::json(StatusCode::OK, &self.order_document(order, &status)).location(&self.order_url(&order.id));
+        let reply =
+            Reply::json(StatusCode::OK, &self.order_document(order, &status)).location(&self.order_url(&order.id));
         Ok(match status {
             OrderStatus::Processing => reply.retry_after_s(retry_after_s),
             OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Invalid(_) => reply,
@@ -463,7 +494,8 @@ pub(crate) fn bad_csr(detail: impl Into<String>) -> Problem {
 
 fn pem_chain(certificate: &IssuedCertificate) -> Result<String, Fault> {
     let pem = |der: &[u8]| {
-        der::pem::encode_string("CERTIFICATE", LineEnding::LF, der).map_err(|error| Fault::Broken(format!("a certificate cannot be written as PEM: {error}")))
+        der::pem::encode_string("CERTIFICATE", LineEnding::LF, der)
+            .map_err(|error| Fault::Broken(format!("a certificate cannot be written as PEM: {error}")))
     };
     let mut text = pem(&certificate.der)?;
     for above in &certificate.chain {

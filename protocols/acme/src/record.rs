@@ -23,15 +23,20 @@ const VERSION: u8 = 1;
 /// Encodes a stored form.
 pub(crate) fn encode<T: Serialize>(form: &T) -> Result<Vec<u8>, Fault> {
     let mut octets = vec![VERSION];
-    ciborium::into_writer(form, &mut octets).map_err(|error| Fault::Broken(format!("an ACME record cannot be encoded: {error}")))?;
+    ciborium::into_writer(form, &mut octets)
+        .map_err(|error| Fault::Broken(format!("an ACME record cannot be encoded: {error}")))?;
     Ok(octets)
 }
 
 /// Decodes a stored form.
 pub(crate) fn decode<T: DeserializeOwned>(octets: &[u8]) -> Result<T, Fault> {
     match octets.split_first() {
-        Some((&VERSION, form)) => ciborium::from_reader(form).map_err(|error| corrupt(format!("an ACME record cannot be decoded: {error}"))),
-        Some((version, _)) => Err(corrupt(format!("an ACME record has version {version}, this program knows {VERSION}"))),
+        Some((&VERSION, form)) => {
+            ciborium::from_reader(form).map_err(|error| corrupt(format!("an ACME record cannot be decoded: {error}")))
+        }
+        Some((version, _)) => {
+            Err(corrupt(format!("an ACME record has version {version}, this program knows {VERSION}")))
+        }
         None => Err(corrupt("an ACME record is empty".to_owned())),
     }
 }
@@ -190,9 +195,10 @@ impl From<&Order> for OrderForm {
             not_after: order.validity.not_after,
             state: match &order.state {
                 OrderState::Open => OrderStateForm::Open,
-                OrderState::Processing { csr, ticket } => {
-                    OrderStateForm::Processing { csr: ByteBuf::from(csr.as_slice()), ticket: ticket.as_ref().map(Ticket::to_string) }
-                }
+                OrderState::Processing { csr, ticket } => OrderStateForm::Processing {
+                    csr: ByteBuf::from(csr.as_slice()),
+                    ticket: ticket.as_ref().map(Ticket::to_string),
+                },
                 OrderState::Valid { serial, csr_digest } => {
                     OrderStateForm::Valid { serial: *serial, csr_digest: ByteBuf::from(csr_digest.as_slice()) }
                 }
@@ -221,8 +227,12 @@ impl OrderForm {
                 OrderStateForm::Processing { csr, ticket: text } => {
                     OrderState::Processing { csr: csr.into_vec(), ticket: text.map(ticket).transpose()? }
                 }
-                OrderStateForm::Valid { serial, csr_digest } => OrderState::Valid { serial, csr_digest: octets32(&csr_digest)? },
-                OrderStateForm::Invalid { problem, detail } => OrderState::Invalid { problem: problem_type(&problem)?, detail },
+                OrderStateForm::Valid { serial, csr_digest } => {
+                    OrderState::Valid { serial, csr_digest: octets32(&csr_digest)? }
+                }
+                OrderStateForm::Invalid { problem, detail } => {
+                    OrderState::Invalid { problem: problem_type(&problem)?, detail }
+                }
             },
         })
     }
@@ -325,7 +335,9 @@ impl TryFrom<ChallengeForm> for Challenge {
             ChallengeStateForm::Pending => ChallengeState::Pending,
             ChallengeStateForm::Processing => ChallengeState::Processing,
             ChallengeStateForm::Valid { at } => ChallengeState::Valid { at },
-            ChallengeStateForm::Invalid { problem, detail } => ChallengeState::Invalid { problem: problem_type(&problem)?, detail },
+            ChallengeStateForm::Invalid { problem, detail } => {
+                ChallengeState::Invalid { problem: problem_type(&problem)?, detail }
+            }
         };
         Ok(Self { kind: challenge_type(&form.kind)?, token: form.token, state })
     }
@@ -355,6 +367,11 @@ impl TryFrom<JobForm> for Job {
     type Error = Fault;
 
     fn try_from(form: JobForm) -> Result<Self, Fault> {
-        Ok(Self { authorization: id(&form.authorization)?, kind: challenge_type(&form.challenge)?, due: form.due, tries: form.tries })
+        Ok(Self {
+            authorization: id(&form.authorization)?,
+            kind: challenge_type(&form.challenge)?,
+            due: form.due,
+            tries: form.tries,
+        })
     }
 }

@@ -69,9 +69,24 @@ mod tests {
         assert_eq!(page, Some(Resource::Orders { account: id, after: Some(id) }));
         assert!(matches!(Resource::at("/certificate/4f0a", None), Some(Resource::Certificate(_))));
         for path in [
-            "", "/", "directory", "/directory/", "/Directory", "/order", "/order/", "/order/short", "/certificate/4F0A", "/certificate/004f0a",
-            &format!("/order/{id}/"), &format!("/order/{id}/other"), &format!("/order/{id}="), &format!("/challenge/{id}/tls-sni-01"),
-            &format!("/challenge/{id}/http-01/"), &format!("/account/{id}/orders/x"), "/../directory", "//directory",
+            "",
+            "/",
+            "directory",
+            "/directory/",
+            "/Directory",
+            "/order",
+            "/order/",
+            "/order/short",
+            "/certificate/4F0A",
+            "/certificate/004f0a",
+            &format!("/order/{id}/"),
+            &format!("/order/{id}/other"),
+            &format!("/order/{id}="),
+            &format!("/challenge/{id}/tls-sni-01"),
+            &format!("/challenge/{id}/http-01/"),
+            &format!("/account/{id}/orders/x"),
+            "/../directory",
+            "//directory",
         ] {
             assert_eq!(Resource::at(path, None), None, "{path}");
         }

@@ -1,6 +1,9 @@
 //! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, or with the certificate's own key.
 
-use ca_backend::{CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest, Serial, StatusChange};
+use ca_backend::{
+    CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest, Serial,
+    StatusChange,
+};
 use der::{Decode, Encode};
 use http::StatusCode;
 use serde::Deserialize;
@@ -35,7 +38,8 @@ impl Site<'_> {
             Call::Account(call) if call.account.value.id == owner => "by the account",
             Call::Key(call) if call.key.spki_der() == public_key_of(&certificate.der)? => "with the certificate's key",
             Call::Account(_) | Call::Key(_) => {
-                let text = "sign with the account that the certificate was issued to, or with the certificate's own key";
+                let text =
+                    "sign with the account that the certificate was issued to, or with the certificate's own key";
                 return Err(Problem::unauthorized(text).into());
             }
         };
@@ -53,9 +57,12 @@ impl Site<'_> {
 
     /// The stored certificate that is the presented one octet for octet, and the account it was issued to.
     fn certificate_of(&self, presented: &[u8]) -> Attempt<(CertificateSummary, Id)> {
-        let unknown = || Problem::from(&Refusal::new(Reason::UnknownCertificate, "this endpoint issued no such certificate"));
-        let parsed = Certificate::from_der(presented).map_err(|_| Problem::malformed("the certificate is not a certificate in DER"))?;
-        let serial = Serial::from_integer(parsed.tbs_certificate().serial_number().as_bytes()).map_err(|_| unknown())?;
+        let unknown =
+            || Problem::from(&Refusal::new(Reason::UnknownCertificate, "this endpoint issued no such certificate"));
+        let parsed = Certificate::from_der(presented)
+            .map_err(|_| Problem::malformed("the certificate is not a certificate in DER"))?;
+        let serial =
+            Serial::from_integer(parsed.tbs_certificate().serial_number().as_bytes()).map_err(|_| unknown())?;
         let owner = self.ledger.certificate_owner(&serial)?.ok_or_else(unknown)?;
         let stored = self.engine.find_certificate(&serial)?.filter(|stored| stored.der == presented);
         Ok((stored.ok_or_else(unknown)?, owner))
@@ -63,7 +70,8 @@ impl Site<'_> {
 }
 
 fn public_key_of(certificate: &[u8]) -> Attempt<Vec<u8>> {
-    let malformed = |error: der::Error| ca_backend::Fault::Broken(format!("a stored certificate cannot be read: {error}"));
+    let malformed =
+        |error: der::Error| ca_backend::Fault::Broken(format!("a stored certificate cannot be read: {error}"));
     let certificate = Certificate::from_der(certificate).map_err(malformed)?;
     Ok(certificate.tbs_certificate().subject_public_key_info().to_der().map_err(malformed)?)
 }

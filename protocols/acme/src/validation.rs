@@ -144,7 +144,12 @@ pub(crate) struct Job {
 
 impl Site<'_> {
     /// The job of a challenge that the client has just answered, taken by this node.
-    pub(crate) fn first_validation(&self, account: &Account, authorization: &Authorization, kind: ChallengeType) -> Attempt<(Job, Validation)> {
+    pub(crate) fn first_validation(
+        &self,
+        account: &Account,
+        authorization: &Authorization,
+        kind: ChallengeType,
+    ) -> Attempt<(Job, Validation)> {
         let job = Job { authorization: authorization.id, kind, due: self.now.plus_s(LEASE_S), tries: 0 };
         let broken = || Fault::Broken(format!("authorization {} has no {} challenge", authorization.id, kind.name()));
         Ok((job, validation(job, account, authorization).ok_or_else(broken)?))
@@ -163,7 +168,9 @@ pub(crate) fn take_due(ledger: &Ledger, now: Time, limit: usize) -> Result<Vec<V
     for job in ledger.due_jobs(now, limit)? {
         let still_wanted = match ledger.authorization(&job.value.authorization)? {
             Some(authorization) if authorization.value.state == AuthorizationState::Pending => {
-                let account = ledger.account(&authorization.value.account)?.filter(|account| account.value.status == AccountStatus::Valid);
+                let account = ledger
+                    .account(&authorization.value.account)?
+                    .filter(|account| account.value.status == AccountStatus::Valid);
                 let mine = Job { due: now.plus_s(LEASE_S), ..job.value };
                 account.and_then(|account| validation(mine, &account.value, &authorization.value))
             }
