@@ -13,8 +13,6 @@ pub enum Evidence {
     Challenges(Challenges),
     /// The key of a certificate that one of our authorities issued (EST, SCEP renewal, CMP signature).
     Certificate(VerifiedCertificate),
-    /// Knowledge of a shared secret (SCEP challenge, EST password, CMP MAC).
-    Secret(VerifiedSecret),
     /// The word of an operator, or of the daemon for its own needs.
     Operator(Approval),
 }
@@ -58,12 +56,6 @@ impl VerifiedCertificate {
     }
 }
 
-/// A shared secret that matched.
-#[derive(Clone, Debug)]
-pub struct VerifiedSecret {
-    pub(crate) name: String,
-}
-
 /// The word of an operator.
 #[derive(Clone, Debug)]
 pub struct Approval {
@@ -82,8 +74,6 @@ pub enum EvidenceKind {
     Challenges,
     /// [`Evidence::Certificate`].
     Certificate,
-    /// [`Evidence::Secret`].
-    Secret,
     /// [`Evidence::Operator`].
     Operator,
 }
@@ -93,7 +83,7 @@ pub enum EvidenceKind {
 pub struct EvidenceFacts {
     /// The kind of evidence.
     pub kind: EvidenceKind,
-    /// Who asks: `account:..`, `certificate:..`, `secret:..`, `operator:..`.
+    /// Who asks: `account:..`, `certificate:..`, `operator:..`.
     pub requester: String,
     /// The identifiers whose control was shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -118,7 +108,6 @@ impl Evidence {
                 return EvidenceFacts { approved_by: Some(operator.clone()), ..facts.as_ref().clone() };
             }
             Self::Certificate(certificate) => (EvidenceKind::Certificate, certificate.requester.clone()),
-            Self::Secret(secret) => (EvidenceKind::Secret, format!("secret:{}", secret.name)),
             Self::Operator(approval) => (EvidenceKind::Operator, format!("operator:{}", approval.operator)),
         };
         EvidenceFacts { kind, requester, identifiers: Vec::new(), approved_by: None }

@@ -144,3 +144,124 @@ impl KeyRing {
             .ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::memory::MemoryKeys;
+    use super::*;
+    use crate::algorithm::verify_signature;
+
+    /// A store that is there but never works.
+    struct Broken;
+
+    impl KeyStore for Broken {
+        fn scheme(&self) -> &'static str {
+            "pkcs11"
+        }
+
+        fn generate(&self, _: &KeyLabel, _: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn public_key(&self, _: &KeyRef) -> Result<Vec<u8>, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn sign(&self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn destroy(&self, _: &KeyRef) -> Result<(), KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn health(&self) -> KeyHealth {
+            KeyHealth::Unusable("unplugged".to_owned())
+        }
+    }
+
+    fn label(name: &str) -> KeyLabel {
+        KeyLabel(name.to_owned())
+    }
+
+    #[test]
+    fn a_dead_key_store_leaves_the_keys_of_the_others_usable() {
+        let ring = KeyRing::new(
+            Arc::new(MemoryKeys::default()),
+            [Arc::new(Broken) as Arc<dyn KeyStore>],
+        );
+        let key = ring
+            .generate(&label("root"), KeyAlgorithm::Ed25519)
+            .unwrap();
+        assert_eq!(key.to_string(), "memory:root");
+        let signature = ring.sign(&key, b"message").unwrap();
+        let algorithm = KeyAlgorithm::Ed25519.signature_algorithm();
+        verify_signature(
+            &ring.public_key(&key).unwrap(),
+            &algorithm,
+            b"message",
+            &signature,
+        )
+        .unwrap();
+
+        let dead = KeyRef("pkcs11:token=a;object=b".to_owned());
+        assert!(matches!(
+            ring.sign(&dead, b"message"),
+            Err(KeyFault::Unavailable(_))
+        ));
+        let health = [
+            ("memory", KeyHealth::Usable),
+            ("pkcs11", KeyHealth::Unusable("unplugged".to_owned())),
+        ];
+        assert_eq!(ring.health(), health);
+    }
+
+    #[test]
+    fn a_reference_without_a_store_is_refused() {
+        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
+        for reference in ["file:root", "root", ""] {
+            let key = KeyRef(reference.to_owned());
+            assert!(
+                matches!(ring.sign(&key, b"message"), Err(KeyFault::Unsupported(_))),
+                "{reference:?}"
+            );
+        }
+        assert!(matches!(
+            ring.sign(&KeyRef::new("memory", "gone"), b""),
+            Err(KeyFault::NotFound(_))
+        ));
+    }
+
+    #[test]
+    fn a_key_in_memory_has_its_own_name_and_can_be_destroyed() {
+        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
+        let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        assert!(matches!(
+            ring.generate(&label("root"), KeyAlgorithm::EcP256),
+            Err(KeyFault::Unsupported(_))
+        ));
+        ring.destroy(&key).unwrap();
+        assert!(matches!(ring.public_key(&key), Err(KeyFault::NotFound(_))));
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn the_faulty_store_fails_at_the_signature_it_is_told_to_and_counts_all() {
+        let faults = Arc::new(faulty::SignFaults::default());
+        let store = faulty::FaultyKeys::around(Arc::new(MemoryKeys::default()), faults.clone());
+        let ring = KeyRing::new(Arc::new(store), []);
+        let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        ring.sign(&key, b"1").unwrap();
+        faults.fail_before(2);
+        let outcomes: Vec<_> = (0..3)
+            .map(|_| ring.sign(&key, b"message").is_ok())
+            .collect();
+        assert_eq!(outcomes, [true, false, true]);
+        faults.fail_after(1);
+        assert!(
+            matches!(ring.sign(&key, b"message"), Err(KeyFault::Unavailable(why)) if why.contains("after signature 5"))
+        );
+        ring.sign(&key, b"message").unwrap();
+        assert_eq!(faults.signs(), 6);
+    }
+}

@@ -26,7 +26,9 @@ mod name;
 mod name_constraint;
 pub mod nesting;
 mod ocsp;
+mod open;
 mod own_certificate;
+mod pki;
 mod policy;
 pub mod profile;
 mod rate;
@@ -40,7 +42,10 @@ mod status;
 mod store;
 pub mod subject_key;
 mod tbs;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ticket;
+mod verify;
 mod weak_key;
 
 pub use algorithm::KeyAlgorithm;
@@ -51,7 +56,7 @@ pub use csr::CertificateRequest;
 pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
-pub use evidence::{Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate, VerifiedSecret};
+pub use evidence::{Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate};
 pub use extension::RequestedExtensions;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery, Page,
@@ -59,6 +64,7 @@ pub use inventory::{
 pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
+pub use open::EngineParts;
 pub use own_certificate::{ServiceKey, TlsIdentity};
 pub use policy::{AccessRule, AttributeRule, DnsRule, NameRules, RequesterRule, TextRule};
 pub use profile::Profile;
@@ -70,14 +76,6 @@ pub use status::{CertId, CertIdHash, CertStatus, OcspQuery, RevocationReason, Si
 pub use store::{Entry, StoreKind, StoreOptions, Version, Versioned};
 pub use subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
 pub use ticket::{Ticket, WaitingRequest};
-
-/// What only the tests crate may use.
-#[cfg(feature = "testing")]
-pub mod testing {
-    pub use crate::clock::{FakeClock, SeededRng};
-    pub use crate::keys::faulty::SignFaults;
-    pub use crate::store::{FailureMoment, Faults, TortureReport, torture_check, torture_write};
-}
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -13,7 +13,7 @@ use crate::extension::RequestedExtensions;
 use crate::keys::{KeyLabel, KeyRef};
 use crate::label::{AuthorityName, ProfileName, ProtocolName};
 use crate::name::{AlternativeName, DistinguishedName};
-use crate::record::{self, ServiceKeyForm};
+use crate::record::{self, ServiceKeyForm, StatusForm};
 use crate::registry::Issuer;
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::sha256;
@@ -122,7 +122,7 @@ impl Engine {
             let covered = crate::certificate::names_of(&form.certificate)?.alternative;
             let same_issuer = self.certificate_form(&form.serial)?.is_some_and(|certificate| {
                 self.registry().issuer_of(authority).is_some_and(|issuer| issuer.number == certificate.issuer)
-                    && certificate.status == crate::record::StatusForm::Good
+                    && certificate.status == StatusForm::Good
             });
             Ok(same_issuer && covered == names && !wants_renewal(form.not_before, form.not_after, self.now()))
         };

@@ -38,7 +38,7 @@ pub(crate) use self::faulty::FaultyStore;
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{TransferError, export, import};
+pub(crate) use self::transfer::{export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +110,16 @@ pub(crate) fn open(
     };
     check_format(store.as_ref())?;
     Ok(store)
+}
+
+/// The number and the digest of a log's last entry: zero and zeros for an empty log.
+pub(crate) fn head_of(store: &dyn Store, log: Log) -> Result<(u64, [u8; 32]), StoreFault> {
+    let Some(stored) = store.get(Space::Meta, group::head_key(log))? else {
+        return Ok((0, [0; 32]));
+    };
+    let parts = stored.value.split_first_chunk().and_then(|(number, digest)| Some((number, digest.try_into().ok()?)));
+    let (number, digest) = parts.ok_or_else(|| StoreFault::Corrupt(format!("the head of the {log:?} log is malformed")))?;
+    Ok((u64::from_be_bytes(*number), digest))
 }
 
 /// Refuses a store of a newer release or a half imported one; marks a new one.

@@ -1,6 +1,7 @@
 //! Keys whose private half others can find: by how they were made, or because it is known.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use num_bigint::BigUint;
 
@@ -33,36 +34,37 @@ pub(crate) fn refuse_weak_modulus(modulus: &BigUint) -> Result<(), Refusal> {
 
 /// Trial division by batches of primes: one long division for as many primes as fit into 64 bits.
 fn has_small_factor(modulus: &BigUint) -> bool {
-    let mut primes = small_primes().into_iter().peekable();
-    while let Some(first) = primes.next() {
-        let mut batch = vec![first];
-        let mut product = first;
-        while let Some(larger) = primes.peek().and_then(|next| product.checked_mul(*next)) {
-            product = larger;
-            batch.extend(primes.next());
-        }
-        let remainder = remainder(modulus, product);
-        if batch.iter().any(|prime| remainder.is_multiple_of(*prime)) {
-            return true;
-        }
-    }
-    false
+    SMALL_PRIMES.iter().any(|(product, primes)| {
+        let remainder = remainder(modulus, *product);
+        primes.iter().any(|prime| remainder.is_multiple_of(*prime))
+    })
 }
 
-/// The primes below [`SMALL_FACTOR_BOUND`], by the sieve of Eratosthenes.
-fn small_primes() -> Vec<u64> {
+/// The primes below [`SMALL_FACTOR_BOUND`] in batches, each with its product.
+static SMALL_PRIMES: LazyLock<Vec<(u64, Vec<u64>)>> = LazyLock::new(|| {
     let mut primes: Vec<u64> = Vec::new();
+    let mut batches = Vec::new();
+    let (mut product, mut batch) = (1u64, Vec::new());
     for candidate in 2..u64::from(SMALL_FACTOR_BOUND) {
-        if !primes
+        let mut divisors = primes
             .iter()
-            .take_while(|prime| *prime * *prime <= candidate)
-            .any(|prime| candidate.is_multiple_of(*prime))
-        {
-            primes.push(candidate);
+            .take_while(|prime| *prime * *prime <= candidate);
+        if divisors.any(|prime| candidate.is_multiple_of(*prime)) {
+            continue;
         }
+        primes.push(candidate);
+        match product.checked_mul(candidate) {
+            Some(larger) => product = larger,
+            None => {
+                batches.push((product, std::mem::take(&mut batch)));
+                product = candidate;
+            }
+        }
+        batch.push(candidate);
     }
-    primes
-}
+    batches.push((product, batch));
+    batches
+});
 
 /// The odd primes of the ROCA fingerprint: those that divide every primorial that the flawed generator used.
 const ROCA_PRIMES: [u64; 38] = [

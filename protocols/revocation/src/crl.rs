@@ -36,7 +36,12 @@ mod tests {
     }
 
     fn asked(method: Method, name: &'static str, value: &str) -> Request<Bytes> {
-        Request::builder().method(method).uri("/crl/issuing.crl").header(name, value).body(Bytes::new()).unwrap()
+        Request::builder()
+            .method(method)
+            .uri("/crl/issuing.crl")
+            .header(name, value)
+            .body(Bytes::new())
+            .unwrap()
     }
 
     #[test]
@@ -44,11 +49,22 @@ mod tests {
         let crl = crl();
         let response = reply(&asked(Method::GET, "accept", "*/*"), &crl, crl.this_update);
         assert_eq!(response.body().as_ptr(), crl.der.as_ptr());
-        let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap())
+        };
         assert_eq!(header("content-type"), Some("application/pkix-crl"));
         assert_eq!(header("content-length"), Some("1000"));
-        assert_eq!(header("cache-control"), Some("max-age=300, public, no-transform, must-revalidate"));
-        assert_eq!(header("last-modified"), Some("Thu, 01 Jan 2026 12:00:00 GMT"));
+        assert_eq!(
+            header("cache-control"),
+            Some("max-age=300, public, no-transform, must-revalidate")
+        );
+        assert_eq!(
+            header("last-modified"),
+            Some("Thu, 01 Jan 2026 12:00:00 GMT")
+        );
         assert_eq!(header("expires"), Some("Thu, 08 Jan 2026 12:00:00 GMT"));
         assert_eq!(header("etag"), Some(crl.etag.as_str()));
     }
@@ -57,9 +73,24 @@ mod tests {
     fn a_known_crl_is_not_sent_again_and_head_sends_none() {
         let crl = crl();
         for (method, name, value, status) in [
-            (Method::GET, "if-none-match", crl.etag.as_str(), StatusCode::NOT_MODIFIED),
-            (Method::HEAD, "if-none-match", crl.etag.as_str(), StatusCode::NOT_MODIFIED),
-            (Method::GET, "if-modified-since", "Thu, 01 Jan 2026 12:00:00 GMT", StatusCode::NOT_MODIFIED),
+            (
+                Method::GET,
+                "if-none-match",
+                crl.etag.as_str(),
+                StatusCode::NOT_MODIFIED,
+            ),
+            (
+                Method::HEAD,
+                "if-none-match",
+                crl.etag.as_str(),
+                StatusCode::NOT_MODIFIED,
+            ),
+            (
+                Method::GET,
+                "if-modified-since",
+                "Thu, 01 Jan 2026 12:00:00 GMT",
+                StatusCode::NOT_MODIFIED,
+            ),
             (Method::HEAD, "if-none-match", "\"older\"", StatusCode::OK),
         ] {
             let response = reply(&asked(method, name, value), &crl, crl.this_update);
@@ -71,14 +102,25 @@ mod tests {
             .header("if-modified-since", "Thu, 08 Jan 2026 12:00:00 GMT")
             .body(Bytes::new())
             .unwrap();
-        assert_eq!(reply(&both, &crl, crl.this_update).status(), StatusCode::OK, "If-None-Match decides");
+        assert_eq!(
+            reply(&both, &crl, crl.this_update).status(),
+            StatusCode::OK,
+            "If-None-Match decides"
+        );
     }
 
     #[test]
     fn an_outdated_crl_is_served_but_kept_by_nobody() {
         let crl = crl();
-        let response = reply(&asked(Method::GET, "accept", "*/*"), &crl, crl.next_update.plus_s(1));
+        let response = reply(
+            &asked(Method::GET, "accept", "*/*"),
+            &crl,
+            crl.next_update.plus_s(1),
+        );
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["cache-control"], "max-age=0, public, no-transform, must-revalidate");
+        assert_eq!(
+            response.headers()["cache-control"],
+            "max-age=0, public, no-transform, must-revalidate"
+        );
     }
 }

@@ -57,14 +57,21 @@ impl<E> Revocation<E> {
 
 impl<E: Issuers> Endpoint for Revocation<E> {
     fn handle(&self, request: Request<Bytes>, _peer: &Peer) -> Response<Bytes> {
-        let Some(route) = Route::of(request.uri().path()) else { return plain(StatusCode::NOT_FOUND) };
+        let Some(route) = Route::of(request.uri().path()) else {
+            return plain(StatusCode::NOT_FOUND);
+        };
         if !route.takes(request.method()) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods()));
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(route.methods()));
             return response;
         }
         match route {
-            Route::Ocsp { issuer, request: path } => match ocsp::query(&request, path) {
+            Route::Ocsp {
+                issuer,
+                request: path,
+            } => match ocsp::query(&request, path) {
                 Ok(query) => match self.engine.ocsp(issuer, &query) {
                     Ok(answer) => ocsp::reply(&request, &answer, self.engine.now()),
                     Err(error) => ocsp::failure_reply(&request, &error),
@@ -76,9 +83,11 @@ impl<E: Issuers> Endpoint for Revocation<E> {
                 Err(Error::Refused(_)) => plain(StatusCode::NOT_FOUND),
                 Err(Error::Fault(_)) => unavailable(),
             },
-            Route::Certificate { issuer } => {
-                certificate(&request, "application/pkix-cert", self.engine.issuer_certificate(issuer))
-            }
+            Route::Certificate { issuer } => certificate(
+                &request,
+                "application/pkix-cert",
+                self.engine.issuer_certificate(issuer),
+            ),
             Route::Chain { issuer } => {
                 let chain = self.engine.issuer_chain_pem(issuer).map(Bytes::from);
                 certificate(&request, "application/x-pem-file", chain)
@@ -87,10 +96,13 @@ impl<E: Issuers> Endpoint for Revocation<E> {
     }
 
     fn from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
-        let route = Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
+        let route =
+            Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
         match route {
             Route::Ocsp { request: path, .. } => {
-                let answer = self.engine.ocsp_from_memory(&ocsp::unsigned_query(request, path)?)?;
+                let answer = self
+                    .engine
+                    .ocsp_from_memory(&ocsp::short_query(request, path)?)?;
                 Some(ocsp::reply(request, &answer, self.engine.now()))
             }
             Route::Crl { issuer } => {
@@ -102,16 +114,27 @@ impl<E: Issuers> Endpoint for Revocation<E> {
     }
 }
 
-fn certificate(request: &Request<Bytes>, content_type: &'static str, body: Option<Bytes>) -> Response<Bytes> {
-    let Some(body) = body else { return plain(StatusCode::NOT_FOUND) };
+fn certificate(
+    request: &Request<Bytes>,
+    content_type: &'static str,
+    body: Option<Bytes>,
+) -> Response<Bytes> {
+    let Some(body) = body else {
+        return plain(StatusCode::NOT_FOUND);
+    };
     let mut response = cache::reply(request, content_type, &body);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(CERTIFICATE_CACHE_CONTROL));
+    response.headers_mut().insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static(CERTIFICATE_CACHE_CONTROL),
+    );
     response
 }
 
 fn unavailable() -> Response<Bytes> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
     response
 }
 
@@ -119,6 +142,8 @@ fn unavailable() -> Response<Bytes> {
 fn plain(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

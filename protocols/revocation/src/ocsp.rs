@@ -20,6 +20,9 @@ const CONTENT_TYPE: &str = "application/ocsp-response";
 /// Longest request, decoded. Twenty questions with a certificate and an RSA signature need a tenth of it.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest request, decoded, that is read on the connection's own task. One question with SHA-512 and without a nonce has 200.
+const REQUEST_IN_PLACE_BYTES_MAX: usize = 1024;
+
 /// How long a cache may keep an answer at most; the status may change meanwhile.
 const MAX_AGE_S_MAX: u64 = 3600;
 
@@ -33,17 +36,29 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// `path` is what follows the issuer in the raw path.
 pub(crate) fn query(request: &Request<Bytes>, path: &str) -> Result<OcspQuery, OcspError> {
-    request::decode(&der(request, path)?)
+    request::decode(&der(request, path, REQUEST_BYTES_MAX)?)
 }
 
-/// The same for a question that can be read without much work; `None` for signed and for wrong ones.
-pub(crate) fn unsigned_query(request: &Request<Bytes>, path: &str) -> Option<OcspQuery> {
-    request::decode_unsigned(&der(request, path).ok()?)
+/// The same for a question that can be read without much work; `None` for long, signed and wrong ones.
+pub(crate) fn short_query(request: &Request<Bytes>, path: &str) -> Option<OcspQuery> {
+    request::decode_unsigned(&der(request, path, REQUEST_IN_PLACE_BYTES_MAX).ok()?)
 }
 
-fn der(request: &Request<Bytes>, path: &str) -> Result<Bytes, OcspError> {
-    let der = if *request.method() == Method::POST { request.body().clone() } else { der_in_path(path)?.into() };
-    if der.len() > REQUEST_BYTES_MAX { Err(OcspError::MalformedRequest) } else { Ok(der) }
+fn der(request: &Request<Bytes>, path: &str, bytes_max: usize) -> Result<Bytes, OcspError> {
+    // Base64 takes four octets for three, and percent-encoding it twice at most five for one.
+    if path.len() > bytes_max.saturating_mul(7) {
+        return Err(OcspError::MalformedRequest);
+    }
+    let der = if *request.method() == Method::POST {
+        request.body().clone()
+    } else {
+        der_in_path(path)?.into()
+    };
+    if der.len() > bytes_max {
+        Err(OcspError::MalformedRequest)
+    } else {
+        Ok(der)
+    }
 }
 
 /// Reads base64 out of a path as clients and proxies really write it.
@@ -51,11 +66,12 @@ fn der(request: &Request<Bytes>, path: &str) -> Result<Bytes, OcspError> {
 /// Slashes in front come from URLs that end in one, slashes within are base64. Percent signs may be encoded twice. A proxy may
 /// have made spaces of plus signs; some clients use the URL-safe alphabet or leave the padding out.
 fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
-    if path.len() > 3 * REQUEST_BYTES_MAX {
-        return Err(OcspError::MalformedRequest);
-    }
     let once: Vec<u8> = percent_decode(path.trim_start_matches('/').as_bytes()).collect();
-    let text = if once.contains(&b'%') { percent_decode(&once).collect() } else { once };
+    let text = if once.contains(&b'%') {
+        percent_decode(&once).collect()
+    } else {
+        once
+    };
     let standard: Vec<u8> = text
         .into_iter()
         .map(|octet| match octet {
@@ -64,7 +80,9 @@ fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
             other => other,
         })
         .collect();
-    BASE64.decode(standard).map_err(|_| OcspError::MalformedRequest)
+    BASE64
+        .decode(standard)
+        .map_err(|_| OcspError::MalformedRequest)
 }
 
 /// The answer with what caches need to know, or 304 for whoever has it.

@@ -6,10 +6,19 @@ use http::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// `request` is what follows the issuer: base64 with slashes, empty for a POST.
-    Ocsp { issuer: &'a str, request: &'a str },
-    Crl { issuer: &'a str },
-    Certificate { issuer: &'a str },
-    Chain { issuer: &'a str },
+    Ocsp {
+        issuer: &'a str,
+        request: &'a str,
+    },
+    Crl {
+        issuer: &'a str,
+    },
+    Certificate {
+        issuer: &'a str,
+    },
+    Chain {
+        issuer: &'a str,
+    },
 }
 
 impl<'a> Route<'a> {
@@ -30,7 +39,9 @@ impl<'a> Route<'a> {
     }
 
     pub(crate) fn takes(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|taken| taken == method.as_str())
+        self.methods()
+            .split(", ")
+            .any(|taken| taken == method.as_str())
     }
 
     /// As the Allow header lists them.
@@ -49,17 +60,43 @@ mod tests {
     #[test]
     fn paths_are_split_at_the_issuer_and_kept_raw_behind_it() {
         for (path, route) in [
-            ("/ocsp/issuing", Some(Route::Ocsp { issuer: "issuing", request: "" })),
-            ("/ocsp/issuing/", Some(Route::Ocsp { issuer: "issuing", request: "" })),
-            ("/ocsp/issuing-2//ME//k=", Some(Route::Ocsp { issuer: "issuing-2", request: "/ME//k=" })),
+            (
+                "/ocsp/issuing",
+                Some(Route::Ocsp {
+                    issuer: "issuing",
+                    request: "",
+                }),
+            ),
+            (
+                "/ocsp/issuing/",
+                Some(Route::Ocsp {
+                    issuer: "issuing",
+                    request: "",
+                }),
+            ),
+            (
+                "/ocsp/issuing-2//ME//k=",
+                Some(Route::Ocsp {
+                    issuer: "issuing-2",
+                    request: "/ME//k=",
+                }),
+            ),
             ("/ocsp/", None),
             ("/ocsp//MEk", None),
             ("/crl/issuing.crl", Some(Route::Crl { issuer: "issuing" })),
-            ("/crl/issuing-2.crl", Some(Route::Crl { issuer: "issuing-2" })),
+            (
+                "/crl/issuing-2.crl",
+                Some(Route::Crl {
+                    issuer: "issuing-2",
+                }),
+            ),
             ("/crl/.crl", None),
             ("/crl/issuing", None),
             ("/crl/a/b.crl", None),
-            ("/ca/issuing.cer", Some(Route::Certificate { issuer: "issuing" })),
+            (
+                "/ca/issuing.cer",
+                Some(Route::Certificate { issuer: "issuing" }),
+            ),
             ("/ca/issuing.pem", Some(Route::Chain { issuer: "issuing" })),
             ("/ca/issuing.key", None),
             ("/", None),
@@ -70,10 +107,21 @@ mod tests {
 
     #[test]
     fn only_ocsp_takes_post() {
-        let ocsp = Route::Ocsp { issuer: "issuing", request: "" };
+        let ocsp = Route::Ocsp {
+            issuer: "issuing",
+            request: "",
+        };
         let crl = Route::Crl { issuer: "issuing" };
-        assert!([Method::GET, Method::HEAD, Method::POST].iter().all(|method| ocsp.takes(method)));
-        assert!([Method::GET, Method::HEAD].iter().all(|method| crl.takes(method)));
+        assert!(
+            [Method::GET, Method::HEAD, Method::POST]
+                .iter()
+                .all(|method| ocsp.takes(method))
+        );
+        assert!(
+            [Method::GET, Method::HEAD]
+                .iter()
+                .all(|method| crl.takes(method))
+        );
         assert!(!crl.takes(&Method::POST) && !ocsp.takes(&Method::PUT));
     }
 }

@@ -1,0 +1,50 @@
+//! Putting an engine together: where its records and keys lie, and who tells the time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{SystemClock, SystemRng};
+use crate::engine::{Engine, EngineSettings};
+use crate::error::{Error, Fault, StoreFault};
+use crate::keys::software::SoftwareKeys;
+use crate::keys::{KeyRing, secret::KeyEncryptionSecret};
+use crate::store::{self, StoreKind, StoreOptions};
+
+/// Where an engine keeps what it must not lose.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// Which storage engine.
+    pub store: StoreKind,
+    /// The directory of its files.
+    pub store_directory: PathBuf,
+    /// How much of the machine it may use.
+    pub store_options: StoreOptions,
+    /// The directory of the software keys.
+    pub key_directory: PathBuf,
+    /// What encrypts them.
+    pub key_secret: KeyEncryptionSecret,
+    /// The rest.
+    pub settings: EngineSettings,
+}
+
+impl Engine {
+    /// Opens the store and the keys, or begins new ones.
+    ///
+    /// # Errors
+    /// A fault that says which of them cannot be opened, and why.
+    pub fn open(parts: EngineParts) -> Result<Self, Error> {
+        let store = store::open(parts.store, &parts.store_directory, parts.store_options)?;
+        let keys = SoftwareKeys::open(&parts.key_directory, parts.key_secret).map_err(Fault::from)?;
+        let keys = KeyRing::new(Arc::new(keys), []);
+        Self::start(store, keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
+    }
+
+    /// Reads an export into a new, empty store. Returns how many records there were.
+    ///
+    /// # Errors
+    /// A fault if the store is not empty or the export is damaged; the store is then unusable and says so.
+    pub fn import(kind: StoreKind, directory: &std::path::Path, options: StoreOptions, from: &mut dyn std::io::Read) -> Result<u64, Error> {
+        let store = store::open(kind, directory, options)?;
+        Ok(store::import(store.as_ref(), from).map_err(|error| StoreFault::Unavailable(error.to_string()))?)
+    }
+}

@@ -1,0 +1,71 @@
+//! What only the tests crate may use: an engine in memory whose store, keys, clock and faults the test holds in its hands.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::Time;
+use crate::engine::{Engine, EngineSettings};
+use crate::error::Error;
+use crate::keys::memory::MemoryKeys;
+use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
+use crate::store::{self, FaultyStore, Store};
+
+pub use crate::clock::{FakeClock, SeededRng};
+pub use crate::keys::faulty::SignFaults;
+pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
+
+
+/// 2026-06-01T12:00:00Z, when every test begins.
+pub const NOON_S: u64 = 1_780_315_200;
+
+/// Everything of an engine that outlives it: [`Bench::boot`] is a restart.
+pub struct Bench {
+    /// The clock of every engine booted here; it begins at [`NOON_S`].
+    pub clock: Arc<FakeClock>,
+    /// Where randomness comes from.
+    pub rng: Arc<dyn crate::clock::Rng>,
+    /// Faults of the store.
+    pub store_faults: Arc<Faults>,
+    /// Faults of the key store.
+    pub sign_faults: Arc<SignFaults>,
+    store: Arc<dyn Store>,
+    keys: Arc<dyn KeyStore>,
+}
+
+impl Bench {
+    /// An empty store and no keys, in memory.
+    ///
+    /// # Errors
+    /// If the store's thread cannot be started.
+    pub fn in_memory() -> Result<Self, Error> {
+        Self::on(StoreKind::Memory, Path::new(""))
+    }
+
+    /// A store of this kind in a directory; keys in memory.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub fn on(kind: StoreKind, directory: &Path) -> Result<Self, Error> {
+        let options = StoreOptions { cache_bytes: 64 << 20, reserve_bytes: 16 << 20 };
+        Ok(Self {
+            clock: Arc::new(FakeClock::at(Time::from_unix(NOON_S))),
+            rng: Arc::new(crate::clock::SystemRng),
+            store_faults: Faults::none(),
+            sign_faults: Arc::new(SignFaults::default()),
+            store: store::open(kind, directory, options)?,
+            keys: Arc::new(MemoryKeys::default()),
+        })
+    }
+
+    /// Starts an engine over the same store and keys, as after a restart. Faults that were set before it go away.
+    ///
+    /// # Errors
+    /// If the store holds something that cannot be read.
+    pub fn boot(&mut self, settings: EngineSettings) -> Result<Engine, Error> {
+        self.store_faults = Faults::none();
+        self.sign_faults = Arc::new(SignFaults::default());
+        let store = Arc::new(FaultyStore::new(self.store.clone(), self.store_faults.clone()));
+        let keys = KeyRing::new(Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())), []);
+        Engine::start(store, keys, self.clock.clone(), self.rng.clone(), settings)
+    }
+}

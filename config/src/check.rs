@@ -1,0 +1,191 @@
+//! Values that would not work, found before anything starts.
+
+use crate::{CertificateSource, Settings};
+
+/// A value that cannot be used.
+pub(crate) struct Wrong {
+    pub(crate) key: &'static str,
+    pub(crate) why: String,
+}
+
+fn wrong(key: &'static str, why: impl Into<String>) -> Wrong {
+    Wrong {
+        key,
+        why: why.into(),
+    }
+}
+
+pub(crate) fn check(settings: &Settings) -> Result<(), Wrong> {
+    base_url("https.base_url", "https", &settings.https.base_url)?;
+    base_url("http.base_url", "http", &settings.http.base_url)?;
+    server_certificate(settings)?;
+    metrics_stay_on_this_machine(settings)?;
+    nothing_is_zero(settings)?;
+    bounds(settings)?;
+    order(settings)
+}
+
+fn base_url(key: &'static str, scheme: &str, text: &str) -> Result<(), Wrong> {
+    let url = url::Url::parse(text).map_err(|error| wrong(key, format!("no URL: {error}")))?;
+    let bare = url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if url.scheme() != scheme || !bare || text.ends_with('/') {
+        return Err(wrong(
+            key,
+            format!("must look like {scheme}://pki.example or {scheme}://pki.example:1234"),
+        ));
+    }
+    Ok(())
+}
+
+fn server_certificate(settings: &Settings) -> Result<(), Wrong> {
+    let certificate = &settings.https.certificate;
+    if certificate.source == CertificateSource::Own {
+        return Ok(());
+    }
+    if certificate.certificate_path.is_none() {
+        return Err(wrong(
+            "https.certificate.certificate_path",
+            "must be set when source is \"files\"",
+        ));
+    }
+    if certificate.key_path.is_none() {
+        return Err(wrong(
+            "https.certificate.key_path",
+            "must be set when source is \"files\"",
+        ));
+    }
+    Ok(())
+}
+
+fn metrics_stay_on_this_machine(settings: &Settings) -> Result<(), Wrong> {
+    match settings.metrics.listen {
+        Some(address) if !address.ip().is_loopback() => Err(wrong(
+            "metrics.listen",
+            "must be a loopback address, since anyone who reaches it may read it",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
+    let limits = &settings.limits;
+    let issuing = &settings.issuing;
+    let validation = &settings.validation;
+    let counts: [(&'static str, usize); 12] = [
+        ("limits.connections_max", limits.connections_max),
+        (
+            "limits.connections_per_address_max",
+            limits.connections_per_address_max,
+        ),
+        ("limits.enroll_threads", limits.enroll_threads),
+        ("limits.enroll_queue_max", limits.enroll_queue_max),
+        ("limits.status_threads", limits.status_threads),
+        ("limits.status_queue_max", limits.status_queue_max),
+        ("limits.remote_threads", limits.remote_threads),
+        ("limits.remote_queue_max", limits.remote_queue_max),
+        (
+            "issuing.ocsp_cache_entries_max",
+            issuing.ocsp_cache_entries_max,
+        ),
+        ("validation.concurrency_max", validation.concurrency_max),
+        ("validation.http_port", validation.http_port.into()),
+        ("validation.https_port", validation.https_port.into()),
+    ];
+    let seconds: [(&'static str, u64); 16] = [
+        ("limits.header_read_timeout_s", limits.header_read_timeout_s),
+        ("limits.body_read_timeout_s", limits.body_read_timeout_s),
+        ("limits.idle_timeout_s", limits.idle_timeout_s),
+        ("limits.handshake_timeout_s", limits.handshake_timeout_s),
+        ("limits.http2_streams_max", limits.http2_streams_max.into()),
+        ("limits.retry_after_s", limits.retry_after_s.into()),
+        (
+            "limits.issue_rate_per_requester_per_s",
+            limits.issue_rate_per_requester_per_s.into(),
+        ),
+        (
+            "limits.issue_burst_per_requester_max",
+            limits.issue_burst_per_requester_max.into(),
+        ),
+        ("issuing.crl_publish_delay_s", issuing.crl_publish_delay_s),
+        ("issuing.crl_renew_s", issuing.crl_renew_s),
+        ("issuing.ocsp_validity_s", issuing.ocsp_validity_s),
+        (
+            "issuing.ocsp_responder_renew_before_days",
+            issuing.ocsp_responder_renew_before_days.into(),
+        ),
+        ("validation.connect_timeout_s", validation.connect_timeout_s),
+        ("validation.dns_timeout_s", validation.dns_timeout_s),
+        ("validation.timeout_s", validation.timeout_s),
+        ("store.cache_bytes", settings.store.cache_bytes),
+    ];
+    let zero = counts
+        .into_iter()
+        .map(|(key, count)| (key, count == 0))
+        .chain(seconds.into_iter().map(|(key, value)| (key, value == 0)))
+        .find(|(_, zero)| *zero);
+    match zero {
+        Some((key, _)) => Err(wrong(key, "must be at least 1")),
+        None => Ok(()),
+    }
+}
+
+fn bounds(settings: &Settings) -> Result<(), Wrong> {
+    let limits = &settings.limits;
+    let bytes: [(&'static str, usize, usize, usize); 3] = [
+        // hyper keeps one buffer of this size for each connection and refuses less than 8 KiB
+        (
+            "limits.header_bytes_max",
+            limits.header_bytes_max,
+            8 << 10,
+            1 << 20,
+        ),
+        (
+            "limits.body_bytes_max",
+            limits.body_bytes_max,
+            4 << 10,
+            64 << 20,
+        ),
+        (
+            "validation.body_bytes_max",
+            settings.validation.body_bytes_max,
+            128,
+            64 << 10,
+        ),
+    ];
+    for (key, value, least, most) in bytes {
+        if !(least..=most).contains(&value) {
+            return Err(wrong(key, format!("must lie from {least} to {most}")));
+        }
+    }
+    if limits.bodies_bytes_max < limits.body_bytes_max {
+        return Err(wrong(
+            "limits.bodies_bytes_max",
+            "must be at least body_bytes_max",
+        ));
+    }
+    if settings.validation.redirects_max > 10 {
+        return Err(wrong("validation.redirects_max", "must be at most 10"));
+    }
+    Ok(())
+}
+
+fn order(settings: &Settings) -> Result<(), Wrong> {
+    let issuing = &settings.issuing;
+    if issuing.crl_validity_s <= issuing.crl_renew_s {
+        return Err(wrong(
+            "issuing.crl_validity_s",
+            "must be more than crl_renew_s, or clients would be left without a valid CRL",
+        ));
+    }
+    if issuing.ocsp_responder_validity_days <= issuing.ocsp_responder_renew_before_days {
+        return Err(wrong(
+            "issuing.ocsp_responder_validity_days",
+            "must be more than ocsp_responder_renew_before_days",
+        ));
+    }
+    Ok(())
+}

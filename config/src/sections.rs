@@ -1,0 +1,388 @@
+//! The sections of `certgate.toml`. What each key means to an operator stands in the shipped file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The header in which trusted proxies name the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// The listener with TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsSettings {
+    /// Address and port to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What clients call this listener, without a path and without a closing slash; ACME URLs begin with it.
+    pub base_url: String,
+    /// The certificate that clients see.
+    pub certificate: ServerCertificateSettings,
+}
+
+impl Default for HttpsSettings {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(8443),
+            base_url: "https://localhost:8443".to_owned(),
+            certificate: ServerCertificateSettings::default(),
+        }
+    }
+}
+
+/// Where the server's TLS certificate comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerCertificateSettings {
+    /// Issued here or read from files.
+    pub source: CertificateSource,
+    /// With `own`: the name of the authority that issues it; none means the one that the starter made.
+    #[serde(with = "empty_is_none")]
+    pub authority: Option<String>,
+    /// With `own`: DNS names and IP addresses in it; none means the host of `base_url`.
+    pub names: Vec<String>,
+    /// With `files`: the certificate chain, PEM, leaf first.
+    #[serde(with = "empty_is_none")]
+    pub certificate_path: Option<PathBuf>,
+    /// With `files`: the private key, PEM.
+    #[serde(with = "empty_is_none")]
+    pub key_path: Option<PathBuf>,
+}
+
+impl Default for ServerCertificateSettings {
+    fn default() -> Self {
+        Self {
+            source: CertificateSource::Own,
+            authority: None,
+            names: Vec::new(),
+            certificate_path: None,
+            key_path: None,
+        }
+    }
+}
+
+/// Where the server's TLS certificate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateSource {
+    /// One of this node's authorities issues and renews it.
+    Own,
+    /// It is read from PEM files.
+    Files,
+}
+
+/// The listener without TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Address and port to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What clients call this listener; goes into certificates as CRL, OCSP and CA certificate URLs.
+    pub base_url: String,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(8080),
+            base_url: "http://localhost:8080".to_owned(),
+        }
+    }
+}
+
+/// The operators' API.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OperatorSettings {
+    /// The unix socket; none means `operator.sock` in the state directory.
+    #[serde(with = "empty_is_none")]
+    pub socket_path: Option<PathBuf>,
+    /// The system group that may use the socket beside the daemon's own user.
+    #[serde(with = "empty_is_none")]
+    pub socket_group: Option<String>,
+}
+
+/// The database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSettings {
+    /// Which engine holds the records.
+    pub engine: StoreEngine,
+    /// Memory that the engine may use for pages, in bytes.
+    pub cache_bytes: u64,
+    /// Free space below which issuing stops, so that revocation still has room, in bytes.
+    pub reserve_bytes: u64,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            engine: StoreEngine::Sled,
+            cache_bytes: 64 << 20,
+            reserve_bytes: 256 << 20,
+        }
+    }
+}
+
+/// The database engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreEngine {
+    /// Embedded, the default: fast at load.
+    Sled,
+    /// Embedded: smaller on disk, opens at once.
+    Redb,
+    /// Nothing survives the process.
+    Memory,
+}
+
+/// The software key store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysSettings {
+    /// Where key files lie; none means `keys` in the state directory.
+    #[serde(with = "empty_is_none")]
+    pub directory: Option<PathBuf>,
+    /// The file with the secret that encrypts them; see [`crate::Settings::keys_secret_path`].
+    #[serde(with = "empty_is_none")]
+    pub secret_path: Option<PathBuf>,
+}
+
+/// Bounds on what clients may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSettings {
+    /// Longest request body, in bytes, however it is framed; a mount may set less.
+    pub body_bytes_max: usize,
+    /// Memory for the bodies of all requests together, in bytes; beyond it requests are told to try later.
+    pub bodies_bytes_max: usize,
+    /// Longest request line and headers together, in bytes.
+    pub header_bytes_max: usize,
+    /// Time for a client to send its headers, in seconds.
+    pub header_read_timeout_s: u64,
+    /// Time for a client to send its body, in seconds.
+    pub body_read_timeout_s: u64,
+    /// Time a connection may be without traffic, in seconds.
+    pub idle_timeout_s: u64,
+    /// Time for the TLS handshake, in seconds.
+    pub handshake_timeout_s: u64,
+    /// Most connections at a time, on each listener.
+    pub connections_max: usize,
+    /// Most connections at a time from one address (IPv6: one /64), on each listener. Trusted proxies are exempt.
+    pub connections_per_address_max: usize,
+    /// Most requests at a time on one HTTP/2 connection.
+    pub http2_streams_max: u32,
+    /// Threads that answer enrollment requests.
+    pub enroll_threads: usize,
+    /// Enrollment requests that may wait for a thread.
+    pub enroll_queue_max: usize,
+    /// Threads that answer CRL and OCSP requests which are not in memory.
+    pub status_threads: usize,
+    /// Status requests that may wait for a thread.
+    pub status_queue_max: usize,
+    /// Threads for requests that wait on another host.
+    pub remote_threads: usize,
+    /// Such requests that may wait for a thread.
+    pub remote_queue_max: usize,
+    /// What `Retry-After` tells a client when a queue is full, in seconds.
+    pub retry_after_s: u32,
+    /// Time that running requests get to finish when the daemon stops, in seconds.
+    pub shutdown_grace_s: u64,
+    /// Certificates that one requester may get per second.
+    pub issue_rate_per_requester_per_s: u32,
+    /// Certificates that one requester may get at once after a pause.
+    pub issue_burst_per_requester_max: u32,
+}
+
+impl Default for LimitsSettings {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 256 << 10,
+            bodies_bytes_max: 64 << 20,
+            header_bytes_max: 16 << 10,
+            header_read_timeout_s: 10,
+            body_read_timeout_s: 20,
+            idle_timeout_s: 60,
+            handshake_timeout_s: 10,
+            connections_max: 4096,
+            connections_per_address_max: 256,
+            http2_streams_max: 64,
+            enroll_threads: 16,
+            enroll_queue_max: 256,
+            status_threads: 2,
+            status_queue_max: 256,
+            remote_threads: 8,
+            remote_queue_max: 64,
+            retry_after_s: 5,
+            shutdown_grace_s: 20,
+            issue_rate_per_requester_per_s: 10,
+            issue_burst_per_requester_max: 10,
+        }
+    }
+}
+
+/// How certificates, CRLs and OCSP answers are issued.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IssuingSettings {
+    /// How far notBefore lies before the present, for clients whose clock is late, in seconds.
+    pub backdate_s: u64,
+    /// How long a repeated request gets the first answer instead of a second certificate, in seconds.
+    pub repeat_window_s: u64,
+    /// How far the clock may be behind the newest record before signing stops, in seconds.
+    pub clock_backwards_max_s: u64,
+    /// Longest time from a revocation to a CRL that names it, in seconds.
+    pub crl_publish_delay_s: u64,
+    /// Age at which a CRL is renewed though nothing changed, in seconds.
+    pub crl_renew_s: u64,
+    /// From thisUpdate to nextUpdate of a CRL, in seconds.
+    pub crl_validity_s: u64,
+    /// From thisUpdate to nextUpdate of an OCSP answer, in seconds.
+    pub ocsp_validity_s: u64,
+    /// Signed OCSP answers kept in memory.
+    pub ocsp_cache_entries_max: usize,
+    /// Validity of an authority's OCSP responder certificate, in days.
+    pub ocsp_responder_validity_days: u32,
+    /// How long before its end a responder certificate is renewed, in days.
+    pub ocsp_responder_renew_before_days: u32,
+}
+
+impl Default for IssuingSettings {
+    fn default() -> Self {
+        Self {
+            backdate_s: 300,
+            repeat_window_s: 3600,
+            clock_backwards_max_s: 60,
+            crl_publish_delay_s: 60,
+            crl_renew_s: 86_400,
+            crl_validity_s: 604_800,
+            ocsp_validity_s: 86_400,
+            ocsp_cache_entries_max: 100_000,
+            ocsp_responder_validity_days: 30,
+            ocsp_responder_renew_before_days: 10,
+        }
+    }
+}
+
+/// Requests to other hosts that prove control over a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidationSettings {
+    /// DNS servers; none means those of the system, with its hosts file.
+    pub resolvers: Vec<SocketAddr>,
+    /// Where http-01 challenges are fetched, and where a redirect to `http` may lead.
+    pub http_port: u16,
+    /// Where a redirect to `https` may lead.
+    pub https_port: u16,
+    /// Private and loopback ranges that validation may reach; public addresses always may be reached.
+    pub allow_networks: Vec<IpNet>,
+    /// Time for one TCP connection or TLS handshake, in seconds.
+    pub connect_timeout_s: u64,
+    /// Time for one DNS question, with its repeats, in seconds.
+    pub dns_timeout_s: u64,
+    /// Time for one validation as a whole, in seconds.
+    pub timeout_s: u64,
+    /// Redirects that are followed.
+    pub redirects_max: u32,
+    /// Bytes of an answer that are read; a longer one fails.
+    pub body_bytes_max: usize,
+    /// Validations at a time.
+    pub concurrency_max: usize,
+}
+
+impl Default for ValidationSettings {
+    fn default() -> Self {
+        Self {
+            resolvers: Vec::new(),
+            http_port: 80,
+            https_port: 443,
+            allow_networks: Vec::new(),
+            connect_timeout_s: 5,
+            dns_timeout_s: 5,
+            timeout_s: 10,
+            redirects_max: 10,
+            body_bytes_max: 4096,
+            concurrency_max: 64,
+        }
+    }
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// What is logged, as filter directives: `info`, or `info,acme=debug`.
+    pub level: String,
+    /// For people or for programs.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Figures for Prometheus; always served on the operators' socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// A loopback address that serves `/metrics`, `/healthz` and `/readyz` too.
+    #[serde(with = "empty_is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+/// TOML has no null, so an optional key is written as an empty string.
+mod empty_is_none {
+    use std::borrow::Cow;
+
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: std::str::FromStr, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,258 @@
+//! TLS of the gateway: versions, the server certificate and its change while running, and what a client shows of itself.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use endpoint::TlsPeer;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+};
+
+/// HTTP/2 is offered first.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Octets of a channel binding (RFC 9266 section 2).
+const CHANNEL_BINDING_BYTES: usize = 32;
+
+/// The TLS settings of a listener, which may be changed while it serves. Clones are one and the same.
+#[derive(Clone)]
+pub struct Tls(Arc<ArcSwap<ServerConfig>>);
+
+/// Why a server certificate cannot be used.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The file cannot be read, or holds no PEM of the kind that it should.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The key does not belong to the certificate, or is of an unknown kind.
+    Key(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, why } => write!(f, "cannot use {}: {why}", path.display()),
+            Self::Key(why) => write!(f, "cannot use the TLS key with its certificate: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// Reads a certificate chain (PEM, leaf first) and its private key (PEM: PKCS#8, PKCS#1 or SEC1).
+///
+/// # Errors
+/// Files that cannot be read or hold something else; a key that does not belong to the leaf.
+pub fn read_files(certificate_path: &Path, key_path: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    let unusable = |path: &Path, why: rustls::pki_types::pem::Error| TlsError::File {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
+    let chain = CertificateDer::pem_file_iter(certificate_path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|why| unusable(certificate_path, why))?;
+    if chain.is_empty() {
+        return Err(TlsError::File {
+            path: certificate_path.to_owned(),
+            why: "there is no certificate in it".to_owned(),
+        });
+    }
+    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|why| unusable(key_path, why))?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+        .map(Arc::new)
+        .map_err(TlsError::Key)
+}
+
+impl Tls {
+    /// Serves with this certificate chain and key. The key may be any [`rustls::sign::SigningKey`], so it may stay where
+    /// it is: `CertifiedKey::new(chain, key)`.
+    ///
+    /// # Errors
+    /// When the cryptographic provider offers no protocol version.
+    pub fn new(certified: Arc<CertifiedKey>) -> Result<Self, TlsError> {
+        server_config(certified)
+            .map(|config| Self(Arc::new(ArcSwap::from_pointee(config))))
+            .map_err(TlsError::Key)
+    }
+
+    /// Serves new connections with another certificate; those that exist keep theirs. Session tickets of before end.
+    ///
+    /// # Errors
+    /// As [`Tls::new`]; what was in force stays in force.
+    pub fn replace(&self, certified: Arc<CertifiedKey>) -> Result<(), TlsError> {
+        let config = server_config(certified).map_err(TlsError::Key)?;
+        self.0.store(Arc::new(config));
+        Ok(())
+    }
+
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+fn server_config(certified: Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = PossessionOnly {
+        provider: Arc::clone(&provider),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(Always(certified)));
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+/// The same certificate for every client.
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// What the finished handshake showed of the client.
+pub(crate) fn peer(connection: &ServerConnection) -> Result<TlsPeer, rustls::Error> {
+    let binding = connection.export_keying_material(
+        [0; CHANNEL_BINDING_BYTES],
+        b"EXPORTER-Channel-Binding",
+        // RFC 9266 section 2: a context of no length, which in TLS 1.2 is not the same as no context
+        Some(&[]),
+    )?;
+    let certificates = connection.peer_certificates().unwrap_or_default();
+    Ok(TlsPeer {
+        client_certificates: certificates
+            .iter()
+            .map(|der| Bytes::copy_from_slice(der))
+            .collect(),
+        server_name: connection.server_name().map(str::to_owned),
+        channel_binding: binding.to_vec(),
+    })
+}
+
+/// Asks for a client certificate, takes none as an answer, and lets every certificate pass whose key signs the handshake.
+///
+/// The chain is judged by the endpoint that needs it, so a stranger's certificate breaks nothing for those who do not.
+#[derive(Debug)]
+struct PossessionOnly {
+    provider: Arc<CryptoProvider>,
+}
+
+impl PossessionOnly {
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+}
+
+impl ClientCertVerifier for PossessionOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // rustls would read the whole certificate here and refuse what it does not know, such as a critical extension
+        let key = public_key(leaf)?;
+        let (algorithm, bits) = key_parts(&key)?;
+        let candidates = self
+            .algorithms()
+            .mapping
+            .iter()
+            .filter(|(scheme, _)| *scheme == signed.scheme);
+        let valid = candidates
+            .flat_map(|(_, candidates)| candidates.iter())
+            .filter(|candidate| candidate.public_key_alg_id().as_ref() == algorithm)
+            .any(|candidate| {
+                candidate
+                    .verify_signature(&bits, message, signed.signature())
+                    .is_ok()
+            });
+        if valid {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let key = public_key(leaf)?;
+        rustls::crypto::verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(key),
+            signed,
+            self.algorithms(),
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms().supported_schemes()
+    }
+}
+
+/// The subjectPublicKeyInfo of a certificate, DER.
+fn public_key(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, rustls::Error> {
+    use der::{Decode, Encode};
+    let certificate =
+        x509_cert::Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    let key = certificate.tbs_certificate().subject_public_key_info();
+    key.to_der()
+        .map_err(|_| CertificateError::BadEncoding.into())
+}
+
+/// The content of the AlgorithmIdentifier, and the bits of the key.
+fn key_parts(key: &[u8]) -> Result<(Vec<u8>, Vec<u8>), rustls::Error> {
+    use der::{Decode, Encode};
+    let bad = || rustls::Error::from(CertificateError::BadEncoding);
+    let key = x509_cert::spki::SubjectPublicKeyInfoOwned::from_der(key).map_err(|_| bad())?;
+    let mut algorithm = key.algorithm.oid.to_der().map_err(|_| bad())?;
+    key.algorithm
+        .parameters
+        .encode_to_vec(&mut algorithm)
+        .map_err(|_| bad())?;
+    let bits = key.subject_public_key.as_bytes().ok_or_else(bad)?;
+    Ok((algorithm, bits.to_vec()))
+}
