@@ -5,4 +5,5 @@ mod gate;
 mod limits;
 mod pool;
 mod requests;
+mod telemetry;
 mod tls;
