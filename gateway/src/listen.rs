@@ -476,7 +476,7 @@ where
                 return;
             }
             () = patience.lost() => {
-                if ending && !patience.awaits_answer() {
+                if ending {
                     return;
                 }
                 ending = true;
