@@ -126,10 +126,18 @@ impl Range {
         while let Some(last) = until.pop() {
             if last < u8::MAX {
                 until.push(last + 1);
-                return Self { from, until: Some(until), reverse: false };
+                return Self {
+                    from,
+                    until: Some(until),
+                    reverse: false,
+                };
             }
         }
-        Self { from, until: None, reverse: false }
+        Self {
+            from,
+            until: None,
+            reverse: false,
+        }
     }
 }
 
@@ -183,7 +191,12 @@ impl Batch {
         self
     }
 
-    pub(crate) fn put(mut self, space: Space, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+    pub(crate) fn put(
+        mut self,
+        space: Space,
+        key: impl Into<Key>,
+        value: impl Into<Value>,
+    ) -> Self {
         self.writes.push((space, key.into(), Some(value.into())));
         self
     }
@@ -238,7 +251,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     fn health(&self) -> Result<(), StoreFault>;
 
     /// Every entry of every space from `(space, key)` on, raw, for export; `None` starts at the beginning.
-    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault>;
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize)
+    -> Result<Vec<(u8, Entry)>, StoreFault>;
 
     /// Puts raw entries back, as [`Store::dump`] gave them, into an empty store.
     fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault>;
