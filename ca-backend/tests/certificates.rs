@@ -781,3 +781,91 @@ fn s34_lint_stops_every_certificate_that_is_not_what_it_should_be() {
         assert!(error.contains(expected), "case {number} ({rule}): {error}");
     }
 }
+
+#[test]
+fn s07_name_constraints_and_path_length_of_the_chain_hold() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let key = directory.join("constrained.key");
+    let settings = concat!(
+        "[req]\ndistinguished_name=dn\nx509_extensions=ext\nprompt=no\n[dn]\nCN=Constrained\n[ext]\n",
+        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n",
+        "nameConstraints=critical,permitted;DNS:example.org,excluded;DNS:bad.example.org,permitted;IP:10.0.0.0/255.0.0.0,",
+        "permitted;email:.example.org\n"
+    );
+    let config = directory.join("constrained.cnf");
+    std::fs::write(&config, settings).unwrap();
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "30",
+        "-outform",
+        "DER",
+    ];
+    let output = Command::new("openssl")
+        .args(arguments)
+        .arg("-config")
+        .arg(&config)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .unwrap();
+    let facts = IssuerFacts::from_chain(&[&output.stdout], KeyAlgorithm::EcP256).unwrap();
+    assert_eq!(facts.constraints.path_len, Some(0));
+
+    let subject = DistinguishedName::parse("o=ABC").unwrap();
+    let host = DistinguishedName::parse("cn=www.example.com").unwrap();
+    for (allowed, subject, name) in [
+        (true, &subject, "dns:www.example.org"),
+        (true, &subject, "dns:example.org"),
+        (false, &subject, "dns:www.example.com"),
+        (false, &subject, "dns:badexample.org"),
+        (false, &subject, "dns:bad.example.org"),
+        (false, &subject, "dns:x.bad.example.org"),
+        (false, &subject, "dns:*.example.org"),
+        (true, &subject, "ip:10.1.2.3"),
+        (false, &subject, "ip:11.1.2.3"),
+        (true, &subject, "email:ann@a.example.org"),
+        (false, &subject, "email:ann@example.org"),
+        (true, &subject, "upn:ann@anywhere.example"),
+        (false, &host, "ip:10.1.2.3"),
+    ] {
+        let verdict = facts
+            .constraints
+            .check(subject, &[AlternativeName::parse(name).unwrap()]);
+        assert_eq!(verdict.is_ok(), allowed, "{subject} {name}");
+    }
+    // Two such authorities in a row are one too many.
+    let twice = IssuerFacts::from_chain(&[&output.stdout, &output.stdout], KeyAlgorithm::EcP256)
+        .unwrap_err();
+    assert_eq!(twice.reason(), Reason::Malformed);
+}
+
+#[test]
+fn an_authoritys_request_to_an_external_root_is_one_that_openssl_verifies() {
+    let (pair, key) = p256();
+    let name = DistinguishedName::parse("cn=ABC Issuing,o=ABC,c=DE").unwrap();
+    let info =
+        tbs::certification_request_info(&name, &key, Profile::find("basic-ca-subord").unwrap())
+            .unwrap();
+    let signature = pair.sign(&SystemRandom::new(), &info).unwrap();
+    let request =
+        tbs::assemble_certification_request(&info, KeyAlgorithm::EcP256, signature.as_ref())
+            .unwrap();
+    let text = openssl(
+        &["req", "-inform", "DER", "-noout", "-verify", "-text"],
+        &request,
+    );
+    for expected in [
+        "CA:TRUE, pathlen:0",
+        "Digital Signature, Certificate Sign, CRL Sign",
+        "Subject Key Identifier",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
