@@ -452,11 +452,13 @@ fn check_extended_key_usage(
 
 /// cRLDistributionPoints and authorityInfoAccess: exactly the issuer's addresses.
 fn check_addresses(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
-    let uri = |name: &GeneralName| match name {
-        GeneralName::UniformResourceIdentifier(uri) if is_status_url(uri.as_str()) => {
-            Some(uri.as_str().to_owned())
+    let uri = |name: &GeneralName| {
+        if let GeneralName::UniformResourceIdentifier(uri) = name
+            && is_status_url(uri.as_str())
+        {
+            return Some(uri.as_str().to_owned());
         }
-        _ => None,
+        None
     };
     if let Some(extension) = find(extensions, &ID_CE_CRL_DISTRIBUTION_POINTS) {
         let CrlDistributionPoints(points) = decode(extension, "CRL distribution points")?;
@@ -592,10 +594,9 @@ fn check_common_names(
     if !purposes.contains(&crate::profile::purpose::SERVER_AUTH) {
         return Ok(());
     }
-    let stands_for = |common_name: &str, name: &AlternativeName| match name {
-        AlternativeName::Dns(host) => host.eq_ignore_ascii_case(common_name),
-        AlternativeName::Ip(address) => common_name.parse() == Ok(*address),
-        _ => false,
+    let stands_for = |common_name: &str, name: &AlternativeName| {
+        matches!(name, AlternativeName::Dns(host) if host.eq_ignore_ascii_case(common_name))
+            || matches!(name, AlternativeName::Ip(address) if common_name.parse() == Ok(*address))
     };
     for common_name in subject.common_names() {
         let host = AlternativeName::Dns(common_name.clone()).validate().is_ok()

@@ -347,10 +347,10 @@ impl Profile {
     pub fn key_usage_for(&self, key: SubjectKeyKind) -> Result<Vec<KeyUsageBit>, Refusal> {
         let mut fitted = Vec::with_capacity(self.key_usage.len());
         for bit in &self.key_usage {
-            if let Some(bit) = bit.for_key(key) {
-                if !fitted.contains(&bit) {
-                    fitted.push(bit);
-                }
+            if let Some(bit) = bit.for_key(key)
+                && !fitted.contains(&bit)
+            {
+                fitted.push(bit);
             }
         }
         if fitted.is_empty() {
