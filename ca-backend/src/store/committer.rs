@@ -16,7 +16,7 @@ use crate::error::StoreFault;
 pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// How much of the disk a write may use in the worst case, per octet written: sled rewrites whole pages.
-const WRITE_AMPLIFICATION: u64 = 4;
+const WRITE_AMPLIFICATION: u64 = 8;
 
 /// How many octets of values one [`Store::dump`] returns at most, not counting the last entry.
 const DUMP_BYTES: usize = 4 << 20;
