@@ -37,9 +37,7 @@ impl From<der::Error> for OcspError {
 impl From<&Error> for OcspError {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Fault(Fault::Key(_) | Fault::Store(_) | Fault::TryLater { .. }) => {
-                Self::TryLater
-            }
+            Error::Fault(Fault::Key(_) | Fault::Store(_) | Fault::TryLater { .. }) => Self::TryLater,
             Error::Fault(Fault::Broken(_)) => Self::InternalError,
             Error::Refused(refusal) => match refusal.reason() {
                 Reason::Malformed => Self::MalformedRequest,

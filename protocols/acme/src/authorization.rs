@@ -1,0 +1,185 @@
+//! Authorizations: an account's control of one identifier (RFC 8555 sections 7.1.4 and 7.5).
+
+use ca_backend::{Time, ValidatedIdentifier};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::call::AccountCall;
+use crate::challenge::{Challenge, ChallengeState, ChallengeType};
+use crate::error::{Attempt, Problem, ProblemType};
+use crate::id::Id;
+use crate::identifier::Identifier;
+use crate::jws::json;
+use crate::ledger::Held;
+use crate::reply::Reply;
+use crate::site::Site;
+
+/// When to ask again for an object whose state is about to change. Validation takes a moment; clients that obey poll seldom enough.
+pub(crate) const RETRY_AFTER_S: u32 = 2;
+
+/// An account's control of one identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Authorization {
+    pub(crate) id: Id,
+    pub(crate) account: Id,
+    /// As ordered; a wildcard is shown by the name under it.
+    pub(crate) identifier: Identifier,
+    pub(crate) expires: Time,
+    pub(crate) state: AuthorizationState,
+    pub(crate) challenges: Vec<Challenge>,
+}
+
+/// What is recorded of an authorization; expiry follows from the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AuthorizationState {
+    Pending,
+    Valid { method: ChallengeType, at: Time, detail: String },
+    Invalid,
+    Deactivated,
+}
+
+/// The states that a client sees (RFC 8555 section 7.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthorizationStatus {
+    Pending,
+    Valid,
+    Invalid,
+    Deactivated,
+    Expired,
+}
+
+impl AuthorizationStatus {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Deactivated => "deactivated",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Authorization {
+    /// The state at a moment.
+    pub(crate) fn status(&self, now: Time) -> AuthorizationStatus {
+        match &self.state {
+            AuthorizationState::Invalid => AuthorizationStatus::Invalid,
+            AuthorizationState::Deactivated => AuthorizationStatus::Deactivated,
+            AuthorizationState::Pending if now >= self.expires => AuthorizationStatus::Invalid,
+            AuthorizationState::Pending => AuthorizationStatus::Pending,
+            AuthorizationState::Valid { .. } if now >= self.expires => AuthorizationStatus::Expired,
+            AuthorizationState::Valid { .. } => AuthorizationStatus::Valid,
+        }
+    }
+
+    /// What the engine is told; `None` unless control was shown.
+    pub(crate) fn evidence(&self) -> Option<ValidatedIdentifier> {
+        match &self.state {
+            AuthorizationState::Valid { method, at, detail } => Some(ValidatedIdentifier {
+                name: self.identifier.base().alternative_name(),
+                wildcard: self.identifier.is_wildcard(),
+                method: method.name().to_owned(),
+                at: *at,
+                detail: detail.clone(),
+            }),
+            AuthorizationState::Pending | AuthorizationState::Invalid | AuthorizationState::Deactivated => None,
+        }
+    }
+
+    /// Why there is no control, for the order that needed it.
+    pub(crate) fn failure(&self) -> (ProblemType, String) {
+        let failed = self.challenges.iter().find_map(|challenge| match &challenge.state {
+            ChallengeState::Invalid { problem, detail } => Some((*problem, detail.clone())),
+            ChallengeState::Pending | ChallengeState::Processing | ChallengeState::Valid { .. } => None,
+        });
+        failed.unwrap_or_else(|| (ProblemType::Unauthorized, "the authorization expired or was deactivated".to_owned()))
+    }
+}
+
+#[derive(Deserialize)]
+struct AuthorizationUpdate {
+    status: String,
+}
+
+impl Site<'_> {
+    /// Shows or deactivates an authorization.
+    pub(crate) fn authorization(&self, call: &AccountCall, id: &Id) -> Attempt<Reply> {
+        let mut authorization = self.own_authorization(call, id)?;
+        let mut change = self.ledger.change().spend(&call.nonce);
+        if let Some(object) = call.optional_object()? {
+            let update: AuthorizationUpdate = json(object, "the authorization cannot be read")?;
+            if update.status != "deactivated" {
+                return Err(Problem::malformed("the only status to ask for is \"deactivated\"").into());
+            }
+            authorization.value.state = AuthorizationState::Deactivated;
+            change = change.update_authorization(&authorization)?;
+        }
+        change.commit()?;
+        let reply = Reply::json(StatusCode::OK, &self.authorization_document(&authorization.value));
+        let is_checked =
+            authorization.value.challenges.iter().any(|challenge| challenge.state == ChallengeState::Processing);
+        let is_pending = authorization.value.status(self.now) == AuthorizationStatus::Pending;
+        Ok(if is_pending && is_checked { reply.retry_after_s(RETRY_AFTER_S) } else { reply })
+    }
+
+    /// A new authorization for an identifier, with a challenge for every way that is open to it.
+    pub(crate) fn new_authorization(
+        &self,
+        account: &Id,
+        identifier: &Identifier,
+        expires: Time,
+    ) -> Result<Authorization, Problem> {
+        let open = self.options.challenges.iter().filter(|kind| kind.can_show(identifier));
+        let challenges: Vec<Challenge> = open
+            .map(|kind| Challenge { kind: *kind, token: self.new_id().to_string(), state: ChallengeState::Pending })
+            .collect();
+        if challenges.is_empty() {
+            let text = format!("this server offers no challenge that shows control of {identifier}");
+            return Err(Problem::new(ProblemType::RejectedIdentifier, text));
+        }
+        Ok(Authorization {
+            id: self.new_id(),
+            account: *account,
+            identifier: identifier.clone(),
+            expires,
+            state: AuthorizationState::Pending,
+            challenges,
+        })
+    }
+
+    /// The authorization of that name, if it is the caller's.
+    pub(crate) fn own_authorization(&self, call: &AccountCall, id: &Id) -> Attempt<Held<Authorization>> {
+        let found = self.ledger.authorization(id)?.filter(|found| found.value.account == call.account.value.id);
+        Ok(found.ok_or_else(Problem::not_found)?)
+    }
+
+    fn authorization_document(&self, authorization: &Authorization) -> Value {
+        let challenges: Vec<Value> = authorization
+            .challenges
+            .iter()
+            // RFC 8555 section 7.1.4: once decided, only the challenge that decided is of interest.
+            .filter(|challenge| match authorization.state {
+                AuthorizationState::Pending | AuthorizationState::Deactivated => true,
+                AuthorizationState::Valid { .. } => matches!(challenge.state, ChallengeState::Valid { .. }),
+                AuthorizationState::Invalid => matches!(challenge.state, ChallengeState::Invalid { .. }),
+            })
+            .map(|challenge| self.challenge_document(authorization, challenge))
+            .collect();
+        let mut document = json!({
+            "identifier": authorization.identifier.base().document(),
+            "status": authorization.status(self.now).name(),
+            "expires": authorization.expires.to_string(),
+            "challenges": challenges,
+        });
+        if let (true, Some(members)) = (authorization.identifier.is_wildcard(), document.as_object_mut()) {
+            members.insert("wildcard".into(), true.into());
+        }
+        document
+    }
+
+    pub(crate) fn authorization_url(&self, id: &Id) -> String {
+        format!("{}/authorization/{id}", self.base_url)
+    }
+}

@@ -1,0 +1,211 @@
+//! Challenges: what a client must put where (RFC 8555 section 8), and whether what was found there is it.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ca_backend::Time;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::authorization::{Authorization, AuthorizationStatus};
+use crate::call::AccountCall;
+use crate::error::{Attempt, Problem, ProblemType};
+use crate::id::Id;
+use crate::identifier::Identifier;
+use crate::jwk::{Thumbprint, sha256};
+use crate::reply::Reply;
+use crate::site::Site;
+use crate::validation::{Found, Question, Target};
+
+/// The ways to show control of an identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub enum ChallengeType {
+    /// A file on the host's web server (RFC 8555 section 8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+    /// A TXT record (RFC 8555 section 8.4).
+    #[serde(rename = "dns-01")]
+    Dns01,
+}
+
+/// One way that is open to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(crate) kind: ChallengeType,
+    pub(crate) token: String,
+    pub(crate) state: ChallengeState,
+}
+
+/// The states of a challenge (RFC 8555 section 7.1.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ChallengeState {
+    Pending,
+    Processing,
+    Valid { at: Time },
+    Invalid { problem: ProblemType, detail: String },
+}
+
+impl ChallengeType {
+    pub(crate) const ALL: [Self; 2] = [Self::Http01, Self::Dns01];
+
+    /// The name in JSON and in URLs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether this way can show control of the identifier: a wildcard only by DNS (RFC 8555 section 7.1.3), an address never by DNS
+    /// (RFC 8738 section 7).
+    pub(crate) fn can_show(self, identifier: &Identifier) -> bool {
+        match (self, identifier) {
+            (Self::Http01, Identifier::Dns { wildcard, .. }) => !wildcard,
+            (Self::Http01, Identifier::Ip(_)) | (Self::Dns01, Identifier::Dns { .. }) => true,
+            (Self::Dns01, Identifier::Ip(_)) => false,
+        }
+    }
+
+    /// Where to look.
+    pub(crate) fn question(self, identifier: &Identifier, token: &str) -> Option<Question> {
+        let target = match identifier {
+            Identifier::Dns { name, .. } => Target::Name(name.clone()),
+            Identifier::Ip(address) => Target::Address(*address),
+        };
+        match (self, target) {
+            (Self::Http01, target) => {
+                Some(Question::Http01 { target, path: format!("/.well-known/acme-challenge/{token}") })
+            }
+            (Self::Dns01, Target::Name(name)) => Some(Question::Dns01 { name: format!("_acme-challenge.{name}") }),
+            (Self::Dns01, Target::Address(_)) => None,
+        }
+    }
+}
+
+impl ChallengeState {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Valid { .. } => "valid",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
+/// What binds a token to an account key (RFC 8555 section 8.1).
+pub(crate) fn key_authorization(token: &str, thumbprint: &Thumbprint) -> String {
+    format!("{token}.{}", BASE64_URL_SAFE_NO_PAD.encode(thumbprint))
+}
+
+/// What the TXT record must say.
+pub(crate) fn txt_value(key_authorization: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(sha256(key_authorization.as_bytes()))
+}
+
+/// What a look at the right place means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Control is shown; the text says what was seen, for the audit record.
+    Shown(String),
+    /// It is not, and will not be.
+    NotShown(ProblemType, String),
+    /// The place could not be looked at; a later look may be luckier.
+    NoAnswer(ProblemType, String),
+}
+
+/// Judges what was found. Nothing of a body is repeated: the place asked may be one that the client cannot see itself.
+pub(crate) fn judge(key_authorization: &str, question: &Question, found: &Found) -> Verdict {
+    let wrong = |text: String| Verdict::NotShown(ProblemType::IncorrectResponse, text);
+    match (question, found) {
+        (Question::Http01 { target, path }, Found::Http { status, body, address }) => {
+            if *status != StatusCode::OK.as_u16() {
+                return wrong(format!("http://{target}{path} answered with status {status} instead of 200"));
+            }
+            if body.trim_ascii_end() != key_authorization.as_bytes() {
+                return wrong(format!("http://{target}{path} answered with something else than the key authorization"));
+            }
+            Verdict::Shown(format!("http-01 from {address}"))
+        }
+        (Question::Dns01 { name }, Found::Txt(values)) => {
+            let expected = txt_value(key_authorization);
+            if values.contains(&expected) {
+                return Verdict::Shown(format!("dns-01 at {name}"));
+            }
+            wrong(format!("none of the {} TXT records at {name} is the expected one", values.len()))
+        }
+        (_, Found::Failed { class, text }) => class.verdict(text),
+        (Question::Http01 { .. }, Found::Txt(_)) | (Question::Dns01 { .. }, Found::Http { .. }) => {
+            Verdict::NoAnswer(ProblemType::ServerInternal, "the challenge could not be checked".to_owned())
+        }
+    }
+}
+
+impl Site<'_> {
+    /// Shows a challenge, or starts its validation.
+    pub(crate) fn challenge(&self, call: &AccountCall, id: &Id, kind: ChallengeType) -> Attempt<Reply> {
+        let mut authorization = self.own_authorization(call, id)?;
+        let status = authorization.value.status(self.now);
+        let starts = call.optional_object()?.is_some();
+        let challenge = authorization.value.challenges.iter_mut().find(|challenge| challenge.kind == kind);
+        let challenge = challenge.ok_or_else(Problem::not_found)?;
+        let mut change = self.ledger.change().spend(&call.nonce);
+        let mut started = None;
+        if starts && challenge.state == ChallengeState::Pending {
+            if status != AuthorizationStatus::Pending {
+                let text = format!("the authorization is {}; make a new order", status.name());
+                return Err(Problem::malformed(text).into());
+            }
+            challenge.state = ChallengeState::Processing;
+            let (job, validation) = self.first_validation(&call.account.value, &authorization.value, kind)?;
+            change = change.update_authorization(&authorization)?.add_job(&job)?;
+            started = Some(validation);
+        }
+        change.commit()?;
+        if let Some(validation) = started {
+            (self.start)(validation);
+        }
+        let challenge = authorization.value.challenges.iter().find(|challenge| challenge.kind == kind);
+        let challenge = challenge.ok_or_else(Problem::not_found)?;
+        let mut reply = Reply::json(StatusCode::OK, &self.challenge_document(&authorization.value, challenge))
+            .link(&self.authorization_url(id), "up");
+        if challenge.state == ChallengeState::Processing {
+            reply = reply.retry_after_s(crate::authorization::RETRY_AFTER_S);
+        }
+        Ok(reply)
+    }
+
+    pub(crate) fn challenge_document(&self, authorization: &Authorization, challenge: &Challenge) -> Value {
+        let mut document = json!({
+            "type": challenge.kind.name(),
+            "url": format!("{}/challenge/{}/{}", self.base_url, authorization.id, challenge.kind.name()),
+            "status": challenge.state.name(),
+            "token": challenge.token,
+        });
+        if let Some(members) = document.as_object_mut() {
+            match &challenge.state {
+                ChallengeState::Pending | ChallengeState::Processing => {}
+                ChallengeState::Valid { at } => drop(members.insert("validated".into(), at.to_string().into())),
+                ChallengeState::Invalid { problem, detail } => {
+                    members.insert("error".into(), Problem::new(*problem, detail.as_str()).document());
+                }
+            }
+        }
+        document
+    }
+}
+
+/// The address asked, as evidence shows it.
+pub(crate) fn bracketed(address: &IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}

@@ -1,0 +1,391 @@
+//! One endpoint's records: under which keys they lie, and how they change together.
+//!
+//! Every key begins with the endpoint's name and a slash, so endpoints never see each other's records.
+//!
+//! | space | key after the prefix | value |
+//! |---|---|---|
+//! | account | account | account |
+//! | account key | SHA-256 of the SubjectPublicKeyInfo | account |
+//! | order | order | order |
+//! | account order | account, order | empty |
+//! | authorization | authorization | authorization |
+//! | validation | due time, authorization, challenge type | job |
+//! | certificate | serial | account |
+//! | expiry | removal time, kind, order or authorization or serial | empty |
+//! | nonce | expiry, random | empty |
+//!
+//! The nonce key lies in the nonce space under the endpoint's name alone.
+
+use ca_backend::{
+    EndpointName, Engine, Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time, Version, Versioned,
+};
+use serde_bytes::ByteBuf;
+
+use crate::account::Account;
+use crate::authorization::Authorization;
+use crate::error::{Attempt, Failure};
+use crate::id::Id;
+use crate::jwk::{AccountKey, sha256};
+use crate::nonce::{NONCE_KEY_BYTES, Nonce, bad_nonce};
+use crate::order::{Order, OrderState};
+use crate::record::{
+    AccountForm, AuthorizationForm, CertificateOwnerForm, JobForm, KeyOwnerForm, NonceKeyForm, OrderForm, decode,
+    encode,
+};
+use crate::validation::Job;
+
+/// How long an expired object can still be looked at, so that a slow client learns what became of it.
+const GRACE_S: u64 = 24 * 3600;
+
+/// Octets of a time in a key, big endian.
+const TIME_BYTES: usize = 8;
+
+/// A value as it was read, with what tells whether it changed since.
+#[derive(Clone, Debug)]
+pub(crate) struct Held<T> {
+    pub(crate) value: T,
+    pub(crate) version: Version,
+}
+
+/// What an expiry entry speaks of. The octets are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expiring {
+    Order = 1,
+    Authorization = 2,
+    Certificate = 3,
+}
+
+/// One endpoint's records.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    engine: Engine,
+    prefix: Vec<u8>,
+}
+
+impl Ledger {
+    pub(crate) fn new(engine: Engine, endpoint: &EndpointName) -> Self {
+        Self { engine, prefix: format!("{endpoint}/").into_bytes() }
+    }
+
+    fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
+        [self.prefix.as_slice(), &parts.concat()].concat()
+    }
+
+    fn find(&self, space: RecordSpace, parts: &[&[u8]]) -> Result<Option<Versioned>, Error> {
+        self.engine.records(space).find(&self.key(parts))
+    }
+
+    /// The key that all nodes make nonces with; whoever comes first makes it.
+    pub(crate) fn nonce_key(&self) -> Result<[u8; NONCE_KEY_BYTES], Error> {
+        let space = RecordSpace::ACME_NONCE;
+        let name = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
+        let fresh: [u8; NONCE_KEY_BYTES] = self.engine.random();
+        let form = encode(&NonceKeyForm { key: ByteBuf::from(fresh.as_slice()) })?;
+        match self.engine.commit(RecordBatch::new().expect_absent(space, name).put(space, name, form)) {
+            Ok(_) => return Ok(fresh),
+            Err(RecordError::Conflict) => {}
+            Err(RecordError::Fault(fault)) => return Err(Fault::Store(fault).into()),
+        }
+        let broken = |why: &str| Error::Fault(Fault::Broken(format!("the nonce key {why}")));
+        let found = self.engine.records(space).find(name)?.ok_or_else(|| broken("vanished"))?;
+        let form: NonceKeyForm = decode(&found.value)?;
+        form.key.as_slice().try_into().map_err(|_| broken("has a wrong length"))
+    }
+
+    pub(crate) fn is_spent(&self, nonce: &Nonce) -> Result<bool, Error> {
+        Ok(self.find(RecordSpace::ACME_NONCE, &[nonce.name()])?.is_some())
+    }
+
+    pub(crate) fn account(&self, id: &Id) -> Result<Option<Held<Account>>, Error> {
+        let Some(found) = self.find(RecordSpace::ACME_ACCOUNT, &[id.octets()])? else { return Ok(None) };
+        let form: AccountForm = decode(&found.value)?;
+        let value = form.account(id).map_err(Failure::into_error)?;
+        Ok(Some(Held { value, version: found.version }))
+    }
+
+    pub(crate) fn account_of_key(&self, key: &AccountKey) -> Result<Option<Held<Account>>, Error> {
+        let Some(found) = self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(key.spki_der())])? else {
+            return Ok(None);
+        };
+        self.account(&decode::<KeyOwnerForm>(&found.value)?.account()?)
+    }
+
+    /// Whether an account signs with this key (DER of the SubjectPublicKeyInfo).
+    pub(crate) fn is_account_key(&self, spki_der: &[u8]) -> Result<bool, Error> {
+        Ok(self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(spki_der)])?.is_some())
+    }
+
+    pub(crate) fn order(&self, id: &Id) -> Result<Option<Held<Order>>, Error> {
+        let Some(found) = self.find(RecordSpace::ACME_ORDER, &[id.octets()])? else { return Ok(None) };
+        Ok(Some(Held { value: decode::<OrderForm>(&found.value)?.order(id)?, version: found.version }))
+    }
+
+    /// Up to `limit` orders of an account, after `after`.
+    pub(crate) fn orders_of(&self, account: &Id, after: Option<&Id>, limit: usize) -> Result<Vec<Id>, Error> {
+        let prefix = self.key(&[account.octets()]);
+        let after = after.map(|order| self.key(&[account.octets(), order.octets()]));
+        let entries = self.engine.records(RecordSpace::ACME_ACCOUNT_ORDER).scan(&prefix, after.as_deref(), limit)?;
+        Ok(entries.iter().filter_map(|entry| Id::from_octets(entry.key.get(prefix.len()..)?)).collect())
+    }
+
+    pub(crate) fn authorization(&self, id: &Id) -> Result<Option<Held<Authorization>>, Error> {
+        let Some(found) = self.find(RecordSpace::ACME_AUTHORIZATION, &[id.octets()])? else { return Ok(None) };
+        Ok(Some(Held { value: decode::<AuthorizationForm>(&found.value)?.authorization(id)?, version: found.version }))
+    }
+
+    /// The account that a certificate was issued to.
+    pub(crate) fn certificate_owner(&self, serial: &Serial) -> Result<Option<Id>, Error> {
+        match self.find(RecordSpace::ACME_CERTIFICATE, &[serial.as_bytes()])? {
+            Some(found) => Ok(Some(decode::<CertificateOwnerForm>(&found.value)?.account()?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The job as it stands, if it is still the same try.
+    pub(crate) fn job(&self, job: &Job) -> Result<Option<Held<Job>>, Error> {
+        let found = self.engine.records(RecordSpace::ACME_VALIDATION).find(&self.job_key(job))?;
+        let Some(found) = found else { return Ok(None) };
+        let value = Job::try_from(decode::<JobForm>(&found.value)?)?;
+        Ok((value == *job).then_some(Held { value, version: found.version }))
+    }
+
+    /// Up to `limit` jobs that were due by `now`, oldest first.
+    pub(crate) fn due_jobs(&self, now: Time, limit: usize) -> Result<Vec<Held<Job>>, Error> {
+        let entries = self.before(RecordSpace::ACME_VALIDATION, now.plus_s(1), limit)?;
+        let job =
+            |entry: Entry| Ok(Held { value: Job::try_from(decode::<JobForm>(&entry.value)?)?, version: entry.version });
+        entries.into_iter().map(job).collect()
+    }
+
+    fn job_key(&self, job: &Job) -> Vec<u8> {
+        self.key(&[&time(job.due), job.authorization.octets(), job.kind.name().as_bytes()])
+    }
+
+    /// Up to `limit` entries of a space whose keys begin with a time before `end`.
+    fn before(&self, space: RecordSpace, end: Time, limit: usize) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.engine.records(space).scan(&self.prefix, None, limit)?;
+        let end = self.key(&[&time(end)]);
+        entries.retain(|entry| entry.key < end);
+        Ok(entries)
+    }
+
+    /// Removes up to `limit` objects whose time is over, and as many used nonces. Returns how many left.
+    pub(crate) fn expire(&self, now: Time, limit: usize) -> Result<usize, Error> {
+        let nonces = self.before(RecordSpace::ACME_NONCE, now, limit)?;
+        let expired = self.before(RecordSpace::ACME_EXPIRY, now, limit)?;
+        let count = nonces.len() + expired.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut batch = RecordBatch::new();
+        for nonce in nonces {
+            batch = batch.delete(RecordSpace::ACME_NONCE, nonce.key);
+        }
+        for entry in expired {
+            batch = self.remove_expired(batch, &entry, now)?;
+        }
+        match self.engine.commit(batch) {
+            Ok(_) => Ok(count),
+            Err(RecordError::Conflict) => Ok(0), // an order moved on meanwhile; the next round sees it anew
+            Err(RecordError::Fault(fault)) => Err(Fault::Store(fault).into()),
+        }
+    }
+
+    fn remove_expired(&self, batch: RecordBatch, entry: &Entry, now: Time) -> Result<RecordBatch, Error> {
+        let batch = batch.delete(RecordSpace::ACME_EXPIRY, entry.key.as_slice());
+        let Some((kind, name)) = entry.key.get(self.prefix.len() + TIME_BYTES..).and_then(<[u8]>::split_first) else {
+            return Ok(batch);
+        };
+        if *kind == Expiring::Certificate as u8 {
+            return Ok(batch.delete(RecordSpace::ACME_CERTIFICATE, self.key(&[name])));
+        }
+        if *kind == Expiring::Authorization as u8 {
+            return Ok(batch.delete(RecordSpace::ACME_AUTHORIZATION, self.key(&[name])));
+        }
+        let Some(order) = Id::from_octets(name).map(|id| self.order(&id)).transpose()?.flatten() else {
+            return Ok(batch);
+        };
+        let (id, account) = (order.value.id, order.value.account);
+        // An order that an operator still thinks about stays; the engine has the evidence that it rests on.
+        if let OrderState::Processing { .. } = order.value.state {
+            return Ok(batch.put(
+                RecordSpace::ACME_EXPIRY,
+                self.expiry_key(now.plus_s(GRACE_S), Expiring::Order, id.octets()),
+                Vec::new(),
+            ));
+        }
+        Ok(batch
+            .expect(RecordSpace::ACME_ORDER, self.key(&[id.octets()]), order.version)
+            .delete(RecordSpace::ACME_ORDER, self.key(&[id.octets()]))
+            .delete(RecordSpace::ACME_ACCOUNT_ORDER, self.key(&[account.octets(), id.octets()])))
+    }
+
+    fn expiry_key(&self, at: Time, kind: Expiring, name: &[u8]) -> Vec<u8> {
+        self.key(&[&time(at), &[kind as u8], name])
+    }
+
+    /// No changes yet.
+    pub(crate) fn change(&self) -> Change<'_> {
+        Change { ledger: self, batch: RecordBatch::new(), nonce: None }
+    }
+}
+
+fn time(time: Time) -> [u8; TIME_BYTES] {
+    time.unix().to_be_bytes()
+}
+
+/// Changes that happen together or not at all. What was read as [`Held`] must not have changed meanwhile.
+#[must_use]
+pub(crate) struct Change<'a> {
+    ledger: &'a Ledger,
+    batch: RecordBatch,
+    nonce: Option<&'a Nonce>,
+}
+
+impl<'a> Change<'a> {
+    /// Uses the request's nonce up, unless an earlier commit of the same request did.
+    pub(crate) fn spend(mut self, nonce: &'a Nonce) -> Self {
+        if !nonce.is_spent() {
+            let key = self.ledger.key(&[nonce.name()]);
+            self.batch = self.batch.expect_absent(RecordSpace::ACME_NONCE, key.as_slice()).put(
+                RecordSpace::ACME_NONCE,
+                key,
+                Vec::new(),
+            );
+            self.nonce = Some(nonce);
+        }
+        self
+    }
+
+    pub(crate) fn add_account(mut self, account: &Account) -> Result<Self, Fault> {
+        let key = self.ledger.key(&[&sha256(account.key.spki_der())]);
+        self.batch = self
+            .batch
+            .expect_absent(RecordSpace::ACME_ACCOUNT_KEY, key.as_slice())
+            .put(RecordSpace::ACME_ACCOUNT_KEY, key, encode(&KeyOwnerForm::of(&account.id))?)
+            .put(
+                RecordSpace::ACME_ACCOUNT,
+                self.ledger.key(&[account.id.octets()]),
+                encode(&AccountForm::from(account))?,
+            );
+        Ok(self)
+    }
+
+    pub(crate) fn update_account(mut self, account: &Held<Account>) -> Result<Self, Fault> {
+        let key = self.ledger.key(&[account.value.id.octets()]);
+        self.batch = self.batch.expect(RecordSpace::ACME_ACCOUNT, key.as_slice(), account.version).put(
+            RecordSpace::ACME_ACCOUNT,
+            key,
+            encode(&AccountForm::from(&account.value))?,
+        );
+        Ok(self)
+    }
+
+    /// Makes the account's new key known and forgets the old one.
+    pub(crate) fn move_account_key(mut self, old: &AccountKey, account: &Account) -> Result<Self, Fault> {
+        let key = self.ledger.key(&[&sha256(account.key.spki_der())]);
+        self.batch = self
+            .batch
+            .expect_absent(RecordSpace::ACME_ACCOUNT_KEY, key.as_slice())
+            .put(RecordSpace::ACME_ACCOUNT_KEY, key, encode(&KeyOwnerForm::of(&account.id))?)
+            .delete(RecordSpace::ACME_ACCOUNT_KEY, self.ledger.key(&[&sha256(old.spki_der())]));
+        Ok(self)
+    }
+
+    pub(crate) fn add_order(mut self, order: &Order) -> Result<Self, Fault> {
+        let removal = self.ledger.expiry_key(order.expires.plus_s(GRACE_S), Expiring::Order, order.id.octets());
+        self.batch = self
+            .batch
+            .put(RecordSpace::ACME_ORDER, self.ledger.key(&[order.id.octets()]), encode(&OrderForm::from(order))?)
+            .put(
+                RecordSpace::ACME_ACCOUNT_ORDER,
+                self.ledger.key(&[order.account.octets(), order.id.octets()]),
+                Vec::new(),
+            )
+            .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
+        Ok(self)
+    }
+
+    pub(crate) fn update_order(mut self, order: &Held<Order>) -> Result<Self, Fault> {
+        let key = self.ledger.key(&[order.value.id.octets()]);
+        self.batch = self.batch.expect(RecordSpace::ACME_ORDER, key.as_slice(), order.version).put(
+            RecordSpace::ACME_ORDER,
+            key,
+            encode(&OrderForm::from(&order.value))?,
+        );
+        Ok(self)
+    }
+
+    pub(crate) fn add_authorization(mut self, authorization: &Authorization) -> Result<Self, Fault> {
+        let removal = self.ledger.expiry_key(
+            authorization.expires.plus_s(GRACE_S),
+            Expiring::Authorization,
+            authorization.id.octets(),
+        );
+        let form = encode(&AuthorizationForm::from(authorization))?;
+        self.batch = self
+            .batch
+            .put(RecordSpace::ACME_AUTHORIZATION, self.ledger.key(&[authorization.id.octets()]), form)
+            .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
+        Ok(self)
+    }
+
+    pub(crate) fn update_authorization(mut self, authorization: &Held<Authorization>) -> Result<Self, Fault> {
+        let key = self.ledger.key(&[authorization.value.id.octets()]);
+        let form = encode(&AuthorizationForm::from(&authorization.value))?;
+        self.batch = self.batch.expect(RecordSpace::ACME_AUTHORIZATION, key.as_slice(), authorization.version).put(
+            RecordSpace::ACME_AUTHORIZATION,
+            key,
+            form,
+        );
+        Ok(self)
+    }
+
+    /// Holds only while the authorization stays as it was read.
+    pub(crate) fn rest_on(mut self, authorization: &Held<Authorization>) -> Self {
+        let key = self.ledger.key(&[authorization.value.id.octets()]);
+        self.batch = self.batch.expect(RecordSpace::ACME_AUTHORIZATION, key, authorization.version);
+        self
+    }
+
+    pub(crate) fn add_job(mut self, job: &Job) -> Result<Self, Fault> {
+        self.batch =
+            self.batch.put(RecordSpace::ACME_VALIDATION, self.ledger.job_key(job), encode(&JobForm::from(job))?);
+        Ok(self)
+    }
+
+    pub(crate) fn remove_job(mut self, job: &Held<Job>) -> Self {
+        let key = self.ledger.job_key(&job.value);
+        self.batch = self
+            .batch
+            .expect(RecordSpace::ACME_VALIDATION, key.as_slice(), job.version)
+            .delete(RecordSpace::ACME_VALIDATION, key);
+        self
+    }
+
+    pub(crate) fn add_certificate(mut self, serial: &Serial, not_after: Time, account: &Id) -> Result<Self, Fault> {
+        let removal = self.ledger.expiry_key(not_after.plus_s(GRACE_S), Expiring::Certificate, serial.as_bytes());
+        self.batch = self
+            .batch
+            .put(
+                RecordSpace::ACME_CERTIFICATE,
+                self.ledger.key(&[serial.as_bytes()]),
+                encode(&CertificateOwnerForm::of(account))?,
+            )
+            .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
+        Ok(self)
+    }
+
+    /// Makes the changes. A nonce that somebody used before is the client's problem; any other conflict is decided anew.
+    pub(crate) fn commit(self) -> Attempt<()> {
+        match (self.ledger.engine.commit(self.batch), self.nonce) {
+            (Ok(_), Some(nonce)) => {
+                nonce.mark_spent();
+                Ok(())
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(RecordError::Conflict), Some(nonce)) if self.ledger.is_spent(nonce)? => Err(bad_nonce().into()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}

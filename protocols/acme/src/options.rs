@@ -1,0 +1,109 @@
+//! What operators may set for an ACME endpoint beside what every endpoint has.
+
+use std::collections::BTreeMap;
+
+use ca_backend::{ProfileName, Reason, Refusal};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::challenge::ChallengeType;
+
+/// The `options` of an ACME endpoint. Everything has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// URL of the terms that a new account must agree to.
+    pub terms_of_service: Option<String>,
+    /// URL of a page about this server.
+    pub website: Option<String>,
+    /// The issuer domain names that CAA records may name.
+    pub caa_identities: Vec<String>,
+    /// What the directory says about each profile; a profile without a text is described by its name.
+    pub profile_descriptions: BTreeMap<ProfileName, String>,
+    /// The ways to show control of an identifier.
+    pub challenges: Vec<ChallengeType>,
+    /// How long an order and its authorizations may be used.
+    pub order_lifetime_s: u64,
+    /// The most identifiers in one order.
+    pub identifiers_max: usize,
+    /// The port that http-01 asks.
+    pub http01_port: u16,
+    /// The address ranges that http-01 may reach. Nothing stated means nothing allowed.
+    pub reachable_networks: Vec<IpNet>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            terms_of_service: None,
+            website: None,
+            caa_identities: Vec::new(),
+            profile_descriptions: BTreeMap::new(),
+            challenges: vec![ChallengeType::Http01, ChallengeType::Dns01],
+            order_lifetime_s: 7 * 24 * 3600,
+            identifiers_max: 100,
+            http01_port: 80,
+            reachable_networks: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Reads and checks the options of an endpoint; `null` means the defaults.
+    ///
+    /// # Errors
+    /// `Reason::Malformed` with what is wrong.
+    pub fn parse(options: &serde_json::Value) -> Result<Self, Refusal> {
+        const ORDER_LIFETIME_S: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 3600;
+        let refuse = |text: String| Err(Refusal::new(Reason::Malformed, text));
+        if options.is_null() {
+            return Ok(Self::default());
+        }
+        // A list would fill the members in order.
+        if !options.is_object() {
+            return refuse("the options of an ACME endpoint are an object".to_owned());
+        }
+        let options = match Self::deserialize(options) {
+            Ok(options) => options,
+            Err(error) => return refuse(format!("the options of an ACME endpoint cannot be read: {error}")),
+        };
+        if options.challenges.is_empty() {
+            return refuse("challenges must name at least one way to show control".to_owned());
+        }
+        if !ORDER_LIFETIME_S.contains(&options.order_lifetime_s) {
+            return refuse("order_lifetime_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
+        }
+        if options.identifiers_max == 0 || options.http01_port == 0 {
+            return refuse("identifiers_max and http01_port must be greater than zero".to_owned());
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_stated_means_the_defaults() {
+        assert_eq!(Options::parse(&json!(null)).unwrap(), Options::default());
+        assert_eq!(Options::parse(&json!({})).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn an_unknown_or_senseless_option_is_refused() {
+        for options in [
+            json!({ "http_port": 80 }),
+            json!({ "challenges": [] }),
+            json!({ "challenges": ["dns-02"] }),
+            json!({ "order_lifetime_s": 1 }),
+            json!({ "identifiers_max": 0 }),
+            json!({ "http01_port": 0 }),
+            json!({ "reachable_networks": ["10.0.0.0"] }),
+            json!([]),
+        ] {
+            assert_eq!(Options::parse(&options).unwrap_err().reason(), Reason::Malformed, "{options}");
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! Orders, from the wish to the certificate (RFC 8555 sections 7.1.3 and 7.4).
+
+use std::collections::BTreeSet;
+
+use ca_backend::{
+    CertificateRequest, Challenges, EnrollmentRequest, Error, Evidence, Fault, IssuedCertificate, Origin, Outcome,
+    ProfileName, Reason, Refusal, RequestedExtensions, RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
+};
+use der::pem::LineEnding;
+use http::StatusCode;
+use http::header::ACCEPT;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S};
+use crate::call::AccountCall;
+use crate::certificate_request::names_of;
+use crate::error::{Attempt, Problem, ProblemType, Subproblem};
+use crate::id::Id;
+use crate::identifier::Identifier;
+use crate::jws::{decode, json};
+use crate::ledger::Held;
+use crate::reply::Reply;
+use crate::site::Site;
+
+/// A wish for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) id: Id,
+    pub(crate) account: Id,
+    pub(crate) created: Time,
+    pub(crate) expires: Time,
+    pub(crate) identifiers: Vec<Identifier>,
+    pub(crate) authorizations: Vec<Id>,
+    pub(crate) profile: ProfileName,
+    pub(crate) validity: RequestedValidity,
+    pub(crate) state: OrderState,
+}
+
+/// What is recorded of an order. Whether an open one is pending, ready or lost follows from its authorizations and the time, so
+/// that no two records can contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OrderState {
+    Open,
+    /// Finalized with this CSR (DER). The engine knows the order's name and the CSR's digest, so asking again is safe.
+    Processing {
+        csr: Vec<u8>,
+        ticket: Option<Ticket>,
+    },
+    Valid {
+        serial: Serial,
+        csr_digest: [u8; 32],
+    },
+    Invalid {
+        problem: ProblemType,
+        detail: String,
+    },
+}
+
+/// The states that a client sees (RFC 8555 section 7.1.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum OrderStatus {
+    Pending,
+    Ready,
+    Processing,
+    Valid,
+    Invalid(Problem),
+}
+
+impl OrderStatus {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Processing => "processing",
+            Self::Valid => "valid",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+}
+
+/// Members that this server does not know are ignored.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewOrder {
+    identifiers: Vec<WantedIdentifier>,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    profile: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WantedIdentifier {
+    #[serde(rename = "type")]
+    kind: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct Finalization {
+    csr: String,
+}
+
+/// How many orders one page of the list shows.
+const ORDERS_PER_PAGE: usize = 50;
+
+impl Site<'_> {
+    /// Makes an order with an authorization for each identifier.
+    pub(crate) fn new_order(&self, call: &AccountCall) -> Attempt<Reply> {
+        let wish: NewOrder = json(call.object()?, "the order cannot be read")?;
+        let identifiers = self.wanted_identifiers(&wish.identifiers)?;
+        let validity = self.wanted_validity(&wish)?;
+        let profile = self.wanted_profile(wish.profile.as_deref())?;
+        let expires = self.now.plus_s(self.options.order_lifetime_s);
+        let account = call.account.value.id;
+        let mut authorizations = Vec::with_capacity(identifiers.len());
+        for identifier in &identifiers {
+            authorizations.push(self.new_authorization(&account, identifier, expires)?);
+        }
+        let order = Order {
+            id: self.new_id(),
+            account,
+            created: self.now,
+            expires,
+            identifiers,
+            authorizations: authorizations.iter().map(|authorization| authorization.id).collect(),
+            profile,
+            validity,
+            state: OrderState::Open,
+        };
+        let mut change = self.ledger.change().spend(&call.nonce).add_order(&order)?;
+        for authorization in &authorizations {
+            change = change.add_authorization(authorization)?;
+        }
+        change.commit()?;
+        let document = self.order_document(&order, &OrderStatus::Pending);
+        Ok(Reply::json(StatusCode::CREATED, &document).location(&self.order_url(&order.id)))
+    }
+
+    /// Shows an order; one that was left in the middle of issuing goes on.
+    pub(crate) fn order(&self, call: &AccountCall, id: &Id) -> Attempt<Reply> {
+        call.no_payload()?;
+        let order = self.own_order(call, id)?;
+        self.ledger.change().spend(&call.nonce).commit()?;
+        self.go_on(order)
+    }
+
+    /// Takes the CSR of an order whose identifiers are all shown, and asks the engine for the certificate.
+    pub(crate) fn finalize(&self, call: &AccountCall, id: &Id) -> Attempt<Reply> {
+        let mut order = self.own_order(call, id)?;
+        let wish: Finalization = json(call.object()?, "the finalization cannot be read")?;
+        let csr = decode(&wish.csr, "csr")?;
+        let request = CertificateRequest::open(&csr).map_err(|refusal| bad_csr(refusal.public()))?;
+
+        // 1. The order is ready, or was finalized with this very CSR before.
+        let repeats = match &order.value.state {
+            OrderState::Processing { csr: before, .. } => *before == csr,
+            OrderState::Valid { csr_digest, .. } => *csr_digest == request.digest(),
+            OrderState::Open | OrderState::Invalid { .. } => false,
+        };
+        if repeats {
+            self.ledger.change().spend(&call.nonce).commit()?;
+            return self.go_on(order);
+        }
+        let authorizations = self.authorizations_of(&order.value)?;
+        let status = self.status(&order.value, &authorizations);
+        if status != OrderStatus::Ready {
+            let text = format!("the order is {}, not ready", status.name());
+            return Err(Problem::new(ProblemType::OrderNotReady, text).into());
+        }
+
+        // 2. The CSR asks for what was ordered, with a key of its own.
+        names_of(&request, &order.value.identifiers)?;
+        if self.ledger.is_account_key(request.key().subject_key().spki_der())? {
+            return Err(bad_csr("the key is an account key; make a key for the certificate").into());
+        }
+
+        // 3. From here on the order belongs to this CSR, also if this node dies at once.
+        order.value.state = OrderState::Processing { csr, ticket: None };
+        let mut change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
+        for authorization in &authorizations {
+            change = change.rest_on(authorization);
+        }
+        change.commit()?;
+
+        // 4. The certificate.
+        self.go_on(self.own_order(call, id)?)
+    }
+
+    /// The certificate with its chain, without the root (RFC 8555 section 7.4.2).
+    pub(crate) fn certificate(&self, call: &AccountCall, serial: &Serial, request: &http::HeaderMap) -> Attempt<Reply> {
+        call.no_payload()?;
+        if self.ledger.certificate_owner(serial)? != Some(call.account.value.id) {
+            return Err(Problem::not_found().into());
+        }
+        let certificate = self.engine.issued_certificate(serial)?.ok_or_else(Problem::not_found)?;
+        self.ledger.change().spend(&call.nonce).commit()?;
+        let accept = request.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accept.contains("application/pkix-cert") && !accept.contains("application/pem-certificate-chain") {
+            return Ok(Reply::body(StatusCode::OK, "application/pkix-cert", certificate.der));
+        }
+        Ok(Reply::body(StatusCode::OK, "application/pem-certificate-chain", pem_chain(&certificate)?))
+    }
+
+    /// The account's orders, in pages (RFC 8555 section 7.1.2.1).
+    pub(crate) fn orders(&self, call: &AccountCall, id: &Id, after: Option<&Id>) -> Attempt<Reply> {
+        call.no_payload()?;
+        if call.account.value.id != *id {
+            return Err(Problem::not_found().into());
+        }
+        let page = self.ledger.orders_of(id, after, ORDERS_PER_PAGE)?;
+        let mut urls = Vec::new();
+        for order in &page {
+            if let Some(order) = self.ledger.order(order)? {
+                let status = self.status(&order.value, &self.authorizations_of(&order.value)?);
+                if !matches!(status, OrderStatus::Invalid(_)) {
+                    urls.push(self.order_url(&order.value.id));
+                }
+            }
+        }
+        self.ledger.change().spend(&call.nonce).commit()?;
+        let reply = Reply::json(StatusCode::OK, &json!({ "orders": urls }));
+        Ok(match page.last() {
+            Some(last) if page.len() == ORDERS_PER_PAGE => {
+                reply.link(&format!("{}/orders?after={last}", self.account_url(id)), "next")
+            }
+            Some(_) | None => reply,
+        })
+    }
+
+    /// Asks the engine for what is still missing, records the answer, and shows the order.
+    fn go_on(&self, mut order: Held<Order>) -> Attempt<Reply> {
+        let OrderState::Processing { csr, ticket } = &order.value.state else {
+            return self.order_reply(&order.value, RETRY_AFTER_S);
+        };
+        let csr = csr.clone();
+        let outcome = match ticket {
+            Some(ticket) => self.engine.poll(ticket),
+            None => self.enrollment(&order.value, &csr).and_then(|request| self.engine.enroll(request)),
+        };
+        match outcome {
+            Ok(Outcome::Issued(certificate)) => {
+                let account = order.value.account;
+                let csr_digest = crate::jwk::sha256(&csr);
+                order.value.state = OrderState::Valid { serial: certificate.serial, csr_digest };
+                let change = self.ledger.change().update_order(&order)?;
+                change.add_certificate(&certificate.serial, certificate.not_after, &account)?.commit()?;
+                self.order_reply(&order.value, RETRY_AFTER_S)
+            }
+            Ok(Outcome::Pending { ticket: named, retry_after_s }) => {
+                if ticket.as_ref() != Some(&named) {
+                    order.value.state = OrderState::Processing { csr, ticket: Some(named) };
+                    self.ledger.change().update_order(&order)?.commit()?;
+                }
+                self.order_reply(&order.value, retry_after_s)
+            }
+            Err(Error::Refused(refusal)) => self.refused(order, &refusal),
+            // The order stays as it is, and each look at it tries again.
+            Err(Error::Fault(Fault::TryLater { after_s })) => {
+                self.order_reply(&order.value, after_s.max(RETRY_AFTER_S))
+            }
+            Err(Error::Fault(Fault::Key(fault))) => {
+                tracing::error!(request_id = %self.peer.request_id, order = %order.value.id, error = %fault, "issuing is delayed");
+                self.order_reply(&order.value, RETRY_AFTER_S)
+            }
+            Err(Error::Fault(fault)) => Err(fault.into()),
+        }
+    }
+
+    /// The engine said no. What another CSR or another moment can mend leaves the order ready; the rest ends it.
+    fn refused(&self, mut order: Held<Order>, refusal: &Refusal) -> Attempt<Reply> {
+        let mut problem = Problem::from(refusal);
+        order.value.state = match refusal.reason() {
+            Reason::BadAlgorithm | Reason::BadKey | Reason::BadProof | Reason::Malformed | Reason::Unsupported => {
+                problem = bad_csr(refusal.public());
+                OrderState::Open
+            }
+            Reason::RateLimited | Reason::NotReady | Reason::Conflict => OrderState::Open,
+            Reason::AlreadyRevoked
+            | Reason::BadTime
+            | Reason::NameNotAllowed
+            | Reason::NotAuthenticated
+            | Reason::NotAuthorized
+            | Reason::UnknownCertificate
+            | Reason::UnknownProfile => OrderState::Invalid { problem: problem.kind, detail: problem.detail.clone() },
+        };
+        self.ledger.change().update_order(&order)?.commit()?;
+        Err(problem.into())
+    }
+
+    fn enrollment(&self, order: &Order, csr: &[u8]) -> Result<EnrollmentRequest, Error> {
+        let request = CertificateRequest::open(csr)?;
+        let names =
+            names_of(&request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
+        let mut identifiers: Vec<ValidatedIdentifier> = Vec::new();
+        for id in &order.authorizations {
+            identifiers.extend(self.ledger.authorization(id)?.and_then(|authorization| authorization.value.evidence()));
+        }
+        Ok(EnrollmentRequest {
+            authority: self.settings.authority.clone(),
+            profile: order.profile.clone(),
+            names,
+            extensions: RequestedExtensions::default(),
+            validity: Some(order.validity).filter(|wish| wish.not_before.is_some() || wish.not_after.is_some()),
+            evidence: Evidence::Challenges(Challenges { account: order.account.to_string(), identifiers }),
+            origin: self.origin(&order.id.to_string(), request.digest()),
+            key: request.key().clone(),
+        })
+    }
+
+    /// Where a wish came from.
+    pub(crate) fn origin(&self, transaction: &str, request_digest: [u8; 32]) -> Origin {
+        Origin {
+            protocol: self.settings.protocol.clone(),
+            endpoint: Some(self.settings.name.clone()),
+            transaction: transaction.to_owned(),
+            request_digest,
+            peer: Some(self.peer.address.ip()),
+            request_id: self.peer.request_id.clone(),
+        }
+    }
+
+    fn wanted_identifiers(&self, wanted: &[WantedIdentifier]) -> Result<Vec<Identifier>, Problem> {
+        if wanted.is_empty() {
+            return Err(Problem::malformed("an order names at least one identifier"));
+        }
+        if wanted.len() > self.options.identifiers_max {
+            return Err(Problem::malformed(format!(
+                "an order names at most {} identifiers",
+                self.options.identifiers_max
+            )));
+        }
+        let mut identifiers = Vec::new();
+        let mut wrong = Vec::new();
+        let mut seen = BTreeSet::new();
+        for WantedIdentifier { kind, value } in wanted {
+            match Identifier::parse(kind, value) {
+                Ok(identifier) => {
+                    if seen.insert(identifier.clone()) {
+                        identifiers.push(identifier);
+                    }
+                }
+                Err((problem, detail)) => wrong.push(Subproblem {
+                    identifier: json!({ "type": kind, "value": value }),
+                    kind: problem,
+                    detail: detail.to_owned(),
+                }),
+            }
+        }
+        match wrong.as_slice() {
+            [] => Ok(identifiers),
+            [one] => Err(Problem::new(one.kind, format!("{}: {}", one.identifier, one.detail))),
+            [first, rest @ ..] => {
+                let kind =
+                    if rest.iter().all(|other| other.kind == first.kind) { first.kind } else { ProblemType::Compound };
+                let text = format!("{} of the identifiers are not accepted", wrong.len());
+                Err(Problem { subproblems: wrong, ..Problem::new(kind, text) })
+            }
+        }
+    }
+
+    fn wanted_validity(&self, wish: &NewOrder) -> Result<RequestedValidity, Problem> {
+        let time = |text: &Option<String>| match text {
+            Some(text) => text.parse::<Time>().map(Some).map_err(Problem::malformed),
+            None => Ok(None),
+        };
+        let (not_before, not_after) = (time(&wish.not_before)?, time(&wish.not_after)?);
+        if not_after.is_some_and(|end| end <= not_before.unwrap_or(self.now)) {
+            return Err(Problem::malformed("notAfter lies before the certificate would be valid"));
+        }
+        Ok(RequestedValidity { not_before, not_after })
+    }
+
+    /// The profile of that name, or the endpoint's first one (draft-ietf-acme-profiles).
+    fn wanted_profile(&self, name: Option<&str>) -> Attempt<ProfileName> {
+        let offered = &self.settings.profiles;
+        match name {
+            Some(name) => {
+                let profile = offered.iter().find(|profile| profile.as_str() == name).cloned();
+                let unknown = || {
+                    Problem::new(
+                        ProblemType::InvalidProfile,
+                        "this directory offers no profile of that name; its meta lists them",
+                    )
+                };
+                Ok(profile.ok_or_else(unknown)?)
+            }
+            None => Ok(offered
+                .first()
+                .cloned()
+                .ok_or_else(|| Fault::Broken(format!("endpoint {} has no profile", self.settings.name)))?),
+        }
+    }
+
+    fn own_order(&self, call: &AccountCall, id: &Id) -> Attempt<Held<Order>> {
+        let found = self.ledger.order(id)?.filter(|found| found.value.account == call.account.value.id);
+        Ok(found.ok_or_else(Problem::not_found)?)
+    }
+
+    fn authorizations_of(&self, order: &Order) -> Attempt<Vec<Held<Authorization>>> {
+        if order.state != OrderState::Open {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::with_capacity(order.authorizations.len());
+        for id in &order.authorizations {
+            found.extend(self.ledger.authorization(id)?);
+        }
+        Ok(found)
+    }
+
+    /// The state at this moment.
+    fn status(&self, order: &Order, authorizations: &[Held<Authorization>]) -> OrderStatus {
+        match &order.state {
+            OrderState::Processing { .. } => return OrderStatus::Processing,
+            OrderState::Valid { .. } => return OrderStatus::Valid,
+            OrderState::Invalid { problem, detail } => {
+                return OrderStatus::Invalid(Problem::new(*problem, detail.as_str()));
+            }
+            OrderState::Open => {}
+        }
+        let mut pending = false;
+        let mut lost = Vec::new();
+        for authorization in authorizations.iter().map(|held| &held.value) {
+            match authorization.status(self.now) {
+                AuthorizationStatus::Valid => {}
+                AuthorizationStatus::Pending => pending = true,
+                AuthorizationStatus::Invalid | AuthorizationStatus::Deactivated | AuthorizationStatus::Expired => {
+                    lost.push(authorization)
+                }
+            }
+        }
+        if self.now >= order.expires || authorizations.len() != order.authorizations.len() {
+            return OrderStatus::Invalid(Problem::malformed("the order expired before it was finalized"));
+        }
+        match lost.as_slice() {
+            [] if pending => OrderStatus::Pending,
+            [] => OrderStatus::Ready,
+            [first, ..] => OrderStatus::Invalid(Problem {
+                subproblems: lost
+                    .iter()
+                    .map(|authorization| {
+                        let (kind, detail) = authorization.failure();
+                        Subproblem { identifier: authorization.identifier.document(), kind, detail }
+                    })
+                    .collect(),
+                ..Problem::new(first.failure().0, "control of an identifier was not shown")
+            }),
+        }
+    }
+
+    fn order_reply(&self, order: &Order, retry_after_s: u32) -> Attempt<Reply> {
+        let status = self.status(order, &self.authorizations_of(order)?);
+        let reply =
+            Reply::json(StatusCode::OK, &self.order_document(order, &status)).location(&self.order_url(&order.id));
+        Ok(match status {
+            OrderStatus::Processing => reply.retry_after_s(retry_after_s),
+            OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Invalid(_) => reply,
+        })
+    }
+
+    fn order_document(&self, order: &Order, status: &OrderStatus) -> Value {
+        let mut document = json!({
+            "status": status.name(),
+            "expires": order.expires.to_string(),
+            "identifiers": order.identifiers.iter().map(Identifier::document).collect::<Vec<_>>(),
+            "profile": order.profile.as_str(),
+            "authorizations": order.authorizations.iter().map(|id| self.authorization_url(id)).collect::<Vec<_>>(),
+            "finalize": format!("{}/finalize", self.order_url(&order.id)),
+        });
+        if let Some(members) = document.as_object_mut() {
+            for (name, time) in [("notBefore", order.validity.not_before), ("notAfter", order.validity.not_after)] {
+                if let Some(time) = time {
+                    members.insert(name.into(), time.to_string().into());
+                }
+            }
+            if let OrderStatus::Invalid(problem) = status {
+                members.insert("error".into(), problem.document());
+            }
+            if let OrderState::Valid { serial, .. } = &order.state {
+                members.insert("certificate".into(), format!("{}/certificate/{serial}", self.base_url).into());
+            }
+        }
+        document
+    }
+
+    fn order_url(&self, id: &Id) -> String {
+        format!("{}/order/{id}", self.base_url)
+    }
+}
+
+pub(crate) fn bad_csr(detail: impl Into<String>) -> Problem {
+    Problem::new(ProblemType::BadCsr, detail)
+}
+
+fn pem_chain(certificate: &IssuedCertificate) -> Result<String, Fault> {
+    let pem = |der: &[u8]| {
+        der::pem::encode_string("CERTIFICATE", LineEnding::LF, der)
+            .map_err(|error| Fault::Broken(format!("a certificate cannot be written as PEM: {error}")))
+    };
+    let mut text = pem(&certificate.der)?;
+    for above in &certificate.chain {
+        text.push_str(&pem(above)?);
+    }
+    Ok(text)
+}

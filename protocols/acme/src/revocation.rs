@@ -1,0 +1,93 @@
+//! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, or with the certificate's own key.
+
+use ca_backend::{
+    CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest, Serial,
+    StatusChange,
+};
+use der::{Decode, Encode};
+use http::StatusCode;
+use serde::Deserialize;
+use x509_cert::Certificate;
+
+use crate::call::Call;
+use crate::error::{Attempt, Problem, ProblemType};
+use crate::id::Id;
+use crate::jwk::sha256;
+use crate::jws::{decode, json};
+use crate::reply::Reply;
+use crate::site::Site;
+
+#[derive(Deserialize)]
+struct Wish {
+    certificate: String,
+    reason: Option<u8>,
+}
+
+impl Site<'_> {
+    /// Revokes a certificate that this endpoint issued.
+    pub(crate) fn revoke_certificate(&self, call: &Call) -> Attempt<Reply> {
+        let payload = match call {
+            Call::Account(call) => call.object()?,
+            Call::Key(call) => call.object()?,
+        };
+        let wish: Wish = json(payload, "the revocation cannot be read")?;
+        let reason = reason(wish.reason)?;
+        let presented = decode(&wish.certificate, "certificate")?;
+        let (certificate, owner) = self.certificate_of(&presented)?;
+        let comment = match call {
+            Call::Account(call) if call.account.value.id == owner => "by the account",
+            Call::Key(call) if call.key.spki_der() == public_key_of(&certificate.der)? => "with the certificate's key",
+            Call::Account(_) | Call::Key(_) => {
+                let text =
+                    "sign with the account that the certificate was issued to, or with the certificate's own key";
+                return Err(Problem::unauthorized(text).into());
+            }
+        };
+        self.ledger.change().spend(call.nonce()).commit()?;
+        let request = RevocationRequest {
+            serial: certificate.serial,
+            change: StatusChange::Revoke { reason, invalidity: None },
+            comment: comment.to_owned(),
+            evidence: Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new() }),
+            origin: self.origin(&certificate.serial.to_string(), sha256(&presented)),
+        };
+        self.engine.revoke(&request)?;
+        Ok(Reply::empty(StatusCode::OK))
+    }
+
+    /// The stored certificate that is the presented one octet for octet, and the account it was issued to.
+    fn certificate_of(&self, presented: &[u8]) -> Attempt<(CertificateSummary, Id)> {
+        let unknown =
+            || Problem::from(&Refusal::new(Reason::UnknownCertificate, "this endpoint issued no such certificate"));
+        let parsed = Certificate::from_der(presented)
+            .map_err(|_| Problem::malformed("the certificate is not a certificate in DER"))?;
+        let serial =
+            Serial::from_integer(parsed.tbs_certificate().serial_number().as_bytes()).map_err(|_| unknown())?;
+        let owner = self.ledger.certificate_owner(&serial)?.ok_or_else(unknown)?;
+        let stored = self.engine.find_certificate(&serial)?.filter(|stored| stored.der == presented);
+        Ok((stored.ok_or_else(unknown)?, owner))
+    }
+}
+
+fn public_key_of(certificate: &[u8]) -> Attempt<Vec<u8>> {
+    let malformed =
+        |error: der::Error| ca_backend::Fault::Broken(format!("a stored certificate cannot be read: {error}"));
+    let certificate = Certificate::from_der(certificate).map_err(malformed)?;
+    Ok(certificate.tbs_certificate().subject_public_key_info().to_der().map_err(malformed)?)
+}
+
+/// The reasons that a subscriber may give; the others are the authority's to give.
+fn reason(code: Option<u8>) -> Result<RevocationReason, Problem> {
+    const ALLOWED: [RevocationReason; 5] = [
+        RevocationReason::Unspecified,
+        RevocationReason::KeyCompromise,
+        RevocationReason::AffiliationChanged,
+        RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation,
+    ];
+    let reason = RevocationReason::from_code(code.unwrap_or(0)).filter(|reason| ALLOWED.contains(reason));
+    reason.ok_or_else(|| {
+        let text = "the reason must be unspecified (0), keyCompromise (1), affiliationChanged (3), superseded (4) or cessationOfOperation (5)";
+        Problem::new(ProblemType::BadRevocationReason, text)
+    })
+}
