@@ -72,7 +72,21 @@ fn an_expired_authority_issues_nothing() {
     pki.pass_s(11 * DAY_S);
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Expired);
     assert_refused(Wish::for_host("host.example.org").issue(&pki.engine), Reason::BadTime, "too soon");
-    assert_refused(pki.engine.create_authority(&new_authority("another", Some(ROOT)), OPERATOR), Reason::NotReady, "not active");
+    assert_refused(pki.engine.create_authority(&new_authority("another", Some(ROOT)), OPERATOR), Reason::BadTime, "too soon");
+    assert_refused(pki.engine.authority(&authority("another")), Reason::NotReady, "no authority");
+}
+
+#[test]
+fn an_authority_whose_certificate_is_refused_leaves_no_trace_but_the_audit_record() {
+    let mut pki = Pki::start();
+    let hopeless = ca_backend::NewAuthority { validity_s: Some(10), ..new_authority("hopeless", Some(ROOT)) };
+    assert_refused(pki.engine.create_authority(&hopeless, OPERATOR), Reason::BadTime, "too soon");
+    assert_refused(pki.engine.authority(&authority("hopeless")), Reason::NotReady, "no authority");
+    pki.restart();
+    let entries = tests::pki::audit_log(&pki.engine).len();
+    pki.engine.maintain();
+    assert_eq!(tests::pki::audit_log(&pki.engine).len(), entries, "nobody tries again");
+    pki.engine.create_authority(&new_authority("hopeless", Some(ROOT)), OPERATOR).unwrap();
 }
 
 #[test]
@@ -256,7 +270,7 @@ fn an_authority_below_an_external_root_becomes_active_with_the_certificate_that_
         let issued = Wish::for_host("host.example.org").from_authority("below").issue(&external.pki.engine).unwrap();
         external.ssl.verify(&issued.der, &issued.chain, &issued.root, external.pki.engine.now());
         let shown = external.ssl.show_crl(&external.pki.engine.crl("below").unwrap().der);
-        assert!(shown.contains("Issuer: C=DE,O=Example,CN=Test below"), "{shown}");
+        assert!(shown.contains("Issuer: CN=Test below,O=Example,C=DE"), "{shown}");
         assert_refused(external.install(&upload), Reason::NotReady, "does not wait");
         assert_refused(external.pki.engine.crl("ext"), Reason::UnknownCertificate, "no issuer");
     }
@@ -301,8 +315,8 @@ fn every_wrong_upload_is_refused_with_what_is_wrong_and_the_authority_goes_on_wa
         ("other-key", Reason::BadKey, "this authority's key"),
         ("wrong-signer", Reason::BadProof, "do not lead"),
         ("wrong-twin", Reason::BadProof, ""),
-        ("no-authority", Reason::NotAuthorized, ""),
-        ("no-key-usage", Reason::NotAuthorized, ""),
+        ("no-authority", Reason::Malformed, "cA"),
+        ("no-key-usage", Reason::Malformed, "keyCertSign"),
         ("outlives", Reason::BadTime, "outlives"),
         ("other-name", Reason::NameNotAllowed, "subject"),
     ] {
