@@ -326,6 +326,10 @@ impl Engine {
             .issuers
             .get(&in_flight.certificate.issuer)
             .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+        if issuer.revoked {
+            let text = format!("the certificate of authority {} is revoked or on hold", in_flight.authority);
+            return Err(Refusal::new(Reason::NotReady, text).into());
+        }
         let prepared = Prepared::recorded(in_flight.certificate.der.clone(), issuer.clone());
         let names = names_of_tbs(prepared.bytes())?;
         self.sign_and_record(serial, in_flight, version, prepared, &names)
@@ -516,9 +520,13 @@ fn profile_of<'a>(registry: &'a Registry, name: &ProfileName) -> Result<&'a Prof
 }
 
 fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Issuer>, Refusal> {
-    let issuer = registry
-        .issuer_of(&request.authority)
-        .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", request.authority)))?;
+    let name = &request.authority;
+    let authority = registry.authorities.get(name).filter(|authority| !authority.deleting);
+    let issuer = authority.and_then(|_| registry.issuer_of(name));
+    let issuer = issuer.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {name}")))?;
+    if issuer.revoked {
+        return Err(Refusal::new(Reason::NotReady, format!("the certificate of authority {name} is revoked or on hold")));
+    }
     Ok(issuer.clone())
 }
 
