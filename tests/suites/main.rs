@@ -1,1 +1,4 @@
 //! Suites.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails loudly
+
+mod acme;

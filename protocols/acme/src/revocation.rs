@@ -63,7 +63,7 @@ impl Site<'_> {
     }
 
     /// The stored certificate that is the presented one octet for octet, and the account it was issued to.
-    fn certificate_of(&self, presented: &[u8]) -> Attempt<(CertificateState, CertificateSummary, Id)> {
+    fn certificate_of(&self, presented: &[u8]) -> Attempt<(CertificateSummary, Id)> {
         let unknown =
             || Problem::from(&Refusal::new(Reason::UnknownCertificate, "this endpoint issued no such certificate"));
         let parsed = Certificate::from_der(presented)
