@@ -10,12 +10,9 @@ use const_oid::db::rfc5280::{
     ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_CRL_NUMBER, ID_CE_CRL_REASONS, ID_CE_INVALIDITY_DATE,
 };
 use der::asn1::{
-    BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, SequenceRef,
-    UintRef,
+    BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, SequenceRef, UintRef,
 };
-use der::{
-    Decode, DecodeValue, Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber,
-};
+use der::{Decode, DecodeValue, Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Time as X509Time;
 
@@ -82,9 +79,7 @@ impl CrlDraft<'_> {
             value: CrlExtensions {
                 authority: Extension::new(
                     ID_CE_AUTHORITY_KEY_IDENTIFIER,
-                    AuthorityKey {
-                        identifier: OctetStringRef::new(self.key_identifier)?,
-                    },
+                    AuthorityKey { identifier: OctetStringRef::new(self.key_identifier)? },
                 ),
                 number: Extension::new(ID_CE_CRL_NUMBER, self.number),
                 expired_certs: self
@@ -97,13 +92,7 @@ impl CrlDraft<'_> {
         let entries_at = 3 * HEADER_BYTES_MAX + head.len();
         let mut buffer = Vec::with_capacity(entries_at + entries_expected * ENTRY_BYTES_USUAL);
         buffer.resize(entries_at, 0);
-        Ok(CrlBuilder {
-            buffer,
-            entries_at,
-            head,
-            algorithm,
-            extensions,
-        })
+        Ok(CrlBuilder { buffer, entries_at, head, algorithm, extensions })
     }
 }
 
@@ -116,35 +105,22 @@ impl CrlBuilder {
         reason: RevocationReason,
         invalidity: Option<Time>,
     ) -> der::Result<()> {
-        let reason = (reason != RevocationReason::Unspecified)
-            .then(|| Extension::new(ID_CE_CRL_REASONS, reason));
-        let invalidity =
-            invalidity.map(|date| Extension::new(ID_CE_INVALIDITY_DATE, generalized(date)));
+        let reason = (reason != RevocationReason::Unspecified).then(|| Extension::new(ID_CE_CRL_REASONS, reason));
+        let invalidity = invalidity.map(|date| Extension::new(ID_CE_INVALIDITY_DATE, generalized(date)));
         CrlEntry {
             serial: UintRef::new(serial)?,
             revoked_at: revoked_at.date_time().into(),
-            extensions: (reason.is_some() || invalidity.is_some())
-                .then_some(EntryExtensions { reason, invalidity }),
+            extensions: (reason.is_some() || invalidity.is_some()).then_some(EntryExtensions { reason, invalidity }),
         }
         .encode(&mut self.buffer)
     }
 
     /// Closes the list: the bytes to be signed.
     pub(crate) fn finish(self) -> der::Result<UnsignedCrl> {
-        let Self {
-            mut buffer,
-            entries_at,
-            head,
-            algorithm,
-            extensions,
-        } = self;
+        let Self { mut buffer, entries_at, head, algorithm, extensions } = self;
         let entries_bytes = buffer.len() - entries_at;
         buffer.extend_from_slice(&extensions);
-        let mut crl = UnsignedCrl {
-            buffer,
-            starts_at: entries_at,
-            algorithm,
-        };
+        let mut crl = UnsignedCrl { buffer, starts_at: entries_at, algorithm };
         if entries_bytes > 0 {
             crl.prepend(&sequence_header(entries_bytes)?)?;
         }
@@ -185,14 +161,8 @@ impl UnsignedCrl {
 
     /// Writes in front of what is there, into the room that was kept.
     fn prepend(&mut self, bytes: &[u8]) -> der::Result<()> {
-        let starts_at = self
-            .starts_at
-            .checked_sub(bytes.len())
-            .ok_or(ErrorKind::Overlength)?;
-        let room = self
-            .buffer
-            .get_mut(starts_at..self.starts_at)
-            .ok_or(ErrorKind::Overlength)?;
+        let starts_at = self.starts_at.checked_sub(bytes.len()).ok_or(ErrorKind::Overlength)?;
+        let room = self.buffer.get_mut(starts_at..self.starts_at).ok_or(ErrorKind::Overlength)?;
         room.copy_from_slice(bytes);
         self.starts_at = starts_at;
         Ok(())
@@ -216,10 +186,7 @@ impl CrlHead {
     /// Fails for bytes that are no CRL, for a CRL without nextUpdate and for one without a cRLNumber of at most 64 bits.
     pub(crate) fn decode(crl_der: &[u8]) -> der::Result<Self> {
         let SignedList { tbs, .. } = SignedList::from_der(crl_der)?;
-        let number = tbs
-            .extensions
-            .iter()
-            .find(|extension| extension.extn_id == ID_CE_CRL_NUMBER);
+        let number = tbs.extensions.iter().find(|extension| extension.extn_id == ID_CE_CRL_NUMBER);
         let number = number.ok_or(ErrorKind::Value { tag: Tag::Integer })?;
         Ok(Self {
             number: u64::from_der(number.extn_value.as_bytes())?,

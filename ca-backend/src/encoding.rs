@@ -14,10 +14,7 @@ pub(crate) struct Extension<T: Encode> {
 
 impl<T: Encode> Extension<T> {
     pub(crate) fn new(oid: ObjectIdentifier, value: T) -> Self {
-        Self {
-            oid,
-            value: InOctets(value),
-        }
+        Self { oid, value: InOctets(value) }
     }
 }
 

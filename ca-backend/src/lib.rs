@@ -51,7 +51,7 @@ mod weak_key;
 pub use algorithm::KeyAlgorithm;
 pub use audit::{Action, AuditEntry, AuditRecord, AuditVerdict};
 pub use authority::{Authority, AuthorityChange, AuthorityKind, AuthorityState, NewAuthority};
-pub use clock::{Clock, Rng, Stopwatch, SystemClock, SystemRng, Time};
+pub use clock::{Clock, Rng, Stopwatch, SystemClock, SystemRng, Time, random};
 pub use csr::CertificateRequest;
 pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};

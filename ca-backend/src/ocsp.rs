@@ -44,10 +44,7 @@ impl OcspDraft<'_> {
     /// The DER of the ResponseData: what the responder's key signs.
     pub(crate) fn encode(&self) -> der::Result<Vec<u8>> {
         let extensions = match self.nonce {
-            Some(nonce) => Some([NonceExtension {
-                oid: ID_PKIX_OCSP_NONCE,
-                value: OctetStringRef::new(nonce)?,
-            }]),
+            Some(nonce) => Some([NonceExtension { oid: ID_PKIX_OCSP_NONCE, value: OctetStringRef::new(nonce)? }]),
             None => None,
         };
         ResponseData {
@@ -74,12 +71,9 @@ impl Answer<'_> {
             },
             this_update: generalized(self.this_update),
             next_update: generalized(self.next_update),
-            extensions: self.archive_cutoff.map(|since| {
-                [Extension::new(
-                    ID_PKIX_OCSP_ARCHIVE_CUTOFF,
-                    generalized(since),
-                )]
-            }),
+            extensions: self
+                .archive_cutoff
+                .map(|since| [Extension::new(ID_PKIX_OCSP_ARCHIVE_CUTOFF, generalized(since))]),
         }
     }
 }
@@ -119,13 +113,8 @@ impl IssuerHashes {
     /// Of the DER of the issuer's subject name, and of the bits in its subjectPublicKey (the BIT STRING without tag, length and
     /// the count of unused bits).
     pub(crate) fn of(name_der: &[u8], public_key_bits: &[u8]) -> Self {
-        let pair = |hash, algorithm| {
-            (
-                hash,
-                digest::digest(algorithm, name_der),
-                digest::digest(algorithm, public_key_bits),
-            )
-        };
+        let pair =
+            |hash, algorithm| (hash, digest::digest(algorithm, name_der), digest::digest(algorithm, public_key_bits));
         Self {
             pairs: [
                 pair(CertIdHash::Sha1, &digest::SHA1_FOR_LEGACY_USE_ONLY),
@@ -139,9 +128,7 @@ impl IssuerHashes {
     /// Whether the question is about a certificate of this issuer.
     pub(crate) fn names(&self, id: &CertId) -> bool {
         self.pairs.iter().any(|(hash, name, key)| {
-            *hash == id.hash
-                && name.as_ref() == id.issuer_name_hash
-                && key.as_ref() == id.issuer_key_hash
+            *hash == id.hash && name.as_ref() == id.issuer_name_hash && key.as_ref() == id.issuer_key_hash
         })
     }
 }
@@ -150,9 +137,7 @@ impl IssuerHashes {
 pub(crate) fn responder_key_hash(public_key_bits: &[u8]) -> [u8; 20] {
     let mut hash = [0; 20];
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, public_key_bits);
-    hash.iter_mut()
-        .zip(digest.as_ref())
-        .for_each(|(to, from)| *to = *from);
+    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     hash
 }
 

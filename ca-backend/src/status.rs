@@ -105,13 +105,10 @@ impl FromStr for RevocationReason {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|reason| reason.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::name).join(", ");
-                format!("{text:?} is not a revocation reason; the reasons are {known}")
-            })
+        Self::ALL.into_iter().find(|reason| reason.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is not a revocation reason; the reasons are {known}")
+        })
     }
 }
 
@@ -216,14 +213,7 @@ impl SignedOcsp {
     ) -> Self {
         let der = der.into();
         let etag = etag(&der);
-        Self {
-            der,
-            produced_at,
-            this_update,
-            next_update,
-            cacheable,
-            etag,
-        }
+        Self { der, produced_at, this_update, next_update, cacheable, etag }
     }
 }
 
@@ -248,13 +238,7 @@ impl SignedCrl {
     pub fn new(der: impl Into<Bytes>, number: u64, this_update: Time, next_update: Time) -> Self {
         let der = der.into();
         let etag = etag(&der);
-        Self {
-            der,
-            number,
-            this_update,
-            next_update,
-            etag,
-        }
+        Self { der, number, this_update, next_update, etag }
     }
 }
 

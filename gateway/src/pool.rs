@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use ca_backend::clock::Stopwatch;
+use ca_backend::Stopwatch;
 use metrics::{Counter, Gauge, Histogram};
 use tokio::sync::oneshot;
 

@@ -3,10 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use ca_backend::clock::Time;
+use ca_backend::Time;
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LAST_MODIFIED,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
@@ -28,32 +27,19 @@ impl Representation<'_> {
     ///
     /// Caches keep it for half of what is left of its life at most, so that they come back before it ends, each in its own time.
     pub(crate) fn reply(&self, request: &Request<Bytes>, now: Time) -> Response<Bytes> {
-        let mut response =
-            if *request.method() != Method::POST && self.is_held_by(request.headers()) {
-                let mut response = Response::new(Bytes::new());
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                response
-            } else {
-                reply(request, self.content_type, self.body)
-            };
+        let mut response = if *request.method() != Method::POST && self.is_held_by(request.headers()) {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            reply(request, self.content_type, self.body)
+        };
         let max_age_s = self.max_age_s_max.min(self.expires.since_s(now) / 2);
         let headers = response.headers_mut();
-        put(
-            headers,
-            CACHE_CONTROL,
-            format!("max-age={max_age_s}, public, no-transform, must-revalidate"),
-        );
+        put(headers, CACHE_CONTROL, format!("max-age={max_age_s}, public, no-transform, must-revalidate"));
         put(headers, ETAG, self.etag.to_owned());
-        put(
-            headers,
-            LAST_MODIFIED,
-            httpdate::fmt_http_date(system_time(self.last_modified)),
-        );
-        put(
-            headers,
-            EXPIRES,
-            httpdate::fmt_http_date(system_time(self.expires)),
-        );
+        put(headers, LAST_MODIFIED, httpdate::fmt_http_date(system_time(self.last_modified)));
+        put(headers, EXPIRES, httpdate::fmt_http_date(system_time(self.expires)));
         response
     }
 
@@ -77,36 +63,18 @@ impl Representation<'_> {
 }
 
 /// A reply that nobody may keep.
-pub(crate) fn not_kept(
-    request: &Request<Bytes>,
-    content_type: &'static str,
-    body: &Bytes,
-) -> Response<Bytes> {
+pub(crate) fn not_kept(request: &Request<Bytes>, content_type: &'static str, body: &Bytes) -> Response<Bytes> {
     let mut response = reply(request, content_type, body);
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// A reply of status 200; to HEAD only its headers, the length among them.
-pub(crate) fn reply(
-    request: &Request<Bytes>,
-    content_type: &'static str,
-    body: &Bytes,
-) -> Response<Bytes> {
-    let sent = if *request.method() == Method::HEAD {
-        Bytes::new()
-    } else {
-        body.clone()
-    };
+pub(crate) fn reply(request: &Request<Bytes>, content_type: &'static str, body: &Bytes) -> Response<Bytes> {
+    let sent = if *request.method() == Method::HEAD { Bytes::new() } else { body.clone() };
     let mut response = Response::new(sent);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-        .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     response
 }
 

@@ -1,8 +1,8 @@
 //! CRLs over HTTP (RFC 5280 section 4.2.1.13, RFC 2585).
 
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::status::SignedCrl;
+use ca_backend::SignedCrl;
+use ca_backend::Time;
 use http::{Request, Response};
 
 use crate::cache::Representation;
@@ -36,12 +36,7 @@ mod tests {
     }
 
     fn asked(method: Method, name: &'static str, value: &str) -> Request<Bytes> {
-        Request::builder()
-            .method(method)
-            .uri("/crl/issuing.crl")
-            .header(name, value)
-            .body(Bytes::new())
-            .unwrap()
+        Request::builder().method(method).uri("/crl/issuing.crl").header(name, value).body(Bytes::new()).unwrap()
     }
 
     #[test]
@@ -49,22 +44,11 @@ mod tests {
         let crl = crl();
         let response = reply(&asked(Method::GET, "accept", "*/*"), &crl, crl.this_update);
         assert_eq!(response.body().as_ptr(), crl.der.as_ptr());
-        let header = |name| {
-            response
-                .headers()
-                .get(name)
-                .map(|value| value.to_str().unwrap())
-        };
+        let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
         assert_eq!(header("content-type"), Some("application/pkix-crl"));
         assert_eq!(header("content-length"), Some("1000"));
-        assert_eq!(
-            header("cache-control"),
-            Some("max-age=300, public, no-transform, must-revalidate")
-        );
-        assert_eq!(
-            header("last-modified"),
-            Some("Thu, 01 Jan 2026 12:00:00 GMT")
-        );
+        assert_eq!(header("cache-control"), Some("max-age=300, public, no-transform, must-revalidate"));
+        assert_eq!(header("last-modified"), Some("Thu, 01 Jan 2026 12:00:00 GMT"));
         assert_eq!(header("expires"), Some("Thu, 08 Jan 2026 12:00:00 GMT"));
         assert_eq!(header("etag"), Some(crl.etag.as_str()));
     }
@@ -73,24 +57,9 @@ mod tests {
     fn a_known_crl_is_not_sent_again_and_head_sends_none() {
         let crl = crl();
         for (method, name, value, status) in [
-            (
-                Method::GET,
-                "if-none-match",
-                crl.etag.as_str(),
-                StatusCode::NOT_MODIFIED,
-            ),
-            (
-                Method::HEAD,
-                "if-none-match",
-                crl.etag.as_str(),
-                StatusCode::NOT_MODIFIED,
-            ),
-            (
-                Method::GET,
-                "if-modified-since",
-                "Thu, 01 Jan 2026 12:00:00 GMT",
-                StatusCode::NOT_MODIFIED,
-            ),
+            (Method::GET, "if-none-match", crl.etag.as_str(), StatusCode::NOT_MODIFIED),
+            (Method::HEAD, "if-none-match", crl.etag.as_str(), StatusCode::NOT_MODIFIED),
+            (Method::GET, "if-modified-since", "Thu, 01 Jan 2026 12:00:00 GMT", StatusCode::NOT_MODIFIED),
             (Method::HEAD, "if-none-match", "\"older\"", StatusCode::OK),
         ] {
             let response = reply(&asked(method, name, value), &crl, crl.this_update);
@@ -102,25 +71,14 @@ mod tests {
             .header("if-modified-since", "Thu, 08 Jan 2026 12:00:00 GMT")
             .body(Bytes::new())
             .unwrap();
-        assert_eq!(
-            reply(&both, &crl, crl.this_update).status(),
-            StatusCode::OK,
-            "If-None-Match decides"
-        );
+        assert_eq!(reply(&both, &crl, crl.this_update).status(), StatusCode::OK, "If-None-Match decides");
     }
 
     #[test]
     fn an_outdated_crl_is_served_but_kept_by_nobody() {
         let crl = crl();
-        let response = reply(
-            &asked(Method::GET, "accept", "*/*"),
-            &crl,
-            crl.next_update.plus_s(1),
-        );
+        let response = reply(&asked(Method::GET, "accept", "*/*"), &crl, crl.next_update.plus_s(1));
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(
-            response.headers()["cache-control"],
-            "max-age=0, public, no-transform, must-revalidate"
-        );
+        assert_eq!(response.headers()["cache-control"], "max-age=0, public, no-transform, must-revalidate");
     }
 }

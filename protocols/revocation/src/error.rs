@@ -1,6 +1,6 @@
 //! What an OCSP client is told when there is no answer.
 
-use ca_backend::error::{Error, Fault, Reason};
+use ca_backend::{Error, Fault, Reason};
 use der::{Encode, Enumerated, Sequence};
 
 /// The responseStatus of an answer without content (RFC 6960 section 4.2.1). It is not signed.
@@ -37,9 +37,7 @@ impl From<der::Error> for OcspError {
 impl From<&Error> for OcspError {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Fault(Fault::Key(_) | Fault::Store(_) | Fault::TryLater { .. }) => {
-                Self::TryLater
-            }
+            Error::Fault(Fault::Key(_) | Fault::Store(_) | Fault::TryLater { .. }) => Self::TryLater,
             Error::Fault(Fault::Broken(_)) => Self::InternalError,
             Error::Refused(refusal) => match refusal.reason() {
                 Reason::Malformed => Self::MalformedRequest,

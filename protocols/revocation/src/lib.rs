@@ -3,7 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/crl/ISSUER.crl` | the issuer's CRL, DER |
-//! | `/ocsp/ISSUER` | OCSP, the request in the body (POST) or behind the issuer in the path (GET) |
+//! | `/ocsp/ISSUER` | OCSP, the request in the body (POST) or behind the issuer in the path (GET); the CertID names the issuer |
 //! | `/ca/ISSUER.cer`, `/ca/ISSUER.pem` | the issuer's certificate, DER; its chain, PEM |
 //!
 //! Paths are taken raw: base64 holds slashes, two in a row among them, so nobody may have tidied them up before.
@@ -14,65 +14,47 @@ mod error;
 mod ocsp;
 mod route;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::error::Error;
-use ca_backend::status::{OcspQuery, SignedCrl, SignedOcsp};
+use ca_backend::{Engine, Error, Fault};
+use der::pem::{self, LineEnding};
 use endpoint::{Endpoint, Peer};
 use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::route::Route;
 
-/// Seconds after which a client may ask again for what is not available now.
+/// Seconds after which a client may ask again for what is not available now, if the engine names no time.
 const RETRY_AFTER_S: u32 = 10;
 
 /// How long caches may keep an issuer's certificate. It never changes: another generation has another path.
 const CERTIFICATE_CACHE_CONTROL: &str = "max-age=86400, public, no-transform";
 
-/// What is asked of the engine.
-pub(crate) trait Issuers: Send + Sync {
-    fn now(&self) -> Time;
-    fn ocsp(&self, issuer: &str, query: &OcspQuery) -> Result<Arc<SignedOcsp>, Error>;
-    fn ocsp_from_memory(&self, query: &OcspQuery) -> Option<Arc<SignedOcsp>>;
-    fn crl(&self, issuer: &str) -> Result<Arc<SignedCrl>, Error>;
-    fn crl_from_memory(&self, issuer: &str) -> Option<Arc<SignedCrl>>;
-    fn issuer_certificate(&self, issuer: &str) -> Option<Bytes>;
-    fn issuer_chain_pem(&self, issuer: &str) -> Option<String>;
-}
-
 /// Everything relying parties fetch.
-pub struct Revocation<E> {
-    engine: E,
+pub struct Revocation {
+    engine: Engine,
 }
 
-impl<E> Revocation<E> {
+impl Revocation {
     /// Serves what `engine` knows.
-    pub fn new(engine: E) -> Self {
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
         Self { engine }
     }
 }
 
-impl<E: Issuers> Endpoint for Revocation<E> {
+impl Endpoint for Revocation {
     fn handle(&self, request: Request<Bytes>, _peer: &Peer) -> Response<Bytes> {
         let Some(route) = Route::of(request.uri().path()) else {
             return plain(StatusCode::NOT_FOUND);
         };
         if !route.takes(request.method()) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static(route.methods()));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods()));
             return response;
         }
         match route {
-            Route::Ocsp {
-                issuer,
-                request: path,
-            } => match ocsp::query(&request, path) {
-                Ok(query) => match self.engine.ocsp(issuer, &query) {
+            Route::Ocsp { request: path } => match ocsp::query(&request, path) {
+                Ok(query) => match self.engine.ocsp(&query) {
                     Ok(answer) => ocsp::reply(&request, &answer, self.engine.now()),
                     Err(error) => ocsp::failure_reply(&request, &error),
                 },
@@ -81,32 +63,30 @@ impl<E: Issuers> Endpoint for Revocation<E> {
             Route::Crl { issuer } => match self.engine.crl(issuer) {
                 Ok(crl) => crl::reply(&request, &crl, self.engine.now()),
                 Err(Error::Refused(_)) => plain(StatusCode::NOT_FOUND),
-                Err(Error::Fault(_)) => unavailable(),
+                Err(Error::Fault(fault)) => unavailable(&fault),
             },
-            Route::Certificate { issuer } => certificate(
-                &request,
-                "application/pkix-cert",
-                self.engine.issuer_certificate(issuer),
-            ),
+            Route::Certificate { issuer } => {
+                let chain = self.engine.issuer_chain(issuer).unwrap_or_default();
+                certificate(&request, "application/pkix-cert", chain.into_iter().next())
+            }
             Route::Chain { issuer } => {
-                let chain = self.engine.issuer_chain_pem(issuer).map(Bytes::from);
+                let chain = self.engine.issuer_chain(issuer).and_then(|chain| pem_of(&chain));
                 certificate(&request, "application/x-pem-file", chain)
             }
         }
     }
 
-    fn from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
-        let route =
-            Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
+    fn answer_from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+        let route = Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
         match route {
-            Route::Ocsp { request: path, .. } => {
-                let answer = self
-                    .engine
-                    .ocsp_from_memory(&ocsp::short_query(request, path)?)?;
+            Route::Ocsp { request: path } => {
+                let query = ocsp::short_query(request, path)?;
+                let answer = self.engine.ocsp_from_memory(&query)?;
                 Some(ocsp::reply(request, &answer, self.engine.now()))
             }
+            // Published CRLs are always in memory.
             Route::Crl { issuer } => {
-                let crl = self.engine.crl_from_memory(issuer)?;
+                let crl = self.engine.crl(issuer).ok()?;
                 Some(crl::reply(request, &crl, self.engine.now()))
             }
             Route::Certificate { .. } | Route::Chain { .. } => None,
@@ -114,27 +94,30 @@ impl<E: Issuers> Endpoint for Revocation<E> {
     }
 }
 
-fn certificate(
-    request: &Request<Bytes>,
-    content_type: &'static str,
-    body: Option<Bytes>,
-) -> Response<Bytes> {
+fn certificate(request: &Request<Bytes>, content_type: &'static str, body: Option<Bytes>) -> Response<Bytes> {
     let Some(body) = body else {
         return plain(StatusCode::NOT_FOUND);
     };
     let mut response = cache::reply(request, content_type, &body);
-    response.headers_mut().insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static(CERTIFICATE_CACHE_CONTROL),
-    );
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(CERTIFICATE_CACHE_CONTROL));
     response
 }
 
-fn unavailable() -> Response<Bytes> {
+/// The certificates one behind the other; `None` if there is none.
+fn pem_of(chain: &[Bytes]) -> Option<Bytes> {
+    let each = chain.iter().map(|der| pem::encode_string("CERTIFICATE", LineEnding::LF, der));
+    let text: String = each.collect::<Result<_, _>>().ok()?;
+    (!text.is_empty()).then(|| Bytes::from(text))
+}
+
+fn unavailable(fault: &Fault) -> Response<Bytes> {
+    let after_s = match fault {
+        Fault::TryLater { after_s } => *after_s,
+        Fault::Key(_) | Fault::Store(_) | Fault::Broken(_) => RETRY_AFTER_S,
+    };
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE);
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after_s));
     response
 }
 
@@ -142,8 +125,6 @@ fn unavailable() -> Response<Bytes> {
 fn plain(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use ca_backend::clock::Time;
-use ca_backend::error::Error;
-use ca_backend::status::{OcspQuery, SignedOcsp};
+use ca_backend::Error;
+use ca_backend::Time;
+use ca_backend::{OcspQuery, SignedOcsp};
 use http::{Method, Request, Response};
 use percent_encoding::percent_decode;
 
@@ -49,16 +49,8 @@ fn der(request: &Request<Bytes>, path: &str, bytes_max: usize) -> Result<Bytes, 
     if path.len() > bytes_max.saturating_mul(7) {
         return Err(OcspError::MalformedRequest);
     }
-    let der = if *request.method() == Method::POST {
-        request.body().clone()
-    } else {
-        der_in_path(path)?.into()
-    };
-    if der.len() > bytes_max {
-        Err(OcspError::MalformedRequest)
-    } else {
-        Ok(der)
-    }
+    let der = if *request.method() == Method::POST { request.body().clone() } else { der_in_path(path)?.into() };
+    if der.len() > bytes_max { Err(OcspError::MalformedRequest) } else { Ok(der) }
 }
 
 /// Reads base64 out of a path as clients and proxies really write it.
@@ -67,11 +59,7 @@ fn der(request: &Request<Bytes>, path: &str, bytes_max: usize) -> Result<Bytes, 
 /// have made spaces of plus signs; some clients use the URL-safe alphabet or leave the padding out.
 fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
     let once: Vec<u8> = percent_decode(path.trim_start_matches('/').as_bytes()).collect();
-    let text = if once.contains(&b'%') {
-        percent_decode(&once).collect()
-    } else {
-        once
-    };
+    let text = if once.contains(&b'%') { percent_decode(&once).collect() } else { once };
     let standard: Vec<u8> = text
         .into_iter()
         .map(|octet| match octet {
@@ -80,9 +68,7 @@ fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
             other => other,
         })
         .collect();
-    BASE64
-        .decode(standard)
-        .map_err(|_| OcspError::MalformedRequest)
+    BASE64.decode(standard).map_err(|_| OcspError::MalformedRequest)
 }
 
 /// The answer with what caches need to know, or 304 for whoever has it.

@@ -9,7 +9,7 @@
 //! - Service locator and preferred signature algorithms are not acted on, so they must not be critical.
 
 use ca_backend::algorithm::verify_signature;
-use ca_backend::status::{CertId, CertIdHash, OcspQuery};
+use ca_backend::{CertId, CertIdHash, OcspQuery};
 use const_oid::db::rfc5912::{ID_SHA_1, ID_SHA_256, ID_SHA_384, ID_SHA_512};
 use const_oid::db::rfc6960::{ID_PKIX_OCSP_BASIC, ID_PKIX_OCSP_NONCE, ID_PKIX_OCSP_RESPONSE};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef};
@@ -41,11 +41,7 @@ pub(super) fn decode(der: &[u8]) -> Result<OcspQuery, OcspError> {
 /// Reads a request that is not signed.
 pub(super) fn decode_unsigned(der: &[u8]) -> Option<OcspQuery> {
     let request = OcspRequest::from_der(der).ok()?;
-    if request.signature.is_some() {
-        None
-    } else {
-        request.tbs.value.query().ok()
-    }
+    if request.signature.is_some() { None } else { request.tbs.value.query().ok() }
 }
 
 impl TbsRequest<'_> {
@@ -58,21 +54,12 @@ impl TbsRequest<'_> {
         }
         for request in &self.requests {
             // None of the extensions of a single request is understood, so none of them may be critical.
-            if request
-                .extensions
-                .iter()
-                .flatten()
-                .any(|extension| extension.critical)
-            {
+            if request.extensions.iter().flatten().any(|extension| extension.critical) {
                 return Err(OcspError::MalformedRequest);
             }
         }
         Ok(OcspQuery {
-            certificates: self
-                .requests
-                .iter()
-                .map(|request| request.cert_id.cert_id())
-                .collect::<Result<_, _>>()?,
+            certificates: self.requests.iter().map(|request| request.cert_id.cert_id()).collect::<Result<_, _>>()?,
             nonce: self.nonce()?,
             signer: None,
             requestor: self.requestor.map(|name| name.to_der()).transpose()?,
@@ -85,9 +72,7 @@ impl TbsRequest<'_> {
         for extension in self.extensions.iter().flatten() {
             let value = extension.value.as_bytes();
             match extension.oid {
-                ID_PKIX_OCSP_NONCE if nonce.is_none() && has_nonce_length(value) => {
-                    nonce = Some(value.to_vec())
-                }
+                ID_PKIX_OCSP_NONCE if nonce.is_none() && has_nonce_length(value) => nonce = Some(value.to_vec()),
                 ID_PKIX_OCSP_NONCE => return Err(OcspError::MalformedRequest),
                 // Basic responses are the only ones there are, and clients must name them (section 4.4.3).
                 ID_PKIX_OCSP_RESPONSE if Vec::from_der(value)?.contains(&ID_PKIX_OCSP_BASIC) => {}
@@ -153,24 +138,11 @@ fn minimal_integer(integer: AnyRef<'_>) -> Result<&[u8], OcspError> {
 impl Signature<'_> {
     /// The certificate whose key made the signature over `tbs_der`; the first one sent is meant to be it.
     fn verified_signer(&self, tbs_der: &[u8]) -> Result<Vec<u8>, OcspError> {
-        let certificate_der = self
-            .certificates
-            .iter()
-            .flatten()
-            .next()
-            .ok_or(OcspError::Unauthorized)?
-            .der;
+        let certificate_der = self.certificates.iter().flatten().next().ok_or(OcspError::Unauthorized)?.der;
         let certificate = Certificate::from_der(certificate_der)?;
-        let spki_der = certificate
-            .tbs_certificate()
-            .subject_public_key_info()
-            .to_der()?;
-        let signature = self
-            .signature
-            .as_bytes()
-            .ok_or(OcspError::MalformedRequest)?;
-        verify_signature(&spki_der, &self.algorithm, tbs_der, signature)
-            .map_err(|_| OcspError::Unauthorized)?;
+        let spki_der = certificate.tbs_certificate().subject_public_key_info().to_der()?;
+        let signature = self.signature.as_bytes().ok_or(OcspError::MalformedRequest)?;
+        verify_signature(&spki_der, &self.algorithm, tbs_der, signature).map_err(|_| OcspError::Unauthorized)?;
         Ok(certificate_der.to_vec())
     }
 }
@@ -186,10 +158,7 @@ impl<'a, T: Decode<'a, Error = der::Error>> Decode<'a> for Raw<'a, T> {
 
     fn decode<R: Reader<'a>>(reader: &mut R) -> der::Result<Self> {
         let der = reader.tlv_bytes()?;
-        Ok(Self {
-            der,
-            value: T::from_der(der)?,
-        })
+        Ok(Self { der, value: T::from_der(der)? })
     }
 }
 
