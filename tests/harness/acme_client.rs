@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use acme::{Acme, Found, Question, Validation};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use ca_backend::testing::Bench;
 use ca_backend::{
-    AlternativeName, DistinguishedName, Endpoint as EndpointSettings, Engine, EngineSettings, KeyAlgorithm, NewAuthority,
+    AlternativeName, DistinguishedName, Endpoint as EndpointSettings, Engine, EngineSettings, KeyAlgorithm,
+    NewAuthority,
 };
 use const_oid::db::{rfc5280, rfc5912};
 use der::asn1::{Any, BitString, OctetString, SetOfVec};
@@ -257,6 +256,11 @@ impl Client {
     pub fn nonce(&self, bench: &AcmeBench) -> String {
         let last = self.nonce.take();
         last.unwrap_or_else(|| bench.fetch("HEAD", &format!("{BASE}/new-nonce")).header("replay-nonce"))
+    }
+
+    /// Throws the last reply's nonce away, as a client does that pauses for long.
+    pub fn forget_nonce(&self) {
+        self.nonce.take();
     }
 
     /// The protected header that a request to `url` needs.

@@ -6,7 +6,8 @@ use acme::{FailureClass, Found, Question};
 use ca_backend::AlternativeName;
 use serde_json::{Value, json};
 use tests::acme_client::{
-    AcmeBench, BASE, Client, Reply, SubjectKeyPair, b64, csr, dns, endpoint_settings, pem_blocks, put_endpoint, right_answer,
+    AcmeBench, BASE, Client, Reply, SubjectKeyPair, b64, csr, dns, endpoint_settings, pem_blocks, put_endpoint,
+    right_answer,
 };
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -48,7 +49,10 @@ fn http_01_leads_to_a_certificate_with_its_chain() {
     let started = bench.started.lock().unwrap()[0].clone();
     let Question::Http01 { target, path } = &started.question else { panic!("{started:?}") };
     assert_eq!(target.to_string(), HOST);
-    assert_eq!(*path, format!("/.well-known/acme-challenge/{}", started.key_authorization().split_once('.').unwrap().0));
+    assert_eq!(
+        *path,
+        format!("/.well-known/acme-challenge/{}", started.key_authorization().split_once('.').unwrap().0)
+    );
     assert_eq!(bench.answer_validations(), 2);
     assert_eq!(client.read(&bench, &order).text("status"), "ready");
 
@@ -96,7 +100,9 @@ fn dns_01_shows_a_wildcard() {
 fn an_address_is_shown_by_http_01_only() {
     let bench = AcmeBench::default();
     let client = bench.client();
-    let order = client.new_order(&bench, &json!({ "identifiers": [{ "type": "ip", "value": "192.0.2.9" }] })).header("location");
+    let order = client
+        .new_order(&bench, &json!({ "identifiers": [{ "type": "ip", "value": "192.0.2.9" }] }))
+        .header("location");
     assert!(client.challenges(&bench, &order, "dns-01").is_empty());
     client.post(&bench, &client.challenges(&bench, &order, "http-01")[0], &json!({}));
     bench.answer_validations();
@@ -133,7 +139,11 @@ fn what_is_not_a_signed_request_is_refused() {
     refused(&reply, 405, "malformed");
     assert_eq!(reply.header("allow"), "POST");
     refused(&bench.fetch("DELETE", &format!("{BASE}/directory")), 405, "malformed");
-    for unknown in ["https://ca.example:8443/acme/tls", "https://ca.example:8443/acme/tlsx/directory", &format!("{BASE}/new-authz")] {
+    for unknown in [
+        "https://ca.example:8443/acme/tls",
+        "https://ca.example:8443/acme/tlsx/directory",
+        &format!("{BASE}/new-authz"),
+    ] {
         refused(&bench.fetch("GET", unknown), 404, "malformed");
     }
     let post = |content_type: &str, body: Vec<u8>| {
@@ -247,6 +257,26 @@ fn s19_objects_of_another_account_do_not_exist() {
 }
 
 #[test]
+fn s40_nothing_is_written_before_a_signature_verified() {
+    let bench = AcmeBench::default();
+    let client = bench.client();
+    let order = client.order(&bench, &[HOST]);
+    let account = client.kid.clone().unwrap();
+    let commits = bench.bench.store_faults.commits();
+    let paths =
+        ["new-nonce", "new-account", "new-order", "revoke-cert", "key-change"].map(|path| format!("{BASE}/{path}"));
+    for url in paths.iter().chain([&order, &account, &format!("{order}/finalize"), &format!("{account}/orders")]) {
+        for method in ["GET", "HEAD", "PUT", "DELETE", "POST"] {
+            let _ = bench.fetch(method, url);
+        }
+        let mut forged = client.sign(&client.protected(&bench, url), "{}");
+        forged["signature"] = json!(b64(&[1; 64]));
+        refused(&client.send(&bench, url, &forged), 400, "malformed");
+    }
+    assert_eq!(bench.bench.store_faults.commits(), commits);
+}
+
+#[test]
 fn a_key_has_one_account() {
     let bench = AcmeBench::default();
     let client = bench.stranger();
@@ -266,7 +296,14 @@ fn contacts_are_mail_addresses() {
     let update = |contact: Value| client.post(&bench, &account, &json!({ "contact": contact }));
     assert_eq!(update(json!(["mailto:ann@corp.example"])).json()["contact"], json!(["mailto:ann@corp.example"]));
     refused(&update(json!(["tel:+1"])), 400, "unsupportedContact");
-    for wrong in ["ann@corp.example", "mailto:ann", "mailto:a@x.example,b@x.example", "mailto:a@x.example?subject=x", "mailto:a b@x.example", "mailto:a@-x"] {
+    for wrong in [
+        "ann@corp.example",
+        "mailto:ann",
+        "mailto:a@x.example,b@x.example",
+        "mailto:a@x.example?subject=x",
+        "mailto:a b@x.example",
+        "mailto:a@-x",
+    ] {
         refused(&update(json!([wrong])), 400, "invalidContact");
     }
     refused(&update(json!(vec!["mailto:ann@corp.example"; 11])), 400, "invalidContact");
@@ -282,7 +319,9 @@ fn terms_of_service_must_be_agreed_to() {
     let reply = client.new_account(&bench, &json!({}));
     refused(&reply, 403, "userActionRequired");
     assert_eq!(reply.json()["instance"], "https://ca.example/terms");
-    assert!(reply.headers.get_all("link").iter().any(|link| link == "<https://ca.example/terms>;rel=\"terms-of-service\""));
+    assert!(
+        reply.headers.get_all("link").iter().any(|link| link == "<https://ca.example/terms>;rel=\"terms-of-service\"")
+    );
     assert_eq!(client.new_account(&bench, &json!({ "termsOfServiceAgreed": true })).status, 201);
 }
 
@@ -294,7 +333,11 @@ fn a_deactivated_account_can_do_nothing_and_stays_so() {
     refused(&client.post(&bench, &account, &json!({ "status": "revoked" })), 400, "malformed");
     assert_eq!(client.post(&bench, &account, &json!({ "status": "deactivated" })).text("status"), "deactivated");
     refused(&client.read(&bench, &account), 401, "unauthorized");
-    refused(&client.new_order(&bench, &json!({ "identifiers": [{ "type": "dns", "value": HOST }] })), 401, "unauthorized");
+    refused(
+        &client.new_order(&bench, &json!({ "identifiers": [{ "type": "dns", "value": HOST }] })),
+        401,
+        "unauthorized",
+    );
     let mut same_key = client;
     same_key.kid = None;
     refused(&same_key.new_account(&bench, &json!({})), 401, "unauthorized");
@@ -306,7 +349,10 @@ fn a_key_change_moves_the_account_to_the_new_key() {
     let (client, new, taken) = (bench.client(), bench.stranger(), bench.client());
     let (account, url) = (client.kid.clone().unwrap(), format!("{BASE}/key-change"));
     let inner = |by: &Client, url: &str, account: &str, old: Value| {
-        by.sign(&json!({ "alg": "ES256", "url": url, "jwk": by.jwk() }), &json!({ "account": account, "oldKey": old }).to_string())
+        by.sign(
+            &json!({ "alg": "ES256", "url": url, "jwk": by.jwk() }),
+            &json!({ "account": account, "oldKey": old }).to_string(),
+        )
     };
     let change = |inner: &Value| client.post(&bench, &url, inner);
     refused(&change(&inner(&new, &account, &account, client.jwk())), 400, "malformed");
@@ -336,7 +382,9 @@ fn s14_identifiers_that_cannot_be_served_are_refused_each_by_name() {
     refused(&order(json!([{ "type": "email", "value": "a@b.example" }])), 400, "unsupportedIdentifier");
     refused(&order(json!([{ "type": "dns", "value": "192.0.2.1" }])), 400, "rejectedIdentifier");
     refused(&order(json!([{ "type": "dns", "value": "a_b.example" }])), 400, "malformed");
-    let both = order(json!([{ "type": "dns", "value": "192.0.2.1" }, { "type": "dns", "value": "ok.corp.example" }, { "type": "email", "value": "x" }]));
+    let both = order(
+        json!([{ "type": "dns", "value": "192.0.2.1" }, { "type": "dns", "value": "ok.corp.example" }, { "type": "email", "value": "x" }]),
+    );
     refused(&both, 400, "compound");
     assert_eq!(both.json()["subproblems"].as_array().unwrap().len(), 2);
     assert_eq!(both.json()["subproblems"][0]["identifier"]["value"], "192.0.2.1");
@@ -355,7 +403,10 @@ fn an_order_chooses_among_the_offered_profiles_and_times() {
         payload.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         client.new_order(&bench, &payload)
     };
-    assert_eq!(wish(json!({ "profile": "privatessl-tls-client-server" })).text("profile"), "privatessl-tls-client-server");
+    assert_eq!(
+        wish(json!({ "profile": "privatessl-tls-client-server" })).text("profile"),
+        "privatessl-tls-client-server"
+    );
     refused(&wish(json!({ "profile": "basic-ca-subord" })), 400, "invalidProfile");
     refused(&wish(json!({ "notAfter": "tomorrow" })), 400, "malformed");
     refused(&wish(json!({ "notAfter": "2020-01-01T00:00:00Z" })), 400, "malformed");
@@ -364,7 +415,8 @@ fn an_order_chooses_among_the_offered_profiles_and_times() {
     let order = reply.header("location");
     client.post(&bench, &client.challenges(&bench, &order, "http-01")[0], &json!({}));
     bench.answer_validations();
-    let certificate = client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST]))).text("certificate");
+    let certificate =
+        client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST]))).text("certificate");
     let serial = certificate.rsplit('/').next().unwrap().to_owned();
     let issued = bench.engine.issued_certificate(&ca_backend::Serial::parse(&serial).unwrap()).unwrap().unwrap();
     assert_eq!(issued.not_after.to_string(), "2026-07-01T00:00:00Z");
@@ -379,7 +431,10 @@ fn a_wrong_answer_ends_challenge_authorization_and_order() {
     client.post(&bench, &challenges[0], &json!({}));
     bench.answer_validations_with(&not_found_body());
     let challenge = client.read(&bench, &challenges[0]);
-    assert_eq!((challenge.text("status"), challenge.json()["error"]["type"].clone()), ("invalid".to_owned(), json!("urn:ietf:params:acme:error:incorrectResponse")));
+    assert_eq!(
+        (challenge.text("status"), challenge.json()["error"]["type"].clone()),
+        ("invalid".to_owned(), json!("urn:ietf:params:acme:error:incorrectResponse"))
+    );
     let authorization = client.read(&bench, &order).json()["authorizations"][0].as_str().unwrap().to_owned();
     assert_eq!(client.read(&bench, &authorization).text("status"), "invalid");
     let shown = client.read(&bench, &order);
@@ -403,7 +458,10 @@ fn wrong_records_and_statuses_do_not_show_control() {
         ("dns-01", Found::Txt(vec![])),
         ("dns-01", Found::Txt(vec!["x".to_owned()])),
         ("http-01", Found::Http { status: 404, body: vec![], address: IpAddr::V4(Ipv4Addr::LOCALHOST) }),
-        ("http-01", Found::Failed { class: FailureClass::RefusedAddress, text: "127.0.0.1 may not be asked".to_owned() }),
+        (
+            "http-01",
+            Found::Failed { class: FailureClass::RefusedAddress, text: "127.0.0.1 may not be asked".to_owned() },
+        ),
         ("http-01", Found::Failed { class: FailureClass::BadResponse, text: "too many redirects".to_owned() }),
     ] {
         let order = client.order(&bench, &[HOST]);
@@ -515,8 +573,22 @@ fn s42_finalizing_twice_gives_one_certificate() {
     let order = client.ready_order(&bench, &[HOST], "http-01");
     let first = client.finalize(&bench, &order, &request).text("certificate");
     assert_eq!(client.finalize(&bench, &order, &request).text("certificate"), first);
-    refused(&client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST]))), 403, "orderNotReady");
-    assert_eq!(bench.engine.search(&ca_backend::InventoryQuery::default()).unwrap().items.iter().filter(|item| item.requester.starts_with("account:")).count(), 1);
+    refused(
+        &client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST]))),
+        403,
+        "orderNotReady",
+    );
+    assert_eq!(
+        bench
+            .engine
+            .search(&ca_backend::InventoryQuery::default())
+            .unwrap()
+            .items
+            .iter()
+            .filter(|item| item.requester.starts_with("account:"))
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -533,6 +605,7 @@ fn an_order_that_lost_an_authorization_or_its_time_is_invalid() {
     let pending = client.order(&bench, &[HOST]);
     let challenge = client.challenges(&bench, &pending, "http-01").remove(0);
     bench.bench.clock.advance_s(7 * 24 * 3600);
+    client.forget_nonce();
     for late in [&order, &pending] {
         assert_eq!(client.read(&bench, late).text("status"), "invalid");
     }
@@ -544,10 +617,14 @@ fn a_name_that_the_access_rules_do_not_allow_ends_the_order() {
     let bench = AcmeBench::default();
     let client = bench.client();
     let order = client.ready_order(&bench, &["host.elsewhere.example"], "http-01");
-    let reply = client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&["host.elsewhere.example"])));
+    let reply =
+        client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&["host.elsewhere.example"])));
     refused(&reply, 400, "rejectedIdentifier");
     let shown = client.read(&bench, &order);
-    assert_eq!((shown.text("status"), shown.json()["error"]["type"].clone()), ("invalid".to_owned(), json!("urn:ietf:params:acme:error:rejectedIdentifier")));
+    assert_eq!(
+        (shown.text("status"), shown.json()["error"]["type"].clone()),
+        ("invalid".to_owned(), json!("urn:ietf:params:acme:error:rejectedIdentifier"))
+    );
 }
 
 #[test]
@@ -635,7 +712,11 @@ fn revocation_by_the_account_by_the_key_and_by_nobody_else() {
             refused(&owner.revoke(&bench, &certificate, Some(reason)), 400, "badRevocationReason");
         }
         let holder = Client::holding(&key);
-        let reply = if by_key { holder.revoke(&bench, &certificate, Some(1)) } else { owner.revoke(&bench, &certificate, Some(4)) };
+        let reply = if by_key {
+            holder.revoke(&bench, &certificate, Some(1))
+        } else {
+            owner.revoke(&bench, &certificate, Some(4))
+        };
         assert_eq!((reply.status, reply.body.len()), (200, 0), "{}", reply.json());
         refused(&owner.revoke(&bench, &certificate, None), 400, "alreadyRevoked");
         refused(&holder.revoke(&bench, &certificate, None), 400, "alreadyRevoked");
@@ -671,7 +752,11 @@ fn the_list_of_orders_comes_in_pages_without_the_invalid_ones() {
     while let Some(url) = next {
         let page = client.read(&bench, &url);
         listed.extend(page.json()["orders"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()));
-        let links = page.headers.get_all("link").iter().filter_map(|link| link.to_str().unwrap().strip_suffix(">;rel=\"next\""));
+        let links = page
+            .headers
+            .get_all("link")
+            .iter()
+            .filter_map(|link| link.to_str().unwrap().strip_suffix(">;rel=\"next\""));
         next = links.map(|url| url.trim_start_matches('<').to_owned()).next();
     }
     made.sort();
@@ -687,11 +772,13 @@ fn what_expired_leaves_the_store_and_certificates_stay_until_they_expire() {
     let order = client.order(&bench, &[HOST]);
     assert_eq!(bench.acme.expire(1000).unwrap(), 0);
     bench.bench.clock.advance_s(8 * 24 * 3600 + 1);
+    client.forget_nonce();
     while bench.acme.expire(3).unwrap() > 0 {}
     refused(&client.read(&bench, &order), 404, "malformed");
     assert_eq!(client.read(&bench, &certificate).status, 200);
     assert_eq!(client.read(&bench, client.kid.as_ref().unwrap()).status, 200);
     bench.bench.clock.advance_s(4 * 365 * 24 * 3600);
+    client.forget_nonce();
     while bench.acme.expire(1000).unwrap() > 0 {}
     refused(&client.read(&bench, &certificate), 404, "malformed");
 }

@@ -1,8 +1,8 @@
 //! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, or with the certificate's own key.
 
 use ca_backend::{
-    CertificateState, CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest, Serial,
-    StatusChange,
+    CertificateState, CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest,
+    Serial, StatusChange,
 };
 use der::{Decode, Encode};
 use http::StatusCode;
@@ -38,8 +38,7 @@ impl Site<'_> {
         let is_owner = matches!(call, Call::Account(call) if call.account.value.id == owner);
         let holds_key = matches!(call, Call::Key(call) if call.key.spki_der() == public_key);
         if !is_owner && !holds_key {
-            let text =
-                "sign with the account that the certificate was issued to, or with the certificate's own key";
+            let text = "sign with the account that the certificate was issued to, or with the certificate's own key";
             return Err(Problem::unauthorized(text).into());
         }
         if certificate.state == CertificateState::Revoked {
