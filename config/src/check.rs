@@ -75,7 +75,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;
     let issuing = &settings.issuing;
     let validation = &settings.validation;
-    let counts: [(&'static str, usize); 12] = [
+    let counts: [(&'static str, usize); 10] = [
         ("limits.connections_max", limits.connections_max),
         (
             "limits.connections_per_address_max",

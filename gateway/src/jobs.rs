@@ -94,7 +94,7 @@ impl Jobs {
         for authority in self.engine.authorities().unwrap_or_default() {
             if let (Some(end), AuthorityState::Active) = (authority.not_after, authority.state) {
                 #[allow(clippy::cast_precision_loss)] // seconds
-                metrics::gauge!(telemetry::AUTHORITY_EXPIRY_SECONDS, "authority" => authority.name.to_string())
+                metrics::gauge!(telemetry::AUTHORITY_EXPIRES_SECONDS, "authority" => authority.name.to_string())
                     .set(end.since_s(now) as f64);
             }
         }

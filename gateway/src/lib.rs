@@ -14,4 +14,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod wiring;
 
-pub use run::{Ready, RunError, RunOptions, run};
+pub use run::{Ready, RunError, RunOptions, open_engine, run, store_kind, store_options};

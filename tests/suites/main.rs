@@ -1,4 +1,6 @@
-//! Suites.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails loudly
+//! The suites: real parts, a clock that the test moves, and judges from elsewhere.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failing test should be loud
 
 mod acme;
+mod authorities;
+mod crash;
