@@ -3,3 +3,4 @@
 
 mod authorities;
 mod crash;
+mod issuing;
