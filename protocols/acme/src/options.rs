@@ -28,6 +28,8 @@ pub struct Options {
     pub identifiers_max: usize,
     /// The port that http-01 asks.
     pub http01_port: u16,
+    /// The port that redirects to `https` may lead to.
+    pub https_port: u16,
     /// The address ranges that http-01 may reach. Nothing stated means nothing allowed.
     pub reachable_networks: Vec<IpNet>,
 }
@@ -43,6 +45,7 @@ impl Default for Options {
             order_lifetime_s: 7 * 24 * 3600,
             identifiers_max: 100,
             http01_port: 80,
+            https_port: 443,
             reachable_networks: Vec::new(),
         }
     }
