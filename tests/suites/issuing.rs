@@ -100,7 +100,7 @@ fn s30_a_serial_is_reserved_in_the_audit_log_before_it_is_signed_and_names_the_p
 fn s37_a_clock_that_went_back_stops_signing_until_it_is_right_again() {
     let mut pki = Pki::start();
     Wish::for_host("a.example.org").issue(&pki.engine).unwrap();
-    pki.bench.clock.set(noon().minus_s(settings().clock_step_back_max_s));
+    pki.bench.clock.set(noon().minus_s(settings().clock_backwards_max_s));
     Wish::for_host("small-step.example.org").issue(&pki.engine).unwrap();
     pki.bench.clock.set(noon().minus_s(DAY_S));
     for restart in [false, true] {

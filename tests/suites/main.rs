@@ -4,4 +4,6 @@
 mod acme;
 mod authorities;
 mod crash;
+mod engines;
+mod inventory;
 mod issuing;
