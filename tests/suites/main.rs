@@ -7,3 +7,4 @@ mod crash;
 mod engines;
 mod inventory;
 mod issuing;
+mod revocation;
