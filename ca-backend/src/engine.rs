@@ -207,7 +207,7 @@ impl Engine {
         let key = request.key.subject_key();
         let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, key: key.kind() };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
-        let authorization = policy::authorize(endpoint.map(AsRef::as_ref), facts, &ask)?;
+        let authorization = policy::authorize(endpoint, facts, &ask)?;
         self.accept_key(&registry, key)?;
         if authorization.awaits_approval() {
             return self.open_ticket(&request, &authorization);
