@@ -240,7 +240,7 @@ impl Engine {
         let prepared = Prepared::certificate(&serial, issuer, profile, &request, validity, &authorization)?;
 
         // 3 record
-        let origin_key = self.origin_key(&request.origin, now);
+        let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let certificate = CertificateForm {
             issuer: prepared.issuer().number,
             profile: request.profile.clone(),
@@ -316,7 +316,7 @@ impl Engine {
         let now = self.now();
         let window = self.inner.settings.repeat_window_s;
         for at in [now, now.minus_s(window)] {
-            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, at))? else { continue };
+            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, &facts.requester, at))? else { continue };
             match record::decode(&found.value)? {
                 OutcomeForm::Ticket(ticket) => return self.poll(&Ticket::from_stored(ticket)).map(Some),
                 OutcomeForm::Serial(serial) => {
@@ -325,9 +325,7 @@ impl Engine {
                     }
                     if let Some(reserved) = self.inner.store.get(Space::InFlight, serial.as_bytes())? {
                         let in_flight: InFlightForm = record::decode(&reserved.value)?;
-                        if in_flight.facts.requester == facts.requester {
-                            return self.resume(&serial, in_flight, reserved.version).map(Some);
-                        }
+                        return self.resume(&serial, in_flight, reserved.version).map(Some);
                     }
                 }
             }
@@ -399,13 +397,14 @@ impl Engine {
         Ok(now)
     }
 
-    /// Where the first outcome of a request lies: by window, so that old ones go away together.
-    pub(crate) fn origin_key(&self, origin: &Origin, at: Time) -> Vec<u8> {
+    /// Where the first outcome of a request lies: by window, so that old ones go away together. The requester is part of it:
+    /// nobody is given what somebody else was granted.
+    pub(crate) fn origin_key(&self, origin: &Origin, requester: &str, at: Time) -> Vec<u8> {
         let window = at.unix() / self.inner.settings.repeat_window_s.max(1);
         let endpoint = origin.endpoint.as_ref().map_or("", EndpointName::as_str);
         // The lengths keep the parts apart.
         let mut text = Vec::with_capacity(128);
-        for part in [origin.protocol.as_str(), endpoint, origin.transaction.as_str()] {
+        for part in [origin.protocol.as_str(), endpoint, requester, origin.transaction.as_str()] {
             text.extend((part.len() as u64).to_be_bytes());
             text.extend(part.as_bytes());
         }
@@ -417,7 +416,7 @@ impl Engine {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
         let form = crate::ticket::form(request, authorization.facts(), now);
-        let origin_key = self.origin_key(&request.origin, now);
+        let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let batch = Batch::new()
             .expect_absent(Space::Origin, origin_key.clone())
             .put(Space::Origin, origin_key, record::encode(&OutcomeForm::Ticket(ticket.as_str().to_owned()))?)
