@@ -9,7 +9,7 @@ pub mod authorities;
 pub mod blocked_keys;
 mod caller;
 pub mod certificates;
-mod encoding;
+pub mod encoding;
 pub mod endpoints;
 pub mod events;
 pub mod issuance;
