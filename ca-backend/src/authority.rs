@@ -195,9 +195,18 @@ impl Engine {
         };
         self.store_authority(&new.name, &authority, number, &issuer, operator, "created")?;
         if !external {
-            self.provision(number)?;
+            self.provision(number).or_else(|error| self.withdraw(&new.name, number, error))?;
         }
         self.authority(&new.name)
+    }
+
+    /// An authority whose certificate is refused would wait for it forever: it goes away with its key. After a fault it stays,
+    /// and becomes active later.
+    fn withdraw(&self, name: &AuthorityName, number: u32, error: Error) -> Result<(), Error> {
+        if let (Error::Refused(_), Some(issuer)) = (&error, self.registry().issuers.get(&number)) {
+            self.delete_records(name, std::slice::from_ref(issuer))?;
+        }
+        Err(error)
     }
 
     fn certification_request(&self, number: u32, form: &IssuerForm) -> Result<Vec<u8>, Error> {
@@ -566,7 +575,7 @@ fn check_services(registry: &Registry, services: &[String]) -> Result<(), Refusa
 
 fn usable_parent(registry: &Registry, name: &AuthorityName) -> Result<std::sync::Arc<Issuer>, Refusal> {
     let form = registry.authorities.get(name).ok_or_else(|| no_authority(name))?;
-    let issuer = registry.issuer_of(name).filter(|issuer| issuer.active.is_some() && issuer.may_sign() && !form.deleting);
+    let issuer = registry.issuer_of(name).filter(|issuer| issuer.may_sign() && !form.deleting);
     let issuer = issuer.ok_or_else(|| Refusal::new(Reason::NotReady, format!("authority {name} is not active")))?;
     if form.kind == AuthorityKindForm::Issuing {
         return Err(Refusal::new(Reason::NotAuthorized, format!("authority {name} is an issuing one; only a root can be above another")));

@@ -47,7 +47,8 @@ impl Time {
     /// This moment as a DER date; never fails, since the range is bounded by construction.
     #[must_use]
     pub fn date_time(self) -> der::DateTime {
-        der::DateTime::from_unix_duration(Duration::from_secs(self.0)).unwrap_or(der::DateTime::INFINITY)
+        der::DateTime::from_unix_duration(Duration::from_secs(self.0))
+            .unwrap_or(der::DateTime::INFINITY)
     }
 }
 
@@ -75,7 +76,9 @@ impl std::str::FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse::<der::DateTime>().map(Self::from).map_err(|_| format!("{text:?} is not a time such as 2026-01-08T00:00:00Z"))
+        text.parse::<der::DateTime>()
+            .map(Self::from)
+            .map_err(|_| format!("{text:?} is not a time such as 2026-01-08T00:00:00Z"))
     }
 }
 
@@ -105,7 +108,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // the one place
     fn now(&self) -> Time {
-        Time::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+        Time::from_unix(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+        )
     }
 }
 
@@ -191,7 +198,10 @@ mod testing {
 
     impl Rng for SeededRng {
         fn fill(&self, bytes: &mut [u8]) {
-            let mut counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut counter = self
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             for chunk in bytes.chunks_mut(32) {
                 *counter += 1;
                 let block = [self.1.to_be_bytes(), counter.to_be_bytes()].concat();

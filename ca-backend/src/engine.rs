@@ -40,6 +40,8 @@ pub struct EngineSettings {
     pub repeat_window_s: u64,
     /// Certificates per requester and second; zero sets no limit.
     pub issue_rate_per_requester_per_s: u32,
+    /// Certificates that a requester may get at once after a pause.
+    pub issue_burst_per_requester_max: u32,
     /// How long a CRL is valid, in seconds.
     pub crl_validity_s: u64,
     /// After how long a CRL is renewed though nothing changed, in seconds.
@@ -53,7 +55,7 @@ pub struct EngineSettings {
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
-    pub clock_step_back_max_s: u64,
+    pub clock_backwards_max_s: u64,
 }
 
 impl Default for EngineSettings {
@@ -64,13 +66,14 @@ impl Default for EngineSettings {
             backdate_s: 300,
             repeat_window_s: 3_600,
             issue_rate_per_requester_per_s: 10,
+            issue_burst_per_requester_max: 10,
             crl_validity_s: 7 * DAY_S,
             crl_renew_s: DAY_S,
             crl_publish_delay_s: 60,
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
-            clock_step_back_max_s: 300,
+            clock_backwards_max_s: 60,
         }
     }
 }
@@ -148,7 +151,7 @@ impl Engine {
         let registry = Registry::load(store.as_ref(), &settings.status_base_url)?;
         let latest = inventory::latest_issue(store.as_ref())?;
         let inner = Inner {
-            rate: RequestRate::new(settings.issue_rate_per_requester_per_s, clock.clone()),
+            rate: RequestRate::new(settings.issue_rate_per_requester_per_s, settings.issue_burst_per_requester_max, clock.clone()),
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
             changes: Mutex::new(()),
@@ -323,6 +326,10 @@ impl Engine {
             .issuers
             .get(&in_flight.certificate.issuer)
             .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+        if issuer.revoked {
+            let text = format!("the certificate of authority {} is revoked or on hold", in_flight.authority);
+            return Err(Refusal::new(Reason::NotReady, text).into());
+        }
         let prepared = Prepared::recorded(in_flight.certificate.der.clone(), issuer.clone());
         let names = names_of_tbs(prepared.bytes())?;
         self.sign_and_record(serial, in_flight, version, prepared, &names)
@@ -368,7 +375,7 @@ impl Engine {
     pub(crate) fn signing_time(&self) -> Result<Time, Fault> {
         let now = self.now();
         let latest = Time::from_unix(self.inner.latest.fetch_max(now.unix(), Ordering::SeqCst));
-        if now.plus_s(self.inner.settings.clock_step_back_max_s) < latest {
+        if now.plus_s(self.inner.settings.clock_backwards_max_s) < latest {
             tracing::error!(%now, %latest, "the clock went back: nothing is signed until it is right again");
             return Err(Fault::TryLater { after_s: 60 });
         }
@@ -513,9 +520,13 @@ fn profile_of<'a>(registry: &'a Registry, name: &ProfileName) -> Result<&'a Prof
 }
 
 fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Issuer>, Refusal> {
-    let issuer = registry
-        .issuer_of(&request.authority)
-        .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", request.authority)))?;
+    let name = &request.authority;
+    let authority = registry.authorities.get(name).filter(|authority| !authority.deleting);
+    let issuer = authority.and_then(|_| registry.issuer_of(name));
+    let issuer = issuer.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {name}")))?;
+    if issuer.revoked {
+        return Err(Refusal::new(Reason::NotReady, format!("the certificate of authority {name} is revoked or on hold")));
+    }
     Ok(issuer.clone())
 }
 

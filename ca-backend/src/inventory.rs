@@ -236,17 +236,22 @@ fn reversed(text: &str) -> Vec<u8> {
 }
 
 fn text_key(text: Vec<u8>, serial: &Serial) -> Vec<u8> {
-    let mut key = text;
-    key.push(0);
-    key.extend(serial.as_bytes());
-    key
+    [cut(text).as_slice(), &[0], serial.as_bytes()].concat()
+}
+
+/// Storage engines bound their keys, so of a longer text only this much is indexed and compared.
+const INDEXED_OCTETS_MAX: usize = 900;
+
+fn cut(mut text: Vec<u8>) -> Vec<u8> {
+    text.truncate(INDEXED_OCTETS_MAX);
+    text
 }
 
 /// The index that leads a search, and the part of it to read.
 fn lead(query: &InventoryQuery) -> Result<(Space, Range), Refusal> {
     let text_range = |text: &str, reverse: bool| {
         let text = text.to_lowercase();
-        let bytes = |text: &str| if reverse { reversed(text) } else { text.as_bytes().to_vec() };
+        let bytes = |text: &str| cut(if reverse { reversed(text) } else { text.as_bytes().to_vec() });
         match text.strip_prefix('*').filter(|_| reverse) {
             Some(end) => Range::prefix(bytes(end)),
             None => Range::prefix([bytes(&text).as_slice(), &[0]].concat()),
@@ -264,7 +269,7 @@ fn lead(query: &InventoryQuery) -> Result<(Space, Range), Refusal> {
     }
     if let Some(requester) = &query.requester {
         // Requesters are stored as they are.
-        return Ok((Space::ByRequester, Range::prefix([requester.as_bytes(), &[0]].concat())));
+        return Ok((Space::ByRequester, Range::prefix([cut(requester.clone().into_bytes()).as_slice(), &[0]].concat())));
     }
     if query.expires_from.is_some() || query.expires_until.is_some() {
         let from = query.expires_from.unwrap_or_default().unix().to_be_bytes().to_vec();

@@ -50,10 +50,12 @@ impl GovernorClock for EngineClock {
 }
 
 impl RequestRate {
-    pub(crate) fn new(per_requester_per_s: u32, clock: Arc<dyn Clock>) -> Self {
-        // The clock counts whole seconds, so a second's worth may come at once.
-        let limiter = NonZeroU32::new(per_requester_per_s)
-            .map(|rate| RateLimiter::new(Quota::per_second(rate), DashMapStateStore::default(), EngineClock(clock)));
+    pub(crate) fn new(per_requester_per_s: u32, burst_max: u32, clock: Arc<dyn Clock>) -> Self {
+        let limiter = NonZeroU32::new(per_requester_per_s).map(|rate| {
+            // The clock counts whole seconds, so at least a second's worth may come at once.
+            let burst = NonZeroU32::new(burst_max).map_or(rate, |burst| burst.max(rate));
+            RateLimiter::new(Quota::per_second(rate).allow_burst(burst), DashMapStateStore::default(), EngineClock(clock))
+        });
         Self(limiter)
     }
 

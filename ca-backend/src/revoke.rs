@@ -51,7 +51,8 @@ pub(crate) struct PublishedCrl {
     retry_at: Time,
 }
 
-const CHUNK_OCTETS: usize = 1 << 20;
+/// Small enough for one commit of every storage engine.
+const CHUNK_OCTETS: usize = 128 << 10;
 const SCAN_ENTRIES: usize = 10_000;
 /// Seconds between attempts to publish a CRL that cannot be published.
 const CRL_RETRY_S: u64 = 30;

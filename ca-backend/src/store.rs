@@ -6,7 +6,7 @@
 mod committer;
 mod directory;
 #[cfg(feature = "testing")]
-mod faulty;
+pub(crate) mod faulty;
 mod group;
 mod memory;
 mod progress;
@@ -16,7 +16,7 @@ mod sled;
 mod table;
 #[cfg(feature = "testing")]
 mod torture;
-mod transfer;
+pub(crate) mod transfer;
 
 #[cfg(test)]
 mod conformance;
@@ -32,8 +32,6 @@ use self::redb::{REDB_FILE, RedbTable};
 use self::sled::{SLED_DIRECTORY, SledTable};
 use crate::error::{Fault, StoreFault};
 
-#[cfg(feature = "testing")]
-pub(crate) use self::faulty::FaultyStore;
 #[cfg(feature = "testing")]
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]

@@ -2,12 +2,15 @@
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
-    ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_CRL_DISTRIBUTION_POINTS,
-    ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_PE_AUTHORITY_INFO_ACCESS,
+    ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS,
+    ID_CE_CRL_DISTRIBUTION_POINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
+    ID_CE_SUBJECT_KEY_IDENTIFIER, ID_PE_AUTHORITY_INFO_ACCESS,
 };
 use const_oid::db::rfc5912::ID_EXTENSION_REQ;
 use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
-use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, Null, OctetString, OctetStringRef, SetOfVec, UintRef};
+use der::asn1::{
+    AnyRef, BitStringRef, Ia5StringRef, Null, OctetString, OctetStringRef, SetOfVec, UintRef,
+};
 use der::flagset::FlagSet;
 use der::referenced::OwnedToRef;
 use der::{Choice, Decode, Encode, Sequence, ValueOrd};
@@ -81,11 +84,17 @@ impl IssuerFacts {
     /// # Errors
     /// Refuses an empty chain, certificates that are not DER, and issuers without authority (basicConstraints, key usage).
     pub fn from_chain(chain: &[&[u8]], algorithm: KeyAlgorithm) -> Result<Self, Refusal> {
-        let unfit = |why: &str| Refusal::new(Reason::Malformed, format!("the issuer's certificate {why}"));
+        let unfit =
+            |why: &str| Refusal::new(Reason::Malformed, format!("the issuer's certificate {why}"));
         let undecodable = |_| unfit("is not valid DER");
-        let certificates: Vec<x509_cert::Certificate> =
-            chain.iter().map(|der| x509_cert::Certificate::from_der(der).map_err(undecodable)).collect::<Result<_, _>>()?;
-        let own = certificates.first().ok_or_else(|| unfit("is missing"))?.tbs_certificate();
+        let certificates: Vec<x509_cert::Certificate> = chain
+            .iter()
+            .map(|der| x509_cert::Certificate::from_der(der).map_err(undecodable))
+            .collect::<Result<_, _>>()?;
+        let own = certificates
+            .first()
+            .ok_or_else(|| unfit("is missing"))?
+            .tbs_certificate();
         let (_, key_identifier) = own
             .get_extension::<SubjectKeyIdentifier>()
             .map_err(undecodable)?
@@ -93,11 +102,19 @@ impl IssuerFacts {
         Ok(Self {
             name: DistinguishedName::from_der(&own.subject().to_der().map_err(undecodable)?)?,
             key_identifier: key_identifier.0.as_bytes().to_vec(),
-            public_key: own.subject_public_key_info().to_der().map_err(undecodable)?,
+            public_key: own
+                .subject_public_key_info()
+                .to_der()
+                .map_err(undecodable)?,
             algorithm,
             not_before: own.validity().not_before.to_date_time().into(),
             not_after: own.validity().not_after.to_date_time().into(),
-            constraints: ChainConstraints::of(&certificates.iter().map(|c| c.tbs_certificate()).collect::<Vec<&TbsCertificate>>())?,
+            constraints: ChainConstraints::of(
+                &certificates
+                    .iter()
+                    .map(|c| c.tbs_certificate())
+                    .collect::<Vec<&TbsCertificate>>(),
+            )?,
             crl_url: None,
             ocsp_url: None,
             ca_issuers_url: None,
@@ -134,7 +151,11 @@ struct Extension {
 
 impl Extension {
     fn new(oid: ObjectIdentifier, critical: bool, value: Vec<u8>) -> der::Result<Self> {
-        Ok(Self { oid, critical, value: OctetString::new(value)? })
+        Ok(Self {
+            oid,
+            critical,
+            value: OctetString::new(value)?,
+        })
     }
 }
 
@@ -206,9 +227,15 @@ impl CertificateDraft<'_> {
             [] => None,
             names => Some(AlternativeName::encode_all(names)?),
         };
-        let crl_url = wanted(self.profile.crl_distribution_points, self.issuer.crl_url.as_deref(), "a CRL")?;
+        let crl_url = wanted(
+            self.profile.crl_distribution_points,
+            self.issuer.crl_url.as_deref(),
+            "a CRL",
+        )?;
         let access = self.authority_access()?;
-        Ok(self.encode_parts(&key_usage, alternative_names, crl_url, &access).map_err(Fault::from)?)
+        Ok(self
+            .encode_parts(&key_usage, alternative_names, crl_url, &access)
+            .map_err(Fault::from)?)
     }
 
     /// The addresses of authorityInfoAccess; none leaves the extension out.
@@ -217,9 +244,17 @@ impl CertificateDraft<'_> {
             return Ok(Vec::new());
         }
         let ocsp = self.issuer.ocsp_url.as_deref().map(|url| (ID_AD_OCSP, url));
-        let issuer = self.issuer.ca_issuers_url.as_deref().map(|url| (ID_AD_CA_ISSUERS, url));
+        let issuer = self
+            .issuer
+            .ca_issuers_url
+            .as_deref()
+            .map(|url| (ID_AD_CA_ISSUERS, url));
         let access: Vec<_> = ocsp.into_iter().chain(issuer).collect();
-        wanted(self.profile.authority_information_access, access.first().map(|(_, url)| *url), "issuer information")?;
+        wanted(
+            self.profile.authority_information_access,
+            access.first().map(|(_, url)| *url),
+            "issuer information",
+        )?;
         Ok(access)
     }
 
@@ -232,18 +267,36 @@ impl CertificateDraft<'_> {
     ) -> der::Result<Vec<u8>> {
         let algorithm = self.issuer.algorithm.signature_algorithm();
         let mut extensions = Vec::with_capacity(10 + self.extensions.other.len());
-        let mut add = |oid, critical, value| Extension::new(oid, critical, value).map(|extension| extensions.push(extension));
+        let mut add = |oid, critical, value| {
+            Extension::new(oid, critical, value).map(|extension| extensions.push(extension))
+        };
 
-        add(ID_CE_BASIC_CONSTRAINTS, true, basic_constraints(self.profile)?)?;
+        add(
+            ID_CE_BASIC_CONSTRAINTS,
+            true,
+            basic_constraints(self.profile)?,
+        )?;
         add(ID_CE_KEY_USAGE, true, key_usage_value(key_usage)?)?;
         let purposes = &self.extensions.extended_key_usage;
         if !purposes.is_empty() {
-            add(ID_CE_EXT_KEY_USAGE, self.profile.extended_key_usage.critical, purposes.to_der()?)?;
+            add(
+                ID_CE_EXT_KEY_USAGE,
+                self.profile.extended_key_usage.critical,
+                purposes.to_der()?,
+            )?;
         }
-        add(ID_CE_SUBJECT_KEY_IDENTIFIER, false, OctetStringRef::new(&self.key.key_identifier())?.to_der()?)?;
+        add(
+            ID_CE_SUBJECT_KEY_IDENTIFIER,
+            false,
+            OctetStringRef::new(&self.key.key_identifier())?.to_der()?,
+        )?;
         if self.profile.kind != ProfileKind::Root {
             let key_identifier = OctetStringRef::new(&self.issuer.key_identifier)?;
-            add(ID_CE_AUTHORITY_KEY_IDENTIFIER, false, AuthorityKeyIdentifier { key_identifier }.to_der()?)?;
+            add(
+                ID_CE_AUTHORITY_KEY_IDENTIFIER,
+                false,
+                AuthorityKeyIdentifier { key_identifier }.to_der()?,
+            )?;
         }
         if let Some(names) = alternative_names {
             // RFC 5280 section 4.2.1.6
@@ -251,12 +304,19 @@ impl CertificateDraft<'_> {
         }
         if let Some(url) = crl_url {
             let name = DistributionPointName::Full(vec![Address::Uri(Ia5StringRef::new(url)?)]);
-            add(ID_CE_CRL_DISTRIBUTION_POINTS, false, vec![DistributionPoint { name }].to_der()?)?;
+            add(
+                ID_CE_CRL_DISTRIBUTION_POINTS,
+                false,
+                vec![DistributionPoint { name }].to_der()?,
+            )?;
         }
         if !access.is_empty() {
             let mut descriptions = Vec::with_capacity(access.len());
             for (method, url) in access {
-                descriptions.push(AccessDescription { method: *method, location: Address::Uri(Ia5StringRef::new(*url)?) });
+                descriptions.push(AccessDescription {
+                    method: *method,
+                    location: Address::Uri(Ia5StringRef::new(*url)?),
+                });
             }
             add(ID_PE_AUTHORITY_INFO_ACCESS, false, descriptions.to_der()?)?;
         }
@@ -272,7 +332,10 @@ impl CertificateDraft<'_> {
             serial: UintRef::new(self.serial.as_bytes())?,
             signature: algorithm.owned_to_ref(),
             issuer: AnyRef::from_der(self.issuer.name.as_der())?,
-            validity: Validity::new(self.not_before.date_time().into(), self.not_after.date_time().into()),
+            validity: Validity::new(
+                self.not_before.date_time().into(),
+                self.not_after.date_time().into(),
+            ),
             subject: AnyRef::from_der(self.subject.as_der())?,
             public_key: AnyRef::from_der(self.key.spki_der())?,
             extensions,
@@ -282,21 +345,36 @@ impl CertificateDraft<'_> {
 }
 
 /// The address to put into an extension, by the profile's rule.
-fn wanted<'a>(presence: Presence, url: Option<&'a str>, what: &str) -> Result<Option<&'a str>, Fault> {
+fn wanted<'a>(
+    presence: Presence,
+    url: Option<&'a str>,
+    what: &str,
+) -> Result<Option<&'a str>, Fault> {
     match (presence, url) {
         (Presence::Never, _) => Ok(None),
-        (Presence::Always, None) => Err(Fault::Broken(format!("the issuer has no address of {what}, which the profile demands"))),
+        (Presence::Always, None) => Err(Fault::Broken(format!(
+            "the issuer has no address of {what}, which the profile demands"
+        ))),
         (Presence::IfConfigured | Presence::Always, url) => Ok(url),
     }
 }
 
 fn basic_constraints(profile: &Profile) -> der::Result<Vec<u8>> {
-    BasicConstraints { ca: profile.is_authority(), path_len_constraint: profile.path_len }.to_der()
+    BasicConstraints {
+        ca: profile.is_authority(),
+        path_len_constraint: profile.path_len,
+    }
+    .to_der()
 }
 
 fn key_usage_value(bits: &[KeyUsageBit]) -> der::Result<Vec<u8>> {
     let flag = |bit: &KeyUsageBit| FlagSet::from(bit.flag());
-    KeyUsage(bits.iter().map(flag).fold(FlagSet::default(), |all, bit| all | bit)).to_der()
+    KeyUsage(
+        bits.iter()
+            .map(flag)
+            .fold(FlagSet::default(), |all, bit| all | bit),
+    )
+    .to_der()
 }
 
 impl KeyUsageBit {
@@ -336,7 +414,11 @@ fn assemble(content_der: &[u8], algorithm: KeyAlgorithm, signature: &[u8]) -> de
 ///
 /// # Errors
 /// A fault if the parts cannot be encoded.
-pub fn assemble_certificate(tbs_der: &[u8], algorithm: KeyAlgorithm, signature: &[u8]) -> Result<Vec<u8>, Fault> {
+pub fn assemble_certificate(
+    tbs_der: &[u8],
+    algorithm: KeyAlgorithm,
+    signature: &[u8],
+) -> Result<Vec<u8>, Fault> {
     Ok(assemble(tbs_der, algorithm, signature)?)
 }
 
@@ -361,13 +443,21 @@ struct RequestAttribute<'a> {
 ///
 /// # Errors
 /// Refuses keys that fit none of the profile's usages.
-pub fn certification_request_info(subject: &DistinguishedName, key: &SubjectKey, profile: &Profile) -> Result<Vec<u8>, Error> {
+pub fn certification_request_info(
+    subject: &DistinguishedName,
+    key: &SubjectKey,
+    profile: &Profile,
+) -> Result<Vec<u8>, Error> {
     let key_usage = profile.key_usage_for(key.kind())?;
     let encode = || {
         let extensions = vec![
             Extension::new(ID_CE_BASIC_CONSTRAINTS, true, basic_constraints(profile)?)?,
             Extension::new(ID_CE_KEY_USAGE, true, key_usage_value(&key_usage)?)?,
-            Extension::new(ID_CE_SUBJECT_KEY_IDENTIFIER, false, OctetStringRef::new(&key.key_identifier())?.to_der()?)?,
+            Extension::new(
+                ID_CE_SUBJECT_KEY_IDENTIFIER,
+                false,
+                OctetStringRef::new(&key.key_identifier())?.to_der()?,
+            )?,
         ]
         .to_der()?;
         let values = SetOfVec::try_from(vec![AnyRef::from_der(&extensions)?])?;
@@ -375,7 +465,10 @@ pub fn certification_request_info(subject: &DistinguishedName, key: &SubjectKey,
             version: 0,
             subject: AnyRef::from_der(subject.as_der())?,
             public_key: AnyRef::from_der(key.spki_der())?,
-            attributes: SetOfVec::try_from(vec![RequestAttribute { oid: ID_EXTENSION_REQ, values }])?,
+            attributes: SetOfVec::try_from(vec![RequestAttribute {
+                oid: ID_EXTENSION_REQ,
+                values,
+            }])?,
         }
         .to_der()
     };
@@ -386,6 +479,10 @@ pub fn certification_request_info(subject: &DistinguishedName, key: &SubjectKey,
 ///
 /// # Errors
 /// A fault if the parts cannot be encoded.
-pub fn assemble_certification_request(info_der: &[u8], algorithm: KeyAlgorithm, signature: &[u8]) -> Result<Vec<u8>, Fault> {
+pub fn assemble_certification_request(
+    info_der: &[u8],
+    algorithm: KeyAlgorithm,
+    signature: &[u8],
+) -> Result<Vec<u8>, Fault> {
     Ok(assemble(info_der, algorithm, signature)?)
 }

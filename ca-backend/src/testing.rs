@@ -8,7 +8,8 @@ use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
-use crate::store::{self, FaultyStore, Store};
+use crate::store::faulty::FaultyStore;
+use crate::store::{self, Store};
 
 pub use crate::clock::{FakeClock, SeededRng};
 pub use crate::keys::faulty::SignFaults;

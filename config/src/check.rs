@@ -75,7 +75,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;
     let issuing = &settings.issuing;
     let validation = &settings.validation;
-    let counts: [(&'static str, usize); 12] = [
+    let counts: [(&'static str, usize); 10] = [
         ("limits.connections_max", limits.connections_max),
         (
             "limits.connections_per_address_max",
@@ -92,8 +92,6 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
             issuing.ocsp_cache_entries_max,
         ),
         ("validation.concurrency_max", validation.concurrency_max),
-        ("validation.http_port", validation.http_port.into()),
-        ("validation.https_port", validation.https_port.into()),
     ];
     let seconds: [(&'static str, u64); 16] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
@@ -113,10 +111,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("issuing.crl_publish_delay_s", issuing.crl_publish_delay_s),
         ("issuing.crl_renew_s", issuing.crl_renew_s),
         ("issuing.ocsp_validity_s", issuing.ocsp_validity_s),
-        (
-            "issuing.ocsp_responder_renew_before_days",
-            issuing.ocsp_responder_renew_before_days.into(),
-        ),
+        ("issuing.status_retention_days", issuing.status_retention_days.into()),
         ("validation.connect_timeout_s", validation.connect_timeout_s),
         ("validation.dns_timeout_s", validation.dns_timeout_s),
         ("validation.timeout_s", validation.timeout_s),
@@ -179,12 +174,6 @@ fn order(settings: &Settings) -> Result<(), Wrong> {
         return Err(wrong(
             "issuing.crl_validity_s",
             "must be more than crl_renew_s, or clients would be left without a valid CRL",
-        ));
-    }
-    if issuing.ocsp_responder_validity_days <= issuing.ocsp_responder_renew_before_days {
-        return Err(wrong(
-            "issuing.ocsp_responder_validity_days",
-            "must be more than ocsp_responder_renew_before_days",
         ));
     }
     Ok(())

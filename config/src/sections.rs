@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The header in which trusted proxies name the client.
@@ -249,10 +248,8 @@ pub struct IssuingSettings {
     pub ocsp_validity_s: u64,
     /// Signed OCSP answers kept in memory.
     pub ocsp_cache_entries_max: usize,
-    /// Validity of an authority's OCSP responder certificate, in days.
-    pub ocsp_responder_validity_days: u32,
-    /// How long before its end a responder certificate is renewed, in days.
-    pub ocsp_responder_renew_before_days: u32,
+    /// For how long the status of expired certificates is kept and told (archive cutoff), in days.
+    pub status_retention_days: u32,
 }
 
 impl Default for IssuingSettings {
@@ -266,8 +263,7 @@ impl Default for IssuingSettings {
             crl_validity_s: 604_800,
             ocsp_validity_s: 86_400,
             ocsp_cache_entries_max: 100_000,
-            ocsp_responder_validity_days: 30,
-            ocsp_responder_renew_before_days: 10,
+            status_retention_days: 3650,
         }
     }
 }
@@ -278,12 +274,6 @@ impl Default for IssuingSettings {
 pub struct ValidationSettings {
     /// DNS servers; none means those of the system, with its hosts file.
     pub resolvers: Vec<SocketAddr>,
-    /// Where http-01 challenges are fetched, and where a redirect to `http` may lead.
-    pub http_port: u16,
-    /// Where a redirect to `https` may lead.
-    pub https_port: u16,
-    /// Private and loopback ranges that validation may reach; public addresses always may be reached.
-    pub allow_networks: Vec<IpNet>,
     /// Time for one TCP connection or TLS handshake, in seconds.
     pub connect_timeout_s: u64,
     /// Time for one DNS question, with its repeats, in seconds.
@@ -302,9 +292,6 @@ impl Default for ValidationSettings {
     fn default() -> Self {
         Self {
             resolvers: Vec::new(),
-            http_port: 80,
-            https_port: 443,
-            allow_networks: Vec::new(),
             connect_timeout_s: 5,
             dns_timeout_s: 5,
             timeout_s: 10,

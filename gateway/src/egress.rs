@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ca_backend::Stopwatch;
 use config::ValidationSettings;
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -97,10 +98,22 @@ impl EgressError {
     }
 }
 
+/// Where requests may go, beside public addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Private and loopback ranges that may be reached.
+    pub networks: Vec<IpNet>,
+    /// Where a redirect to `http` may lead.
+    pub http_port: u16,
+    /// Where a redirect to `https` may lead.
+    pub https_port: u16,
+}
+
 /// Asks other hosts. Clones share the bound on requests at a time.
 #[derive(Clone)]
 pub struct Egress {
     settings: Arc<ValidationSettings>,
+    reach: Arc<Reach>,
     policy: Arc<AddressPolicy>,
     dns: dns::Dns,
     tls: Arc<rustls::ClientConfig>,
@@ -116,17 +129,18 @@ impl fmt::Debug for Egress {
 }
 
 impl Egress {
-    /// Asks as `settings` say, and never the sockets in `own`, which this node listens on.
+    /// Asks as `settings` say, within `reach`, and never the sockets in `own`, which this node listens on.
     ///
     /// # Errors
     /// When the cryptographic provider offers no TLS version, or a DNS server cannot be used.
-    pub fn new(settings: &ValidationSettings, own: Vec<SocketAddr>) -> Result<Self, EgressError> {
+    pub fn new(settings: &ValidationSettings, reach: Reach, own: Vec<SocketAddr>) -> Result<Self, EgressError> {
         Ok(Self {
-            policy: Arc::new(AddressPolicy::new(settings.allow_networks.clone(), own)),
+            policy: Arc::new(AddressPolicy::new(reach.networks.clone(), own)),
             dns: dns::Dns::new(settings)?,
             tls: fetch::tls_without_trust()?,
             places: Arc::new(Semaphore::new(settings.concurrency_max)),
             settings: Arc::new(settings.clone()),
+            reach: Arc::new(reach),
         })
     }
 

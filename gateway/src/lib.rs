@@ -5,7 +5,14 @@
 
 pub mod admin;
 pub mod egress;
+pub mod jobs;
 pub mod listen;
 pub mod pool;
+mod run;
+pub mod server_certificate;
+pub mod starter;
 pub mod telemetry;
 pub mod tls;
+pub mod wiring;
+
+pub use run::{Ready, RunError, RunOptions, open_engine, run, store_kind, store_options};

@@ -331,7 +331,7 @@ impl Connection {
         let request = Request::from_parts(parts, body);
 
         // a panic here must end this request, not the others of its connection
-        match catch_unwind(AssertUnwindSafe(|| mount.endpoint().from_memory(&request))) {
+        match catch_unwind(AssertUnwindSafe(|| mount.endpoint().answer_from_memory(&request))) {
             Ok(Some(response)) => {
                 mount.count_from_memory();
                 return seal(response, head_only);
@@ -476,7 +476,7 @@ where
                 return;
             }
             () = patience.lost() => {
-                if ending && !patience.awaits_answer() {
+                if ending {
                     return;
                 }
                 ending = true;

@@ -51,18 +51,10 @@ struct Arguments {
 enum Role {
     /// The writer: acknowledges on standard output.
     #[command(hide = true)]
-    Write {
-        engine: Engine,
-        directory: PathBuf,
-        seed: u64,
-    },
+    Write { engine: Engine, directory: PathBuf, seed: u64 },
     /// The check: acknowledgements on standard input.
     #[command(hide = true)]
-    Check {
-        engine: Engine,
-        directory: PathBuf,
-        seed: u64,
-    },
+    Check { engine: Engine, directory: PathBuf, seed: u64 },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -83,23 +75,13 @@ impl Engine {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
-        Some(Role::Write {
-            engine,
-            directory,
-            seed,
-        }) => write(engine, &directory, seed).map(|()| true),
-        Some(Role::Check {
-            engine,
-            directory,
-            seed,
-        }) => check(engine, &directory, seed).map(|()| true),
+        Some(Role::Write { engine, directory, seed }) => write(engine, &directory, seed).map(|()| true),
+        Some(Role::Check { engine, directory, seed }) => check(engine, &directory, seed).map(|()| true),
         None => {
-            let engines = arguments
-                .engine
-                .map_or_else(|| vec![Engine::Sled, Engine::Redb], |engine| vec![engine]);
-            engines.into_iter().try_fold(true, |whole, engine| {
-                Ok(cut_repeatedly(engine, arguments.rounds, arguments.seed)? && whole)
-            })
+            let engines = arguments.engine.map_or_else(|| vec![Engine::Sled, Engine::Redb], |engine| vec![engine]);
+            engines
+                .into_iter()
+                .try_fold(true, |whole, engine| Ok(cut_repeatedly(engine, arguments.rounds, arguments.seed)? && whole))
         }
     };
     match outcome {
@@ -133,28 +115,19 @@ fn cut_repeatedly(engine: Engine, rounds: u32, seed: u64) -> Outcome<bool> {
         let mut on_this_disk = 0;
         for _ in 0..ROUNDS_PER_DISK.min(rounds - done) {
             done += 1;
-            disk.work(Duration::from_millis(
-                random.between(SHORTEST_WORK_MS, LONGEST_WORK_MS),
-            ))?;
+            disk.work(Duration::from_millis(random.between(SHORTEST_WORK_MS, LONGEST_WORK_MS)))?;
             match disk.cut()? {
                 Ok(acknowledged) => on_this_disk = acknowledged,
                 Err(what) => {
                     lost += 1;
                     let kept = disk.keep_evidence(done)?;
-                    eprintln!(
-                        "{}: round {done}: {what} (kept in {})",
-                        engine.kind(),
-                        kept.display()
-                    );
+                    eprintln!("{}: round {done}: {what} (kept in {})", engine.kind(), kept.display());
                 }
             }
         }
         acknowledged += on_this_disk;
     }
-    println!(
-        "{}: {rounds} rounds, {acknowledged} acknowledged, {lost} lost",
-        engine.kind()
-    );
+    println!("{}: {rounds} rounds, {acknowledged} acknowledged, {lost} lost", engine.kind());
     Ok(lost == 0)
 }
 
@@ -185,13 +158,7 @@ impl Disk {
             .arg(seed.to_string())
             .stdout(acknowledgements)
             .spawn()?;
-        Ok(Self {
-            engine,
-            seed,
-            writer: Writer { child },
-            _mounted: mounted,
-            directory,
-        })
+        Ok(Self { engine, seed, writer: Writer { child }, _mounted: mounted, directory })
     }
 
     /// Lets the writer work for a while.
@@ -230,31 +197,19 @@ impl Disk {
             .stdin(File::open(acknowledgements)?)
             .output()?;
         if !output.status.success() {
-            return Ok(Err(String::from_utf8_lossy(&output.stderr)
-                .trim()
-                .to_owned()));
+            return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
         let counts = String::from_utf8(output.stdout)?;
-        let acknowledged = counts
-            .split_whitespace()
-            .next()
-            .ok_or("the check said nothing")?;
+        let acknowledged = counts.split_whitespace().next().ok_or("the check said nothing")?;
         Ok(Ok(acknowledged.parse()?))
     }
 
     /// Keeps the disk of a round that went wrong, as it was before anybody opened it, with its acknowledgements.
     fn keep_evidence(&self, round: u32) -> Outcome<PathBuf> {
-        let kept = std::env::temp_dir().join(format!(
-            "power-cut-{}-{}-{round}",
-            self.engine.kind(),
-            self.seed
-        ));
+        let kept = std::env::temp_dir().join(format!("power-cut-{}-{}-{round}", self.engine.kind(), self.seed));
         fs::create_dir_all(&kept)?;
         copy_of_one_moment(&self.directory.path().join("disk"), &kept.join("disk"))?;
-        fs::copy(
-            self.directory.path().join("acknowledged at the cut"),
-            kept.join("acknowledged"),
-        )?;
+        fs::copy(self.directory.path().join("acknowledged at the cut"), kept.join("acknowledged"))?;
         Ok(kept)
     }
 }
@@ -266,9 +221,7 @@ struct Writer {
 
 impl Writer {
     fn signal(&self, signal: &str) -> Outcome<()> {
-        run(Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.child.id().to_string()))
+        run(Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()))
     }
 
     /// Returns once no thread of the writer runs any more, also none inside a system call.
@@ -283,9 +236,7 @@ impl Writer {
     fn is_stopped(&self) -> Outcome<bool> {
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let stat = fs::read_to_string(task?.path().join("stat"))?;
-            let state = stat
-                .rsplit_once(") ")
-                .and_then(|(_, rest)| rest.chars().next());
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
             if state != Some('T') {
                 return Ok(false);
             }
@@ -310,13 +261,8 @@ struct Mounted {
 impl Mounted {
     fn mount(image: &Path, path: &Path) -> Outcome<Self> {
         fs::create_dir_all(path)?;
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(image)
-            .arg(path))?;
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(path))?;
+        Ok(Self { path: path.to_owned() })
     }
 }
 
@@ -333,23 +279,13 @@ fn run(command: &mut Command) -> Outcome<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!(
-        "{command:?}: {} {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    )
-    .into())
+    Err(format!("{command:?}: {} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
 /// Copies a file that may be written meanwhile, such that the copy is the file of one moment: a whole pass found no difference.
 fn copy_of_one_moment(from: &Path, to: &Path) -> Outcome<()> {
     let mut from = File::open(from)?;
-    let mut to = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(to)?;
+    let mut to = File::options().read(true).write(true).create(true).truncate(true).open(to)?;
     to.set_len(DISK_BYTES)?;
     while copy_differences(&mut from, &mut to)? {}
     Ok(())

@@ -57,16 +57,35 @@ struct ObjectSid<'a> {
 }
 
 pub(super) fn encode_policies(policies: &[ObjectIdentifier]) -> der::Result<Vec<u8>> {
-    let information = |oid: &ObjectIdentifier| PolicyInformation { policy_identifier: *oid, policy_qualifiers: None };
+    let information = |oid: &ObjectIdentifier| PolicyInformation {
+        policy_identifier: *oid,
+        policy_qualifiers: None,
+    };
     CertificatePolicies(policies.iter().map(information).collect()).to_der()
 }
 
 pub(super) fn encode_capabilities(algorithms: &[ObjectIdentifier]) -> der::Result<Vec<u8>> {
-    algorithms.iter().map(|oid| Capability { algorithm: *oid, parameters: None }).collect::<Vec<_>>().to_der()
+    algorithms
+        .iter()
+        .map(|oid| Capability {
+            algorithm: *oid,
+            parameters: None,
+        })
+        .collect::<Vec<_>>()
+        .to_der()
 }
 
-pub(super) fn encode_template(template: ObjectIdentifier, major: u32, minor: u32) -> der::Result<Vec<u8>> {
-    Template { template, major: Some(major), minor: Some(minor) }.to_der()
+pub(super) fn encode_template(
+    template: ObjectIdentifier,
+    major: u32,
+    minor: u32,
+) -> der::Result<Vec<u8>> {
+    Template {
+        template,
+        major: Some(major),
+        minor: Some(minor),
+    }
+    .to_der()
 }
 
 pub(super) fn encode_template_name(name: &str) -> der::Result<Vec<u8>> {
@@ -74,14 +93,23 @@ pub(super) fn encode_template_name(name: &str) -> der::Result<Vec<u8>> {
 }
 
 pub(super) fn encode_security_identifier(sid: &str) -> der::Result<Vec<u8>> {
-    let object = ObjectSid { type_id: OBJECT_SID, sid: OctetStringRef::new(sid.as_bytes())? };
+    let object = ObjectSid {
+        type_id: OBJECT_SID,
+        sid: OctetStringRef::new(sid.as_bytes())?,
+    };
     SecurityIdentifier { object }.to_der()
 }
 
 /// The identifiers in certificatePolicies or application policies.
 pub(super) fn policies(der: &[u8]) -> Option<Vec<ObjectIdentifier>> {
     let policies = CertificatePolicies::from_der(der).ok()?;
-    Some(policies.0.iter().map(|policy| policy.policy_identifier).collect())
+    Some(
+        policies
+            .0
+            .iter()
+            .map(|policy| policy.policy_identifier)
+            .collect(),
+    )
 }
 
 type Checked = Result<(), String>;
@@ -104,7 +132,11 @@ pub(super) fn check(extension: RequestExtension, der: &[u8]) -> Checked {
 /// Decodes, and shows that encoding gives the same octets.
 fn decode<'a, T: Decode<'a> + Encode>(der: &'a [u8]) -> Result<T, String> {
     let value = T::from_der(der).map_err(|_| "does not follow its type".to_owned())?;
-    if value.to_der().is_ok_and(|again| again == der) { Ok(value) } else { Err("is not in its canonical encoding".to_owned()) }
+    if value.to_der().is_ok_and(|again| again == der) {
+        Ok(value)
+    } else {
+        Err("is not in its canonical encoding".to_owned())
+    }
 }
 
 fn check_policies(der: &[u8], qualifiers: bool) -> Checked {
@@ -113,24 +145,42 @@ fn check_policies(der: &[u8], qualifiers: bool) -> Checked {
         return Err(format!("holds no policy or more than {ENTRIES_MAX}"));
     }
     for (index, policy) in policies.0.iter().enumerate() {
-        let repeated = policies.0.iter().take(index).any(|earlier| earlier.policy_identifier == policy.policy_identifier);
+        let repeated = policies
+            .0
+            .iter()
+            .take(index)
+            .any(|earlier| earlier.policy_identifier == policy.policy_identifier);
         if repeated {
-            return Err(format!("holds the policy {} twice", policy.policy_identifier));
+            return Err(format!(
+                "holds the policy {} twice",
+                policy.policy_identifier
+            ));
         }
-        let Some(given) = &policy.policy_qualifiers else { continue };
+        let Some(given) = &policy.policy_qualifiers else {
+            continue;
+        };
         let cps_fits = |value: AnyRef<'_>| {
             value.decode_as::<Ia5StringRef<'_>>().is_ok_and(|uri| {
                 let text = uri.as_str();
                 let scheme = text.starts_with("http://") || text.starts_with("https://");
-                scheme && text.len() <= CPS_BYTES_MAX && text.bytes().all(|octet| octet.is_ascii_graphic())
+                scheme
+                    && text.len() <= CPS_BYTES_MAX
+                    && text.bytes().all(|octet| octet.is_ascii_graphic())
             })
         };
         let fits = given.len() == 1
             && given.iter().all(|qualifier| {
-                qualifier.policy_qualifier_id == CPS && qualifier.qualifier.as_ref().is_some_and(|value| cps_fits(value.into()))
+                qualifier.policy_qualifier_id == CPS
+                    && qualifier
+                        .qualifier
+                        .as_ref()
+                        .is_some_and(|value| cps_fits(value.into()))
             });
         if !qualifiers || !fits {
-            return Err("holds a policy qualifier other than one address of a practice statement (CPS)".to_owned());
+            return Err(
+                "holds a policy qualifier other than one address of a practice statement (CPS)"
+                    .to_owned(),
+            );
         }
     }
     Ok(())
@@ -146,8 +196,13 @@ fn check_capabilities(der: &[u8]) -> Checked {
 
 fn check_template_name(der: &[u8]) -> Checked {
     let name = decode::<BmpString>(der)?.to_string();
-    if name.is_empty() || name.chars().count() > TEMPLATE_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(format!("is empty, longer than {TEMPLATE_CHARS_MAX} characters, or holds a control character"));
+    if name.is_empty()
+        || name.chars().count() > TEMPLATE_CHARS_MAX
+        || name.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "is empty, longer than {TEMPLATE_CHARS_MAX} characters, or holds a control character"
+        ));
     }
     Ok(())
 }
@@ -169,11 +224,15 @@ fn is_security_identifier(text: &str) -> bool {
         let digits = part.bytes().all(|octet| octet.is_ascii_digit());
         digits && canonical && part.parse::<u64>().is_ok_and(|value| value <= greatest)
     };
-    let Some(rest) = text.strip_prefix("S-1-") else { return false };
+    let Some(rest) = text.strip_prefix("S-1-") else {
+        return false;
+    };
     let mut parts = rest.split('-');
     let authority = parts.next().is_some_and(|part| number(part, AUTHORITY_MAX));
     let sub_authorities: Vec<&str> = parts.take(SUB_AUTHORITIES_MAX + 1).collect();
     authority
         && (1..=SUB_AUTHORITIES_MAX).contains(&sub_authorities.len())
-        && sub_authorities.iter().all(|part| number(part, u64::from(u32::MAX)))
+        && sub_authorities
+            .iter()
+            .all(|part| number(part, u64::from(u32::MAX)))
 }

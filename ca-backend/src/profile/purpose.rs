@@ -22,19 +22,19 @@ pub(crate) const PROTECTED: &[ObjectIdentifier] = &[
     OCSP_SIGNING,
     TIME_STAMPING,
     ANY,
-    oid("1.3.6.1.4.1.311.20.2.1"), // enrollment agent
-    oid("1.3.6.1.4.1.311.20.2.2"), // smart-card logon
-    oid("1.3.6.1.5.2.3.4"),        // PKINIT client
-    oid("1.3.6.1.5.2.3.5"),        // PKINIT KDC
-    oid("1.3.6.1.4.1.311.21.6"),   // key recovery agent
-    oid("1.3.6.1.4.1.311.21.5"),   // CA exchange
+    oid("1.3.6.1.4.1.311.20.2.1"),   // enrollment agent
+    oid("1.3.6.1.4.1.311.20.2.2"),   // smart-card logon
+    oid("1.3.6.1.5.2.3.4"),          // PKINIT client
+    oid("1.3.6.1.5.2.3.5"),          // PKINIT KDC
+    oid("1.3.6.1.4.1.311.21.6"),     // key recovery agent
+    oid("1.3.6.1.4.1.311.21.5"),     // CA exchange
     oid("1.3.6.1.4.1.311.10.3.4.1"), // file recovery
-    oid("1.3.6.1.4.1.311.10.3.11"), // key recovery
-    oid("1.3.6.1.4.1.311.67.1.2"), // BitLocker data recovery agent
-    oid("1.3.6.1.5.5.7.3.27"),     // CMC CA
-    oid("1.3.6.1.5.5.7.3.28"),     // CMC RA
-    oid("1.3.6.1.5.5.7.3.29"),     // CMC archive
-    oid("1.3.6.1.5.5.7.3.32"),     // CMP key generation
+    oid("1.3.6.1.4.1.311.10.3.11"),  // key recovery
+    oid("1.3.6.1.4.1.311.67.1.2"),   // BitLocker data recovery agent
+    oid("1.3.6.1.5.5.7.3.27"),       // CMC CA
+    oid("1.3.6.1.5.5.7.3.28"),       // CMC RA
+    oid("1.3.6.1.5.5.7.3.29"),       // CMC archive
+    oid("1.3.6.1.5.5.7.3.32"),       // CMP key generation
 ];
 
 /// The purposes that have a name in profiles. Any other is written as a dotted object identifier.
@@ -59,23 +59,45 @@ static NAMES: &[(&str, ObjectIdentifier)] = &[
 /// The purpose of a name or a dotted object identifier.
 #[must_use]
 pub fn parse(text: &str) -> Option<ObjectIdentifier> {
-    let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, oid)| *oid);
+    let named = NAMES
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, oid)| *oid);
     named.or_else(|| ObjectIdentifier::new(text).ok())
 }
 
 /// The name of a purpose, or its dotted object identifier.
 #[must_use]
 pub fn name(purpose: &ObjectIdentifier) -> String {
-    NAMES.iter().find(|(_, oid)| oid == purpose).map_or_else(|| purpose.to_string(), |(name, _)| (*name).to_owned())
+    NAMES
+        .iter()
+        .find(|(_, oid)| oid == purpose)
+        .map_or_else(|| purpose.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// The form of a list of purposes in stored records and profiles: their names.
-pub(crate) fn serialize<S: Serializer>(purposes: &[ObjectIdentifier], serializer: S) -> Result<S::Ok, S::Error> {
-    purposes.iter().map(name).collect::<Vec<_>>().serialize(serializer)
+pub(crate) fn serialize<S: Serializer>(
+    purposes: &[ObjectIdentifier],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    purposes
+        .iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .serialize(serializer)
 }
 
 /// Reads what [`serialize`] writes.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ObjectIdentifier>, D::Error> {
-    let unknown = |text: &String| D::Error::custom(format!("{text:?} is neither the name of a purpose nor an object identifier"));
-    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text).ok_or_else(|| unknown(text))).collect()
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<ObjectIdentifier>, D::Error> {
+    let unknown = |text: &String| {
+        D::Error::custom(format!(
+            "{text:?} is neither the name of a purpose nor an object identifier"
+        ))
+    };
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| parse(text).ok_or_else(|| unknown(text)))
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::group::{Group, Tip};
 use super::progress::Progress;
-use super::queue::{Queue, Submission, lock};
+use super::queue::{GROUP_BYTES_MAX, Queue, Submission, lock};
 use super::table::{RawRange, RawValue, Table, Writes, raw_key, raw_value, space_end, versioned};
 use super::{Batch, CommitError, Entry, Key, Range, Space, Store, Version, Versioned};
 use crate::error::StoreFault;
@@ -16,7 +16,7 @@ use crate::error::StoreFault;
 pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// How much of the disk a write may use in the worst case, per octet written: sled rewrites whole pages.
-const WRITE_AMPLIFICATION: u64 = 4;
+const WRITE_AMPLIFICATION: u64 = 8;
 
 /// How many octets of values one [`Store::dump`] returns at most, not counting the last entry.
 const DUMP_BYTES: usize = 4 << 20;
@@ -155,8 +155,13 @@ impl<T: Table> Store for Committer<T> {
         let last_fault = lock(&shared.last_fault).clone();
         match last_fault {
             None => Ok(()),
-            // Room may have come back without any commit since.
-            Some(StoreFault::Full(_)) => shared.table.room(0),
+            // Room may have come back without any commit since: enough for a whole group, not just for some luckier batch.
+            Some(StoreFault::Full(_)) => {
+                let group_bytes = u64::try_from(GROUP_BYTES_MAX).unwrap_or(u64::MAX);
+                shared
+                    .table
+                    .room(group_bytes.saturating_mul(WRITE_AMPLIFICATION))
+            }
             Some(fault @ (StoreFault::Unavailable(_) | StoreFault::Corrupt(_))) => Err(fault),
         }
     }

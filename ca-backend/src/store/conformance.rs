@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use aws_lc_rs::digest::{self, SHA256};
 use tempfile::TempDir;
 
+use super::transfer::{TransferError, export, import};
 use super::*;
 
 const OPTIONS: StoreOptions = StoreOptions {
@@ -1148,9 +1149,106 @@ fn a_panic_of_the_engine_is_a_fault_for_every_caller_from_then_on() {
     assert!(store.health().is_err());
 }
 
+/// A table that shows writes before they are durable, as sled does, and makes them durable when told.
+#[derive(Debug)]
+struct EagerTable {
+    inner: MemoryTable,
+    visible: mpsc::Sender<()>,
+    may_settle: Mutex<mpsc::Receiver<()>>,
+    order: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl table::Table for EagerTable {
+    fn read(&self, key: &[u8]) -> Result<Option<table::RawValue>, StoreFault> {
+        self.inner.read(key)
+    }
+
+    fn walk(
+        &self,
+        range: &table::RawRange,
+        visit: &mut dyn FnMut(&[u8], table::RawValue) -> bool,
+    ) -> Result<(), StoreFault> {
+        self.inner.walk(range, visit)
+    }
+
+    fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
+        self.inner.apply(writes)?;
+        self.visible.send(()).unwrap();
+        self.may_settle.lock().unwrap().recv().unwrap();
+        self.order.lock().unwrap().push("durable");
+        Ok(())
+    }
+
+    fn room(&self, _bytes: u64) -> Result<(), StoreFault> {
+        Ok(())
+    }
+}
+
+/// Commits a batch to a store that holds `k`, reads while the batch is visible and not durable, and tells what came first.
+fn order_of(batch: Batch, read: fn(&dyn Store)) -> Vec<&'static str> {
+    let (visible, is_visible) = mpsc::channel();
+    let (settle, may_settle) = mpsc::channel();
+    let order = Arc::new(Mutex::default());
+    let table = EagerTable {
+        inner: MemoryTable::default(),
+        visible,
+        may_settle: Mutex::new(may_settle),
+        order: Arc::clone(&order),
+    };
+    let store = Committer::start(table).unwrap();
+    settle.send(()).unwrap();
+    store
+        .commit(Batch::new().put(Space::Origin, "k", "old"))
+        .unwrap();
+    is_visible.recv().unwrap();
+    order.lock().unwrap().clear();
+    thread::scope(|scope| {
+        scope.spawn(|| store.commit(batch).unwrap());
+        is_visible.recv().unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (store, order) = (&store, &order);
+        scope.spawn(move || {
+            begun.send(()).unwrap();
+            read(store);
+            order.lock().unwrap().push("read");
+        });
+        has_begun.recv().unwrap();
+        (0..10_000).for_each(|_| thread::yield_now()); // a chance to read too early
+        settle.send(()).unwrap();
+    });
+    let order = order.lock().unwrap().clone();
+    order
+}
+
+#[test]
+fn nobody_reads_what_is_not_durable_yet() {
+    let put = || Batch::new().put(Space::Origin, "k", "new");
+    let delete = || Batch::new().delete(Space::Origin, "k");
+    let read: fn(&dyn Store) = |store| drop(store.get(Space::Origin, b"k").unwrap());
+    let scan: fn(&dyn Store) =
+        |store| drop(store.scan(Space::Origin, &Range::default(), 9).unwrap());
+    for (batch, read) in [
+        (put(), read),
+        (delete(), read),
+        (put(), scan),
+        (delete(), scan),
+    ] {
+        assert_eq!(order_of(batch, read), ["durable", "read"]);
+    }
+    // What the batch does not touch is read at once.
+    let elsewhere = Batch::new().put(Space::Ticket, "elsewhere", "new");
+    assert_eq!(
+        order_of(elsewhere, |store| drop(
+            store.get(Space::Origin, b"k").unwrap()
+        )),
+        ["read", "durable"]
+    );
+}
+
 #[cfg(feature = "testing")]
 mod faulty_store {
     use super::*;
+    use crate::store::faulty::FaultyStore;
 
     fn over(inner: &Arc<dyn Store>) -> (FaultyStore, Arc<Faults>) {
         let faults = Faults::none();

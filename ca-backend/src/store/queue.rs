@@ -14,7 +14,7 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 /// How many batches share one durable write.
 const GROUP_BATCHES_MAX: usize = 1000;
 /// How many octets share one durable write; a larger batch is a group of its own. `sled::SEGMENT_BYTES` depends on it.
-pub(super) const GROUP_BYTES_MAX: usize = 512 << 10;
+pub(super) const GROUP_BYTES_MAX: usize = 256 << 10;
 
 type Outcome = Result<Version, CommitError>;
 

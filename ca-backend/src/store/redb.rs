@@ -130,9 +130,12 @@ impl fmt::Debug for RedbTable {
 }
 
 fn redb_fault(error: impl Into<::redb::Error>) -> StoreFault {
-    match error.into() {
-        ::redb::Error::Io(error) => io_fault("redb", &error),
-        ::redb::Error::Corrupted(what) => StoreFault::Corrupt(format!("redb: {what}")),
-        other => StoreFault::Unavailable(format!("redb: {other}")),
+    let error = error.into();
+    if let ::redb::Error::Io(error) = &error {
+        io_fault("redb", error)
+    } else if let ::redb::Error::Corrupted(what) = &error {
+        StoreFault::Corrupt(format!("redb: {what}"))
+    } else {
+        StoreFault::Unavailable(format!("redb: {error}"))
     }
 }

@@ -84,11 +84,11 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotListed => "it is private and not in `validation.allow_networks`",
+            Self::NotListed => "it is private and not among the networks that the endpoint may reach",
             Self::Special => "it is reserved for a special purpose",
             Self::Own => "this node listens there itself",
             Self::LiteralInRedirect => {
-                "a redirect must name a host, unless the address is in `validation.allow_networks`"
+                "a redirect must name a host, unless the address is among the networks that the endpoint may reach"
             }
         })
     }

@@ -96,8 +96,8 @@ fn follow(egress: &Egress, from: &Url, target: &str) -> Result<Url, EgressError>
         .map_err(|_| bad("a redirect leads to no URL"))?;
     url.set_fragment(None);
     let port = match url.scheme() {
-        "http" => egress.settings.http_port,
-        "https" => egress.settings.https_port,
+        "http" => egress.reach.http_port,
+        "https" => egress.reach.https_port,
         _ => {
             return Err(bad(
                 "a redirect leads to something else than http and https",

@@ -122,11 +122,6 @@ impl Patience {
         }
     }
 
-    /// Whether the client waits for us rather than we for it.
-    pub(super) fn awaits_answer(&self) -> bool {
-        self.pulse.beat().busy()
-    }
-
     fn ends(&mut self) -> bool {
         let beat = self.pulse.beat();
         if beat.busy() || beat.moved_since(self.calm_since) {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use config::{Settings, ValidationSettings};
-use gateway::egress::{Egress, EgressError, Host, Refusal};
+use gateway::egress::{Egress, EgressError, Host, Refusal, Reach};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -214,20 +214,28 @@ fn reply(head: &str) -> String {
     }
 }
 
+/// Public addresses only.
+fn nowhere() -> Reach {
+    Reach { networks: Vec::new(), http_port: 80, https_port: 443 }
+}
+
 struct Site {
     web: Web,
     egress: Egress,
 }
 
-async fn site(change: impl FnOnce(&mut ValidationSettings)) -> Site {
+async fn site(change: impl FnOnce(&mut ValidationSettings, &mut Reach)) -> Site {
     let web = Web::start(reply).await;
     let mut settings = Settings::default().validation;
     settings.resolvers = vec![dns_server().await.0];
-    settings.allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-    settings.http_port = web.port;
-    change(&mut settings);
+    let mut reach = Reach {
+        networks: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        http_port: web.port,
+        https_port: 443,
+    };
+    change(&mut settings, &mut reach);
     Site {
-        egress: Egress::new(&settings, Vec::new()).unwrap(),
+        egress: Egress::new(&settings, reach, Vec::new()).unwrap(),
         web,
     }
 }
@@ -247,7 +255,7 @@ impl Site {
 
 #[tokio::test]
 async fn a_challenge_is_fetched_from_a_name_and_from_an_address() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     for host in ["web.test", "WEB.test", "127.0.0.1", "localhost"] {
         assert_eq!(
             site.fetch(host, "/hop/0").await.as_deref(),
@@ -259,7 +267,7 @@ async fn a_challenge_is_fetched_from_a_name_and_from_an_address() {
 
 #[tokio::test]
 async fn the_request_names_host_and_port_and_nothing_of_ours() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     let head = site.fetch("web.test", "/head").await.unwrap();
     assert!(head.starts_with("GET /head HTTP/1.1\r\n"), "{head}");
     assert!(
@@ -273,7 +281,7 @@ async fn the_request_names_host_and_port_and_nothing_of_ours() {
 
 #[tokio::test]
 async fn ipv6_is_tried_first_and_ipv4_when_it_does_not_connect() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     assert_eq!(
         site.fetch("both.test", "/hop/0").await.as_deref(),
         Ok("arrived")
@@ -295,7 +303,7 @@ async fn ipv6_is_tried_first_and_ipv4_when_it_does_not_connect() {
 
 #[tokio::test]
 async fn s12_redirects_are_followed_to_ten_and_no_further() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     assert_eq!(
         site.fetch("web.test", "/hop/10").await.as_deref(),
         Ok("arrived")
@@ -317,7 +325,7 @@ async fn s12_redirects_are_followed_to_ten_and_no_further() {
 
 #[tokio::test]
 async fn s12_a_circle_of_redirects_ends_at_its_first_return() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     let error = site.fetch("web.test", "/circle").await.unwrap_err();
     assert_eq!(
         error,
@@ -328,7 +336,7 @@ async fn s12_a_circle_of_redirects_ends_at_its_first_return() {
 
 #[tokio::test]
 async fn s12_redirects_lead_only_to_http_on_the_validation_ports() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     for path in ["/port", "/user", "/ftp", "/nowhere", "/see-other"] {
         let asked = site.web.asked();
         assert!(
@@ -344,7 +352,7 @@ async fn s12_redirects_lead_only_to_http_on_the_validation_ports() {
 
 #[tokio::test]
 async fn s12_what_the_host_sends_is_bounded_and_never_repeated() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     for path in ["/big", "/endless"] {
         let error = site.fetch("web.test", path).await.unwrap_err();
         assert_eq!(
@@ -369,7 +377,7 @@ async fn s12_what_the_host_sends_is_bounded_and_never_repeated() {
 
 #[tokio::test]
 async fn s12_the_whole_request_has_a_deadline() {
-    let site = site(|settings| settings.timeout_s = 1).await;
+    let site = site(|settings, _| settings.timeout_s = 1).await;
     let error = site.fetch("web.test", "/slow").await.unwrap_err();
     assert_eq!(error, EgressError::Timeout("fetching the challenge"));
 }
@@ -383,7 +391,7 @@ fn refused(address: &str, why: Refusal) -> EgressError {
 
 #[tokio::test]
 async fn s13_every_dial_is_judged_and_nothing_refused_is_asked() {
-    let closed = site(|settings| settings.allow_networks.clear()).await;
+    let closed = site(|_, reach| reach.networks.clear()).await;
     for (host, address, why) in [
         ("web.test", "127.0.0.1", Refusal::NotListed),
         ("localhost", "127.0.0.1", Refusal::NotListed),
@@ -406,7 +414,7 @@ async fn s13_every_dial_is_judged_and_nothing_refused_is_asked() {
 
 #[tokio::test]
 async fn s13_redirects_are_judged_like_the_first_request() {
-    let open = site(|_| ()).await;
+    let open = site(|_, _| ()).await;
     assert_eq!(
         open.fetch("web.test", "/metadata").await,
         Err(refused("169.254.169.254", Refusal::Special))
@@ -420,10 +428,10 @@ async fn s13_redirects_are_judged_like_the_first_request() {
 #[tokio::test]
 async fn s13_our_own_listeners_are_never_asked() {
     let web = Web::start(reply).await;
-    let mut settings = Settings::default().validation;
-    settings.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let settings = Settings::default().validation;
+    let reach = Reach { networks: vec!["127.0.0.0/8".parse().unwrap()], http_port: web.port, https_port: 443 };
     let own = vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), web.port)];
-    let egress = Egress::new(&settings, own).unwrap();
+    let egress = Egress::new(&settings, reach, own).unwrap();
     let asked = egress
         .fetch_challenge(&Host::Ip(Ipv4Addr::LOCALHOST.into()), web.port, "/hop/0")
         .await;
@@ -433,7 +441,7 @@ async fn s13_our_own_listeners_are_never_asked() {
 
 #[tokio::test]
 async fn a_closed_port_is_a_connection_error() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     let closed = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -493,7 +501,7 @@ async fn a_redirect_to_https_is_followed_whatever_its_certificate_says() {
             tokio::spawn(serve_tls(stream));
         }
     });
-    let site = site(|settings| settings.https_port = port).await;
+    let site = site(|_, reach| reach.https_port = port).await;
     let fetched = site
         .egress
         .fetch_challenge(&Host::Dns("web.test".to_owned()), port, "/")
@@ -511,7 +519,7 @@ async fn a_redirect_to_https_is_followed_whatever_its_certificate_says() {
 
 #[tokio::test]
 async fn txt_records_are_found_joined_and_through_aliases() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     for name in ["_acme-challenge.web.test", "_acme-challenge.alias.test"] {
         let mut found = site.egress.lookup_txt(name).await.unwrap();
         found.sort();
@@ -524,14 +532,14 @@ async fn s15_a_truncated_answer_is_asked_for_again_over_tcp() {
     let (server, over_tcp) = dns_server().await;
     let mut settings = Settings::default().validation;
     settings.resolvers = vec![server];
-    let egress = Egress::new(&settings, Vec::new()).unwrap();
+    let egress = Egress::new(&settings, nowhere(), Vec::new()).unwrap();
     assert_eq!(egress.lookup_txt("big.test").await.unwrap().len(), 40);
     assert!(over_tcp.load(Ordering::SeqCst) > 0);
 }
 
 #[tokio::test]
 async fn s15_names_that_lead_nowhere_are_dns_errors() {
-    let site = site(|_| ()).await;
+    let site = site(|_, _| ()).await;
     for name in [
         "absent.test",
         "circle.test",
@@ -558,7 +566,7 @@ async fn a_dns_server_that_is_silent_is_a_timeout() {
     let mut settings = Settings::default().validation;
     settings.resolvers = vec![silent.local_addr().unwrap()];
     settings.timeout_s = 1;
-    let egress = Egress::new(&settings, Vec::new()).unwrap();
+    let egress = Egress::new(&settings, nowhere(), Vec::new()).unwrap();
     assert!(matches!(
         egress.lookup_txt("web.test").await,
         Err(EgressError::Timeout(_))

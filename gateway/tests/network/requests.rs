@@ -181,7 +181,7 @@ impl Endpoint for Cached {
         text("made")
     }
 
-    fn from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    fn answer_from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
         assert!(!request.uri().path().ends_with("panic"), "as asked for");
         let known = request.method() == "GET" || request.body() == "known";
         (known && !request.uri().path().ends_with("fail")).then(|| text("kept"))

@@ -209,3 +209,85 @@ pub(crate) fn bracketed(address: &IpAddr) -> String {
         IpAddr::V6(v6) => format!("[{v6}]"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The account key whose private key is 1, and what follows from it.
+    const THUMBPRINT: &str = "xx0BcA-wMohw8atYDJOe6peGModklG2wRHBlXHMvl0M";
+    const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17";
+    const TXT: &str = "KURE11eTW8pV2xEr_GFzFjdao-TONjo94qtwSz8Y_fg";
+
+    fn authorization() -> String {
+        let thumbprint = BASE64_URL_SAFE_NO_PAD.decode(THUMBPRINT).unwrap();
+        key_authorization(TOKEN, thumbprint.as_slice().try_into().unwrap())
+    }
+
+    fn verdict(identifier: &Identifier, kind: ChallengeType, found: &Found) -> Verdict {
+        judge(&authorization(), &kind.question(identifier, TOKEN).unwrap(), found)
+    }
+
+    fn http(status: u16, body: &str) -> Found {
+        Found::Http { status, body: body.as_bytes().to_vec(), address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) }
+    }
+
+    #[test]
+    fn the_key_authorization_and_its_digest_are_those_of_the_vector() {
+        assert_eq!(authorization(), format!("{TOKEN}.{THUMBPRINT}"));
+        assert_eq!(txt_value(&authorization()), TXT);
+    }
+
+    #[test]
+    fn http_01_takes_the_key_authorization_with_nothing_before_and_only_space_behind() {
+        let host = Identifier::Dns { name: "host.example".to_owned(), wildcard: false };
+        let right = authorization();
+        for body in [right.clone(), format!("{right}\n"), format!("{right} \r\n\t")] {
+            assert!(matches!(verdict(&host, ChallengeType::Http01, &http(200, &body)), Verdict::Shown(_)), "{body:?}");
+        }
+        for (status, body) in [
+            (200, format!(" {right}")),
+            (200, format!("{right}x")),
+            (200, TOKEN.to_owned()),
+            (200, String::new()),
+            (200, right.to_lowercase()),
+            (404, right.clone()),
+            (302, right.clone()),
+            (206, right.clone()),
+        ] {
+            let verdict = verdict(&host, ChallengeType::Http01, &http(status, &body));
+            assert!(matches!(verdict, Verdict::NotShown(ProblemType::IncorrectResponse, _)), "{status} {body:?}");
+        }
+    }
+
+    #[test]
+    fn dns_01_takes_any_record_that_is_the_digest() {
+        let host = Identifier::Dns { name: "host.example".to_owned(), wildcard: true };
+        let found = |values: &[&str]| Found::Txt(values.iter().map(|value| (*value).to_owned()).collect());
+        assert!(matches!(verdict(&host, ChallengeType::Dns01, &found(&["x", TXT])), Verdict::Shown(_)));
+        for values in [&[][..], &["x"], &[&authorization()], &[&format!("{TXT} ")], &[&TXT.to_lowercase()]] {
+            assert!(
+                matches!(verdict(&host, ChallengeType::Dns01, &found(values)), Verdict::NotShown(..)),
+                "{values:?}"
+            );
+        }
+        // The answer to another question shows nothing.
+        assert!(!matches!(verdict(&host, ChallengeType::Dns01, &http(200, TXT)), Verdict::Shown(_)));
+    }
+
+    #[test]
+    fn an_ipv6_host_stands_in_brackets() {
+        let question = ChallengeType::Http01.question(&Identifier::Ip("2001:db8::1".parse().unwrap()), TOKEN);
+        let Some(Question::Http01 { target, .. }) = question else { panic!("{question:?}") };
+        assert_eq!(target.to_string(), "[2001:db8::1]");
+    }
+
+    #[test]
+    fn a_wildcard_is_shown_by_dns_only_and_an_address_never() {
+        let wildcard = Identifier::Dns { name: "corp.example".to_owned(), wildcard: true };
+        let address = Identifier::Ip("192.0.2.1".parse().unwrap());
+        assert!(!ChallengeType::Http01.can_show(&wildcard) && ChallengeType::Dns01.can_show(&wildcard));
+        assert!(ChallengeType::Http01.can_show(&address) && !ChallengeType::Dns01.can_show(&address));
+        assert_eq!(ChallengeType::Dns01.question(&address, TOKEN), None);
+    }
+}

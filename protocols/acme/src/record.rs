@@ -375,3 +375,73 @@ impl TryFrom<JobForm> for Job {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Vector {
+        name: String,
+        kind: String,
+        record: String,
+        shows: String,
+    }
+
+    const OWN_ID: Id = Id([0xaa; 16]);
+
+    /// Reads a record, writes it again and gives what it says.
+    fn round<F, T, E>(octets: &[u8], read: impl FnOnce(F) -> Result<T, E>) -> (String, Vec<u8>)
+    where
+        F: DeserializeOwned + Serialize + for<'a> From<&'a T>,
+        T: Debug,
+        E: Debug,
+    {
+        let value = read(decode(octets).unwrap()).unwrap();
+        (format!("{value:?}"), encode(&F::from(&value)).unwrap())
+    }
+
+    fn read(kind: &str, octets: &[u8]) -> (String, Vec<u8>) {
+        match kind {
+            "account" => round(octets, |form: AccountForm| form.account(&OWN_ID)),
+            "order" => round(octets, |form: OrderForm| form.order(&OWN_ID)),
+            "authorization" => round(octets, |form: AuthorizationForm| form.authorization(&OWN_ID)),
+            "job" => round(octets, |form: JobForm| Job::try_from(form)),
+            "key-owner" => {
+                let id = decode::<KeyOwnerForm>(octets).unwrap().account().unwrap();
+                (format!("{id:?}"), encode(&KeyOwnerForm::of(&id)).unwrap())
+            }
+            "certificate-owner" => {
+                let id = decode::<CertificateOwnerForm>(octets).unwrap().account().unwrap();
+                (format!("{id:?}"), encode(&CertificateOwnerForm::of(&id)).unwrap())
+            }
+            "nonce-key" => {
+                let form: NonceKeyForm = decode(octets).unwrap();
+                (hex::encode(&form.key), encode(&form).unwrap())
+            }
+            other => panic!("no records of kind {other}"),
+        }
+    }
+
+    #[test]
+    fn every_record_ever_released_is_read_and_the_present_ones_are_written_the_same() {
+        let vectors: Vec<Vector> =
+            serde_json::from_str(include_str!("../../../testvectors/acme/records.json")).unwrap();
+        assert!(vectors.len() > 10);
+        for vector in vectors {
+            let octets = hex::decode(&vector.record).unwrap();
+            let (shows, again) = read(&vector.kind, &octets);
+            assert_eq!(shows, vector.shows, "{}", vector.name);
+            assert_eq!(hex::encode(again), vector.record, "{}", vector.name);
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_a_fault_that_says_so() {
+        for octets in [&[][..], &[0, 0xa0], &[2, 0xa0], &[1], &[1, 0xff], &[1, 0xa0]] {
+            assert!(decode::<JobForm>(octets).is_err(), "{octets:?}");
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, or with the certificate's own key.
 
 use ca_backend::{
-    CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest, Serial,
-    StatusChange,
+    CertificateState, CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest,
+    Serial, StatusChange,
 };
 use der::{Decode, Encode};
 use http::StatusCode;
@@ -34,21 +34,27 @@ impl Site<'_> {
         let reason = reason(wish.reason)?;
         let presented = decode(&wish.certificate, "certificate")?;
         let (certificate, owner) = self.certificate_of(&presented)?;
-        let comment = match call {
-            Call::Account(call) if call.account.value.id == owner => "by the account",
-            Call::Key(call) if call.key.spki_der() == public_key_of(&certificate.der)? => "with the certificate's key",
-            Call::Account(_) | Call::Key(_) => {
-                let text =
-                    "sign with the account that the certificate was issued to, or with the certificate's own key";
-                return Err(Problem::unauthorized(text).into());
-            }
+        let public_key = public_key_of(&certificate.der)?;
+        let is_owner = matches!(call, Call::Account(call) if call.account.value.id == owner);
+        let holds_key = matches!(call, Call::Key(call) if call.key.spki_der() == public_key);
+        if !is_owner && !holds_key {
+            let text = "sign with the account that the certificate was issued to, or with the certificate's own key";
+            return Err(Problem::unauthorized(text).into());
+        }
+        if certificate.state == CertificateState::Revoked {
+            return Err(Problem::new(ProblemType::AlreadyRevoked, "the certificate is revoked already").into());
+        }
+        let evidence = if holds_key {
+            Evidence::Certificate(self.engine.verify_certificate(&presented)?)
+        } else {
+            Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new() })
         };
         self.ledger.change().spend(call.nonce()).commit()?;
         let request = RevocationRequest {
             serial: certificate.serial,
             change: StatusChange::Revoke { reason, invalidity: None },
-            comment: comment.to_owned(),
-            evidence: Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new() }),
+            comment: String::new(),
+            evidence,
             origin: self.origin(&certificate.serial.to_string(), sha256(&presented)),
         };
         self.engine.revoke(&request)?;

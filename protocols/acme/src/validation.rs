@@ -22,6 +22,9 @@ pub const LEASE_S: u64 = 30;
 /// How often a place is looked at before it counts as unreachable.
 const TRIES_MAX: u8 = 3;
 
+/// The most characters of a failure's text that are kept.
+const TEXT_CHARACTERS_MAX: usize = 200;
+
 /// How long to wait after a look that brought no answer, in seconds.
 const RETRY_AFTER_S: u64 = 10;
 
@@ -120,7 +123,8 @@ pub enum FailureClass {
 
 impl FailureClass {
     pub(crate) fn verdict(self, text: &str) -> Verdict {
-        let text = text.to_owned();
+        // The text may quote what another host said of itself; it ends up in a reply and in a record.
+        let text: String = text.chars().filter(|c| !c.is_control()).take(TEXT_CHARACTERS_MAX).collect();
         match self {
             Self::Dns => Verdict::NoAnswer(ProblemType::Dns, text),
             Self::Connection | Self::Timeout => Verdict::NoAnswer(ProblemType::Connection, text),

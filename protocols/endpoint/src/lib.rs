@@ -19,7 +19,7 @@ pub trait Endpoint: Send + Sync {
     /// Answers at once from memory, without a lane, or says that it cannot.
     ///
     /// Called on the connection's own task, so it must not block, sign or touch the store.
-    fn from_memory(&self, _request: &http::Request<Bytes>) -> Option<http::Response<Bytes>> {
+    fn answer_from_memory(&self, _request: &http::Request<Bytes>) -> Option<http::Response<Bytes>> {
         None
     }
 }

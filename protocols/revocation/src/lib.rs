@@ -76,7 +76,7 @@ impl Endpoint for Revocation {
         }
     }
 
-    fn from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    fn answer_from_memory(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
         let route = Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
         match route {
             Route::Ocsp { request: path } => {

@@ -1,0 +1,108 @@
+//! Timed work, on a thread of its own: nothing here may hold up a request.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use ca_backend::{AuthorityState, Engine, KeyHealth};
+
+use crate::server_certificate::ServerCertificate;
+use crate::telemetry::{self, Figures};
+use crate::tls::Tls;
+use crate::wiring::Wiring;
+
+/// The time between two rounds.
+const ROUND: Duration = Duration::from_secs(1);
+/// Validations and expired objects handled at a time.
+const STEP: usize = 100;
+/// Rounds between two looks at what rarely changes.
+const SLOW_ROUNDS: u64 = 60;
+
+/// Everything that has to be done again and again.
+pub struct Jobs {
+    /// The engine's own upkeep.
+    pub engine: Engine,
+    /// ACME validations and expiry.
+    pub wiring: Arc<Wiring>,
+    /// The renewal of the server certificate.
+    pub server_certificate: ServerCertificate,
+    /// What to fold and set.
+    pub figures: Figures,
+    /// Told once, when there is a server certificate.
+    pub tls_ready: Option<tokio::sync::oneshot::Sender<Tls>>,
+}
+
+impl Jobs {
+    /// Works until the sender of `stop` is gone.
+    pub fn run(mut self, stop: &Receiver<()>) {
+        let mut round = 0;
+        loop {
+            self.engine.maintain();
+            self.keep_server_certificate(round);
+            self.acme();
+            self.figures.fold();
+            if round % SLOW_ROUNDS == 0 {
+                self.gauges();
+            }
+            round += 1;
+            match stop.recv_timeout(ROUND) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn keep_server_certificate(&mut self, round: u64) {
+        if self.tls_ready.is_none() && round % SLOW_ROUNDS != 0 {
+            return;
+        }
+        match self.server_certificate.keep() {
+            Ok(Some(tls)) => {
+                if let Some(ready) = self.tls_ready.take() {
+                    // Nobody listens only if the daemon is stopping.
+                    drop(ready.send(tls));
+                }
+            }
+            Ok(None) if round % SLOW_ROUNDS == 0 => {
+                tracing::warn!("HTTPS waits for an active issuing authority; make one with `certgate authority create`");
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "failed to renew the server certificate"),
+        }
+    }
+
+    fn acme(&self) {
+        for validator in self.wiring.acme_validators() {
+            let Some(acme) = validator.acme() else { continue };
+            match acme.due_validations(STEP) {
+                Ok(due) => due.into_iter().for_each(|validation| validator.begin(validation)),
+                Err(error) => tracing::warn!(?error, "failed to look for due validations"),
+            }
+            if let Err(error) = acme.expire(STEP) {
+                tracing::warn!(?error, "failed to remove expired ACME objects");
+            }
+        }
+    }
+
+    /// The figures that are states, not events.
+    fn gauges(&self) {
+        let now = self.engine.now();
+        for (issuer, crl) in self.engine.crl_ages() {
+            #[allow(clippy::cast_precision_loss)] // seconds
+            metrics::gauge!(telemetry::CRL_AGE_SECONDS, "issuer" => issuer).set(now.since_s(crl.this_update) as f64);
+        }
+        for authority in self.engine.authorities().unwrap_or_default() {
+            if let (Some(end), AuthorityState::Active) = (authority.not_after, authority.state) {
+                #[allow(clippy::cast_precision_loss)] // seconds
+                metrics::gauge!(telemetry::AUTHORITY_EXPIRES_SECONDS, "authority" => authority.name.to_string())
+                    .set(end.since_s(now) as f64);
+            }
+        }
+        let store = f64::from(u8::from(self.engine.store_health().is_ok()));
+        metrics::gauge!(telemetry::PART_USABLE, "part" => "store").set(store);
+        for (name, health) in self.engine.key_health() {
+            let usable = f64::from(u8::from(health == KeyHealth::Usable));
+            metrics::gauge!(telemetry::PART_USABLE, "part" => format!("keys {name}")).set(usable);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The starter PKI that `serve --starter` makes on an empty store, and how it is shown.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ca_backend::{
+    AccessRule, AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, EndpointName, Engine, Error, EvidenceKind,
+    KeyAlgorithm, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule, TextRule,
+};
+use config::Settings;
+use der::pem;
+use serde_json::json;
+
+/// Where the starter keeps its state if nothing else is said.
+pub const STATE_DIR: &str = "certgate-starter";
+
+const ROOT: &str = "root";
+const ISSUING: &str = "issuing";
+const ENDPOINT: &str = "starter";
+const OPERATOR: &str = "starter";
+const PROFILES: [&str; 3] = ["privatessl-tls-server", "privatessl-tls-client-server", "privatessl-tls-client"];
+const SERVICES: [&str; 1] = ["privatessl"];
+
+/// Why there is no starter PKI.
+#[derive(Debug, thiserror::Error)]
+pub enum StarterError {
+    /// The engine refused or failed.
+    #[error("failed to make the starter PKI: {0}")]
+    Engine(String),
+    /// A file cannot be written.
+    #[error("failed to write {path}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl From<Error> for StarterError {
+    fn from(error: Error) -> Self {
+        Self::Engine(match error {
+            Error::Fault(fault) => fault.to_string(),
+            Error::Refused(refusal) => refusal.private(),
+        })
+    }
+}
+
+impl From<ca_backend::Refusal> for StarterError {
+    fn from(refusal: ca_backend::Refusal) -> Self {
+        Self::from(Error::Refused(refusal))
+    }
+}
+
+/// The settings of a starter that nobody configured: loopback, and state in [`STATE_DIR`] below the working directory.
+#[must_use]
+pub fn settings() -> Settings {
+    let mut settings = Settings { state_dir: PathBuf::from(STATE_DIR), ..Settings::default() };
+    settings.https.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    settings.http.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    settings
+}
+
+/// Makes what is missing of the starter PKI and returns how to use it, as text for people.
+///
+/// # Errors
+/// [`StarterError`].
+pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterError> {
+    if engine.authorities()?.is_empty() {
+        make_authorities(engine)?;
+        put_endpoint(engine, http_01_port())?;
+    }
+    // What was not finished the last time goes on here.
+    engine.maintain();
+    let root = engine.authority(&AuthorityName::new(ROOT)?);
+    let certificate = root.ok().filter(|root| root.state == AuthorityState::Active).and_then(|root| root.certificate);
+    let root_path = settings.state_dir.join("root.pem");
+    if let Some(der) = certificate {
+        let text = pem::encode_string("CERTIFICATE", pem::LineEnding::LF, &der)
+            .map_err(|error| StarterError::Engine(error.to_string()))?;
+        write_file(&root_path, text.as_bytes())?;
+    }
+    let text = describe(engine, settings, &root_path);
+    write_file(&settings.state_dir.join("starter.txt"), text.as_bytes())?;
+    Ok(text)
+}
+
+fn make_authorities(engine: &Engine) -> Result<(), StarterError> {
+    let authority = |name: &str, common_name: &str, parent: Option<&str>| -> Result<NewAuthority, StarterError> {
+        Ok(NewAuthority {
+            name: AuthorityName::new(name)?,
+            friendly_name: common_name.to_owned(),
+            subject: DistinguishedName::parse(&format!("cn={common_name},o=certgate starter"))?,
+            algorithm: KeyAlgorithm::EcP256,
+            validity_s: None,
+            parent: parent.map(AuthorityName::new).transpose()?,
+            ocsp: true,
+            services: if parent.is_some() { SERVICES.map(str::to_owned).to_vec() } else { Vec::new() },
+        })
+    };
+    engine.create_authority(&authority(ROOT, "Starter Root", None)?, OPERATOR)?;
+    engine.create_authority(&authority(ISSUING, "Starter Issuing", Some(ROOT))?, OPERATOR)?;
+    Ok(())
+}
+
+/// An ACME endpoint for whoever shows control of a name, limited to hosts that this machine reaches on its loopback addresses.
+fn put_endpoint(engine: &Engine, http_01_port: u16) -> Result<(), StarterError> {
+    let profiles = PROFILES.map(ProfileName::new).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let rule = AccessRule {
+        name: "whoever controls the name".to_owned(),
+        requesters: vec![RequesterRule { evidence: EvidenceKind::Challenges, requester: TextRule::Any }],
+        profiles: profiles.clone(),
+        allow: NameRules {
+            dns: vec![DnsRule::Any],
+            wildcards: true,
+            ip: vec!["0.0.0.0/0", "::/0"].into_iter().filter_map(|range| range.parse().ok()).collect(),
+            ..NameRules::default()
+        },
+        deny: NameRules::default(),
+        keys: None,
+        validity_max_s: None,
+        approval: false,
+    };
+    let endpoint = Endpoint {
+        name: EndpointName::new(ENDPOINT)?,
+        protocol: ProtocolName::new("acme")?,
+        authority: AuthorityName::new(ISSUING)?,
+        profiles,
+        enabled: true,
+        rules: vec![rule],
+        extended_key_usages: Vec::new(),
+        options: json!({ "http01_port": http_01_port, "reachable_networks": ["127.0.0.0/8", "::1/128"] }),
+    };
+    crate::wiring::Wiring::check(&endpoint)?;
+    engine.put_endpoint(&endpoint, OPERATOR)?;
+    Ok(())
+}
+
+/// Port 80 where a program started beside this one may listen on it, else the usual port of test servers.
+fn http_01_port() -> u16 {
+    const UNPRIVILEGED: u16 = 5002;
+    match std::net::TcpListener::bind(("127.0.0.1", 80)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => UNPRIVILEGED,
+        Ok(_) | Err(_) => 80,
+    }
+}
+
+fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
+    let (https, http) = (&settings.https.base_url, &settings.http.base_url);
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let root_path = absolute(root_path);
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| text += &format!("  {label:<18} {value}\n");
+    line("HTTPS", https.clone());
+    line("HTTP", http.clone());
+    line("root certificate", root_path.display().to_string());
+    line("operators' socket", absolute(&settings.operator_socket_path()).display().to_string());
+    for authority in engine.authorities().unwrap_or_default() {
+        if let Some(url) = authority.crl_url {
+            line(&format!("CRL of {}", authority.name), url);
+        }
+        if let Some(url) = authority.ocsp_url {
+            line(&format!("OCSP of {}", authority.name), url);
+        }
+    }
+    let mut port = None;
+    for endpoint in engine.endpoints() {
+        if endpoint.protocol.as_str() == "acme" {
+            let options = acme::Options::parse(&endpoint.options).unwrap_or_default();
+            line(&format!("ACME {}", endpoint.name), format!("{https}/acme/{}/directory", endpoint.name));
+            port.get_or_insert((endpoint.name.clone(), options.http01_port));
+        }
+    }
+    if let Some((name, port)) = port {
+        let certbot = absolute(&settings.state_dir).join("certbot");
+        let certbot = certbot.display();
+        let host = "localhost";
+        text += &format!(
+            "\nA first certificate, from another terminal:\n\n  REQUESTS_CA_BUNDLE={root} certbot certonly --standalone \\\n    \
+             --server {https}/acme/{name}/directory --http-01-port {port} -d {host} \\\n    \
+             --agree-tos --register-unsafely-without-email --non-interactive \\\n    \
+             --config-dir {certbot} --work-dir {certbot} --logs-dir {certbot}\n\n  \
+             openssl verify -CAfile {root} -untrusted {certbot}/live/{host}/chain.pem {certbot}/live/{host}/cert.pem\n",
+            root = root_path.display(),
+        );
+    }
+    text
+}
+
+/// Makes a directory that nobody else may enter, or leaves the one that is there.
+///
+/// # Errors
+/// What the system says.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), StarterError> {
+    let failed = |error| StarterError::File { path: path.to_owned(), error };
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)
+}
