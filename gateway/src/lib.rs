@@ -4,6 +4,7 @@
 //! threads of a [`pool::Lane`].
 
 pub mod admin;
+pub mod cli;
 pub mod egress;
 pub mod jobs;
 pub mod listen;
