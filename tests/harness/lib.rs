@@ -5,5 +5,6 @@ pub mod acme_client;
 pub mod key;
 pub mod openssl;
 pub mod pki;
+pub mod pkilint;
 pub mod status;
 pub mod wish;

@@ -7,4 +7,5 @@ mod crash;
 mod engines;
 mod inventory;
 mod issuing;
+mod judges;
 mod revocation;
