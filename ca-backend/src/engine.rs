@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
-use crate::clock::{Clock, Rng, Time};
+use crate::clock::{Clock, Rng, Stopwatch, Time};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Evidence, EvidenceFacts};
@@ -27,7 +27,7 @@ use crate::serial::Serial;
 use crate::store::{Batch, CommitError, Log, Space, Store, Version};
 use crate::ticket::Ticket;
 use crate::weak_key::BlockedKeys;
-use crate::{inventory, sha256};
+use crate::{figures, inventory, sha256};
 
 /// What the engine needs to know of the node it runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,6 +175,26 @@ impl Engine {
     /// # Errors
     /// A refusal, which is in the audit log already, or a fault, after which the same request may be sent again.
     pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
+        let took = Stopwatch::start();
+        let (protocol, profile) = (request.origin.protocol.clone(), request.profile.clone());
+        let outcome = self.enroll_audited(request);
+        let (word, profile) = match &outcome {
+            Ok(Outcome::Issued(_)) => ("issued", profile.as_str()),
+            Ok(Outcome::Pending { .. }) => ("pending", profile.as_str()),
+            // A client can name any profile: only those that exist become labels.
+            Err(Error::Refused(refusal)) if refusal.reason() == Reason::UnknownProfile => ("refused", "unknown"),
+            Err(Error::Refused(_)) => ("refused", profile.as_str()),
+            Err(Error::Fault(_)) => ("unavailable", profile.as_str()),
+        };
+        metrics::counter!(figures::ENROLLMENTS,
+            "protocol" => protocol.to_string(), "profile" => profile.to_owned(), "outcome" => word)
+        .increment(1);
+        metrics::histogram!(figures::ENROLLMENT_SECONDS, "protocol" => protocol.to_string()).record(took.elapsed());
+        outcome
+    }
+
+    /// A refusal is in the audit log before the requester learns of it.
+    fn enroll_audited(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
         let facts = request.evidence.facts();
         let (authority, origin, evidence) = (request.authority.clone(), request.origin.clone(), facts.clone());
         self.enroll_in_steps(request, facts).or_else(|error| {
@@ -286,9 +306,6 @@ impl Engine {
             Err(CommitError::Conflict) => return self.issued(serial)?.ok_or(Error::Fault(Fault::TryLater { after_s: 1 })),
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         }
-        metrics::counter!("certgate_certificates_issued_total",
-            "protocol" => certificate.protocol.to_string(), "profile" => certificate.profile.to_string())
-        .increment(1);
 
         // 6 answer
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))

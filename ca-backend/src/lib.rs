@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod evidence;
 mod extension;
+pub mod figures;
 mod inventory;
 mod issue;
 mod keys;

@@ -22,7 +22,7 @@ use crate::request::{RevocationRequest, StatusChange};
 use crate::serial::Serial;
 use crate::status::{CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 use crate::store::{Batch, CommitError, Log, Range, Space, Version};
-use crate::sha256;
+use crate::{figures, sha256};
 
 /// A change of status that is durable, and visible in OCSP at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +125,7 @@ impl Engine {
         if self.registry().issuers.values().any(|issuer| issuer.form.serial.as_ref() == Some(serial)) {
             self.reload()?;
         }
-        metrics::counter!("certgate_status_changes_total", "action" => event_name(event)).increment(1);
+        metrics::counter!(figures::STATUS_CHANGES, "change" => event_name(event)).increment(1);
         Ok(Revocation { serial: *serial, state: status.state(), at })
     }
 
@@ -200,7 +200,7 @@ impl Engine {
         if let (true, Some(key), Some((serial, epoch))) = (cacheable, query.cache_key(), epoch) {
             self.inner.responses.keep(&serial, key, &answer, epoch);
         }
-        metrics::counter!("certgate_ocsp_signed_total").increment(1);
+        metrics::counter!(figures::OCSP_SIGNED, "issuer" => issuer.path.clone()).increment(1);
         Ok(answer)
     }
 

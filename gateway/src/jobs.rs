@@ -43,7 +43,7 @@ impl Jobs {
             self.keep_server_certificate(round);
             self.acme();
             self.figures.fold();
-            if round % SLOW_ROUNDS == 0 {
+            if round.is_multiple_of(SLOW_ROUNDS) {
                 self.gauges();
             }
             round += 1;
@@ -55,7 +55,7 @@ impl Jobs {
     }
 
     fn keep_server_certificate(&mut self, round: u64) {
-        if self.tls_ready.is_none() && round % SLOW_ROUNDS != 0 {
+        if self.tls_ready.is_none() && !round.is_multiple_of(SLOW_ROUNDS) {
             return;
         }
         match self.server_certificate.keep() {
@@ -65,7 +65,7 @@ impl Jobs {
                     drop(ready.send(tls));
                 }
             }
-            Ok(None) if round % SLOW_ROUNDS == 0 => {
+            Ok(None) if round.is_multiple_of(SLOW_ROUNDS) => {
                 tracing::warn!("HTTPS waits for an active issuing authority; make one with `certgate authority create`");
             }
             Ok(None) => {}
