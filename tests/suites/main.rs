@@ -4,3 +4,4 @@
 mod acme;
 mod authorities;
 mod crash;
+mod operators;
