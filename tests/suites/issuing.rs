@@ -364,6 +364,30 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
             yes,
         ),
         (json!({"subject": [{"attribute": "cn", "value": "*"}]}), json!({"subject": [{"attribute": "cn", "value": "admin*"}]}), "cn=Admin 1", &[], no),
+        // a denied name is denied wherever somebody may look for it in the subject, however it is written
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
+            json!({"dns": ["secret.example.org"]}),
+            "cn=secret.example.org.",
+            &["dns:open.example.org"],
+            no,
+        ),
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "emailAddress", "value": "*"}]}),
+            json!({"email": ["secret.example.org"]}),
+            "emailAddress=boss@secret.example.org",
+            &["dns:open.example.org"],
+            no,
+        ),
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
+            json!({"email": ["secret.example.org"]}),
+            "cn=boss@secret.example.org",
+            &["dns:open.example.org"],
+            no,
+        ),
+        // a device's identifier is free text: a common name that repeats it needs a rule of its own
+        (json!({"device": ["*"]}), json!({}), "cn=administrator", &["permanent-identifier:administrator"], no),
         // what has no rule of its own type
         (json!({"dns": ["*"]}), json!({}), "", &["rid:1.2.3"], no),
         (json!({"other": ["1.2.3"]}), json!({}), "", &["rid:1.2.3"], yes),
@@ -635,4 +659,21 @@ fn what_a_certificate_request_carries_beside_its_key_has_no_effect() {
         assert!(!shown.contains(absent), "{absent} came through: {shown}");
     }
     assert!(pem("CERTIFICATE", &issued.der).starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[test]
+fn s28_a_pattern_that_could_match_nothing_is_refused_before_it_denies_nothing() {
+    let read = |rules: Value| serde_json::from_value::<ca_backend::NameRules>(rules);
+    for pattern in ["*", "example.org", ".example.org", ".Example.Org", "a_b.example", "localhost"] {
+        assert!(read(json!({"dns": [pattern]})).is_ok(), "{pattern}");
+    }
+    for pattern in ["", ".", "*.example.org", "example.org.", "a..b", "b\u{fc}cher.example", "a@example.org", "host:443", "a*", " a"] {
+        assert!(read(json!({"dns": [pattern]})).is_err(), "{pattern:?}");
+    }
+    for pattern in ["*", "a*", "*a", "a"] {
+        assert!(read(json!({"uri": [pattern]})).is_ok(), "{pattern}");
+    }
+    for pattern in ["", "**", "*a*", "a*b"] {
+        assert!(read(json!({"uri": [pattern]})).is_err(), "{pattern:?}");
+    }
 }
