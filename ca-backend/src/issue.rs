@@ -115,7 +115,7 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.not_before, operator_purposes: choices })?;
+        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
         authorization.admits(&names_of_tbs(&bytes)?)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }

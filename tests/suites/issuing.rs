@@ -677,3 +677,16 @@ fn s28_a_pattern_that_could_match_nothing_is_refused_before_it_denies_nothing() 
         assert!(read(json!({"uri": [pattern]})).is_err(), "{pattern:?}");
     }
 }
+
+#[test]
+fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_got_around() {
+    let pki = Pki::start();
+    let later = noon().plus_s(5 * 365 * DAY_S);
+    assert_refused(Wish::for_host("a.example.org").since(later).issue(&pki.engine), Reason::BadTime, "31 days from now");
+    let capped = json!([{
+        "name": "a day", "requesters": [{"evidence": "challenges"}], "profiles": [TLS], "allow": {"dns": ["*"]}, "validity_max_s": DAY_S,
+    }]);
+    pki.put_endpoint(&[TLS], capped).unwrap();
+    assert_refused(Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine), Reason::BadTime, "31 days from now");
+    Wish::for_host("a.example.org").by_account("a").since(noon().plus_s(DAY_S)).issue(&pki.engine).unwrap();
+}
