@@ -690,3 +690,42 @@ fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_go
     assert_refused(Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine), Reason::BadTime, "31 days from now");
     Wish::for_host("a.example.org").by_account("a").since(noon().plus_s(DAY_S)).issue(&pki.engine).unwrap();
 }
+
+#[test]
+fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_polled() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
+    pki.bench.sign_faults.fail_before(1);
+    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
+    assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
+    let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
+    let Outcome::Issued(again) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
+    assert_eq!(issued.der, again.der);
+}
+
+#[test]
+fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
+    pki.bench.sign_faults.fail_before(1);
+    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    pki.pass_s(2 * 3_600);
+    assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
+}
+
+#[test]
+fn decided_requests_do_not_hide_those_that_wait() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    for n in 0..6 {
+        ticket(Wish::for_host(&format!("h{n}.example.org")).by_account("a").ask(&pki.engine).unwrap());
+    }
+    let mut tickets: Vec<Ticket> = pki.engine.waiting(None, 10).unwrap().into_iter().map(|waiting| waiting.ticket).collect();
+    let last = tickets.pop().unwrap();
+    tickets.iter().for_each(|ticket| pki.engine.reject(ticket, "chief", "no").unwrap());
+    let found = pki.engine.waiting(None, 2).unwrap();
+    assert_eq!(found.iter().map(|waiting| &waiting.ticket).collect::<Vec<_>>(), [&last]);
+}
