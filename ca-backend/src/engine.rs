@@ -96,6 +96,10 @@ pub(crate) struct Inner {
     pub(crate) changes: Mutex<()>,
     /// One CRL at a time.
     pub(crate) publishing: Mutex<()>,
+    /// One certificate of the daemon's own at a time.
+    pub(crate) own_certificates: Mutex<()>,
+    /// What the daemon was refused, by issuer number, and when it may ask again.
+    pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     pub(crate) rate: RequestRate,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
@@ -156,6 +160,8 @@ impl Engine {
             registry: RwLock::new(Arc::new(registry)),
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
+            own_certificates: Mutex::new(()),
+            put_off: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),

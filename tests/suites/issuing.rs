@@ -729,3 +729,17 @@ fn decided_requests_do_not_hide_those_that_wait() {
     let found = pki.engine.waiting(None, 2).unwrap();
     assert_eq!(found.iter().map(|waiting| &waiting.ticket).collect::<Vec<_>>(), [&last]);
 }
+
+#[test]
+fn first_outcomes_are_forgotten_as_fast_as_they_came() {
+    let pki = Pki::start();
+    let key = Key::ec();
+    for n in 0..1_100 {
+        let host = format!("dns:h{n}.example.org");
+        Wish::with_key(&key).transaction(&host).names(&[&host]).issue(&pki.engine).unwrap();
+    }
+    let before = pki.engine.export(&mut std::io::sink()).unwrap();
+    pki.pass_s(3 * 3_600);
+    let after = pki.engine.export(&mut std::io::sink()).unwrap();
+    assert!(after + 1_100 <= before, "{before} records became {after}");
+}
