@@ -122,13 +122,12 @@ impl Daemon {
 
     fn nobody(&self, why: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let hint = match why.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run this as the daemon's user, or set operator.socket_group to a group of yours".to_owned()
-            }
-            _ => "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET".to_owned(),
+        let hint = if why.kind() == std::io::ErrorKind::PermissionDenied {
+            "run this as the daemon's user, or set operator.socket_group to a group of yours"
+        } else {
+            "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET"
         };
-        Failure::unreachable(format!("no daemon answers on {socket}: {why}"), hint)
+        Failure::unreachable(format!("no daemon answers on {socket}: {why}"), hint.to_owned())
     }
 }
 
@@ -151,7 +150,10 @@ pub(super) fn query(parameters: &impl Serialize) -> Result<String, Failure> {
         match value {
             serde_json::Value::Null => {}
             serde_json::Value::String(value) => drop(text.append_pair(name, value)),
-            other => drop(text.append_pair(name, &other.to_string())),
+            serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => drop(text.append_pair(name, &value.to_string())),
         }
     }
     Ok(text.finish())
