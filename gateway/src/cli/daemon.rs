@@ -122,11 +122,10 @@ impl Daemon {
 
     fn nobody(&self, why: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let hint = match why.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run this as the daemon's user, or set operator.socket_group to a group of yours".to_owned()
-            }
-            _ => "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET".to_owned(),
+        let hint = if why.kind() == std::io::ErrorKind::PermissionDenied {
+            "run this as the daemon's user, or set operator.socket_group to a group of yours"
+        } else {
+            "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET"
         };
         Failure::unreachable(format!("no daemon answers on {socket}: {why}"), hint)
     }
@@ -148,10 +147,10 @@ pub(super) fn query(parameters: &impl Serialize) -> Result<String, Failure> {
     let value = serde_json::to_value(parameters).map_err(|why| Failure::usage(format!("cannot write the request: {why}"), ""))?;
     let mut text = url::form_urlencoded::Serializer::new("?".to_owned());
     for (name, value) in value.as_object().into_iter().flatten() {
-        match value {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(value) => drop(text.append_pair(name, value)),
-            other => drop(text.append_pair(name, &other.to_string())),
+        match value.as_str() {
+            Some(value) => drop(text.append_pair(name, value)),
+            None if value.is_null() => {}
+            None => drop(text.append_pair(name, &value.to_string())),
         }
     }
     Ok(text.finish())
