@@ -8,11 +8,8 @@ use gateway::{RunOptions, telemetry};
 
 fn main() -> ExitCode {
     let Arguments { shared, command } = Arguments::parse();
-    let done = if let Command::Serve(arguments) = &command {
-        serve(&shared, arguments)
-    } else {
-        cli::run(&shared, command)
-    };
+    let done =
+        if let Command::Serve(arguments) = &command { serve(&shared, arguments) } else { cli::run(&shared, command) };
     cli::conclude(&shared, done)
 }
 
