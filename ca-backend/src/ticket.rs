@@ -44,6 +44,14 @@ pub struct WaitingRequest {
     pub origin: Origin,
 }
 
+/// What an operator decided about a waiting request.
+struct Decision<'a> {
+    state: TicketStateForm,
+    action: Action,
+    operator: &'a str,
+    why: &'a str,
+}
+
 /// Seconds until polling again makes sense.
 const RETRY_S: u32 = 60;
 
@@ -146,7 +154,8 @@ impl Engine {
         let request = released(&form, operator, ticket)?;
         let outcome = self.enroll(request)?;
         if let Outcome::Issued(certificate) = &outcome {
-            self.decide(ticket, form, version, TicketStateForm::Issued(certificate.serial.clone()), Action::Approved, operator, "")?;
+            let decision = Decision { state: TicketStateForm::Issued(certificate.serial), action: Action::Approved, operator, why: "" };
+            self.decide(ticket, form, version, decision)?;
         }
         Ok(outcome)
     }
@@ -157,20 +166,12 @@ impl Engine {
     /// A refusal if it does not wait any more, or the store's fault.
     pub fn reject(&self, ticket: &Ticket, operator: &str, why: &str) -> Result<(), Error> {
         let (form, version) = self.waiting_form(ticket)?;
-        self.decide(ticket, form, version, TicketStateForm::Rejected(why.to_owned()), Action::Rejected, operator, why)
+        let decision = Decision { state: TicketStateForm::Rejected(why.to_owned()), action: Action::Rejected, operator, why };
+        self.decide(ticket, form, version, decision)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn decide(
-        &self,
-        ticket: &Ticket,
-        form: TicketForm,
-        version: Version,
-        state: TicketStateForm,
-        action: Action,
-        operator: &str,
-        why: &str,
-    ) -> Result<(), Error> {
+    fn decide(&self, ticket: &Ticket, form: TicketForm, version: Version, decision: Decision<'_>) -> Result<(), Error> {
+        let Decision { state, action, operator, why } = decision;
         let facts = EvidenceFacts { approved_by: Some(operator.to_owned()), ..form.facts.clone() };
         let record = AuditRecord::new(self.now(), action)
             .origin(&form.origin)

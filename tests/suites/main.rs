@@ -4,4 +4,11 @@
 mod acme;
 mod authorities;
 mod crash;
+mod engines;
+mod interop_certbot;
+mod inventory;
+mod issuing;
+mod judges;
+mod kill;
 mod operators;
+mod revocation;

@@ -30,7 +30,7 @@ pub struct Options {
     pub http01_port: u16,
     /// The port that redirects to `https` may lead to.
     pub https_port: u16,
-    /// The address ranges that http-01 may reach. Nothing stated means nothing allowed.
+    /// The private and loopback address ranges that http-01 may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
 }
 
