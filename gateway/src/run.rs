@@ -9,9 +9,9 @@ use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::{self, AdminState, SocketError};
+use crate::admin::{self, AdminState, SocketError, StatusPages};
 use crate::jobs::Jobs;
-use crate::listen::{Bounds, Listener, Mounts, Security};
+use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::starter::{self, StarterError};
 use crate::telemetry::{Figures, TelemetryError};
@@ -163,6 +163,7 @@ async fn serve(
     let https = bind("https", settings.https.listen).await?;
     let http = bind("http", settings.http.listen).await?;
     let mounts = Mounts::default();
+    let status_lane = lanes.status.clone();
     let wiring = Arc::new(Wiring::new(
         engine.clone(),
         settings.clone(),
@@ -185,6 +186,15 @@ async fn serve(
         }),
         figures: figures.clone(),
     };
+
+    let metrics = match settings.metrics.listen {
+        Some(address) => Some(bind("metrics", address).await?),
+        None => None,
+    };
+    let status_mounts = Mounts::default();
+    let pages: Arc<dyn endpoint::Endpoint> = Arc::new(StatusPages::new(engine.clone(), figures.clone()));
+    let page = |path| Mount::new(On::Plain, path, pages.clone(), status_lane.clone(), 0);
+    status_mounts.replace(StatusPages::PATHS.map(page).into());
 
     let signals = "listen for signals";
     let of_system = |error| RunError::System { doing: signals.to_owned(), error };
@@ -211,6 +221,9 @@ async fn serve(
     let bounds = Bounds::new(settings);
     let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
     let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
+    let metrics = metrics.map(|metrics| {
+        tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone()))
+    });
     let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
     let secure = {
         let mut stopped = stopped.clone();
@@ -233,7 +246,7 @@ async fn serve(
     }
     tracing::info!("stopping: requests that run are finished");
     stop.send_replace(true);
-    for listener in [operators, plain, secure] {
+    for listener in [operators, plain, secure].into_iter().chain(metrics) {
         if let Err(error) = listener.await {
             tracing::error!(%error, "a listener ended in a panic");
         }
