@@ -23,10 +23,14 @@ use crate::tbs::{self, CertificateDraft, IssuerFacts};
 /// The moments between which a certificate is valid, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ValidityPeriod {
+    /// When this was decided.
+    pub(crate) now: Time,
     pub(crate) not_before: Time,
     pub(crate) not_after: Time,
 }
 
+/// How far in the future a validity may begin, in seconds: what is issued today should be of use soon.
+const POST_DATE_MAX_S: u64 = 30 * 86_400;
 /// The shortest validity worth a certificate, in seconds.
 const VALIDITY_MIN_S: u64 = 60;
 
@@ -44,8 +48,9 @@ pub(crate) fn validity(
     let earliest = now.minus_s(settings.backdate_s);
     let floor = issuer.active.as_ref().map_or(earliest, |active| earliest.max(active.facts.not_before));
     let not_before = requested.not_before.unwrap_or(floor);
-    if not_before < floor {
-        return Err(Refusal::new(Reason::BadTime, format!("validity cannot begin before {floor}")));
+    let ceiling = now.plus_s(POST_DATE_MAX_S);
+    if not_before < floor || not_before > ceiling {
+        return Err(Refusal::new(Reason::BadTime, format!("validity must begin between {floor} and {ceiling}")));
     }
     let longest_s = authorization.validity_max_s().unwrap_or(u64::MAX).min(profile.validity.max_s.unwrap_or(u64::MAX));
     let issuer_end = issuer.active.as_ref().map_or(Time::from_unix(u64::MAX), |active| active.facts.not_after);
@@ -60,7 +65,7 @@ pub(crate) fn validity(
     if not_after < not_before.max(now).plus_s(VALIDITY_MIN_S) {
         return Err(Refusal::new(Reason::BadTime, format!("validity would end at {not_after}, too soon to be of use")));
     }
-    Ok(ValidityPeriod { not_before, not_after })
+    Ok(ValidityPeriod { now, not_before, not_after })
 }
 
 /// Bytes that may be signed: granted and linted, or read back from the record of such. Signing spends it.
@@ -115,7 +120,7 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
+        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.now, operator_purposes: choices })?;
         authorization.admits(&names_of_tbs(&bytes)?)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // test code: a failure should be loud
 
 pub mod acme_client;
+pub mod daemon;
 pub mod key;
 pub mod openssl;
 pub mod pki;
+pub mod pkilint;
 pub mod status;
 pub mod wish;
