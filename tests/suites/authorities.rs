@@ -430,7 +430,7 @@ fn an_expired_authority_publishes_no_crl_that_ends_before_it_begins() {
 fn what_the_daemon_is_refused_it_does_not_ask_for_every_second() {
     let external = External::new();
     external.below();
-    external.ssl.put("nc.ext", &format!("{CA}nameConstraints=critical,permitted;dirName:subtree\n[subtree]\nC=DE\n"));
+    external.ssl.put("nc.ext", format!("{CA}nameConstraints=critical,permitted;dirName:subtree\n[subtree]\nC=DE\n"));
     external.ssl.run("x509 -req -in below.csr -CA root.pem -CAkey root.key -days 300 -extfile nc.ext -out below.pem");
     let pki = &external.pki;
     pki.engine.install_certificate(&authority("below"), &external.ssl.take("below.pem"), OPERATOR).unwrap();
