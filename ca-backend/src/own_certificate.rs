@@ -149,6 +149,17 @@ impl Engine {
         Ok(TlsIdentity { chain, not_before: form.not_before, not_after: form.not_after, names: names.to_vec(), key })
     }
 
+    /// The authority that issued the daemon's present TLS certificate; `None` if there is none, or its authority is gone.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn tls_issuer(&self) -> Result<Option<AuthorityName>, Error> {
+        let Some(found) = self.inner.store.get(Space::ServiceKey, TLS_ROLE.as_bytes())? else { return Ok(None) };
+        let form: ServiceKeyForm = record::decode(&found.value)?;
+        let Some(certificate) = self.certificate_form(&form.serial)? else { return Ok(None) };
+        Ok(self.registry().issuers.get(&certificate.issuer).map(|issuer| issuer.form.authority.clone()))
+    }
+
     fn make_own_certificate(
         &self,
         role: &str,

@@ -1,5 +1,6 @@
 //! Timed work, on a thread of its own: nothing here may hold up a request.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -34,17 +35,25 @@ pub struct Jobs {
     pub tls_ready: Option<tokio::sync::oneshot::Sender<Tls>>,
 }
 
+/// A panic ends one piece of work. If it ended the thread, there would be no CRL, no renewal and no retry until the next restart, and
+/// nobody would notice.
+fn survive(what: &str, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("panicked when it was to {what}; it will be tried again");
+    }
+}
+
 impl Jobs {
     /// Works until the sender of `stop` is gone.
     pub fn run(mut self, stop: &Receiver<()>) {
         let mut round = 0;
         loop {
-            self.engine.maintain();
-            self.keep_server_certificate(round);
-            self.acme();
-            self.figures.fold();
+            survive("maintain the engine", || self.engine.maintain());
+            survive("keep the server certificate", || self.keep_server_certificate(round));
+            survive("go on with ACME", || self.acme());
+            survive("fold the figures", || self.figures.fold());
             if round.is_multiple_of(SLOW_ROUNDS) {
-                self.gauges();
+                survive("set the gauges", || self.gauges());
             }
             round += 1;
             match stop.recv_timeout(ROUND) {

@@ -50,13 +50,14 @@ impl ServerCertificate {
     pub fn keep(&mut self) -> Result<Option<Tls>, ServerCertificateError> {
         let Some(certified) = self.certified()? else { return Ok(None) };
         let leaf = certified.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-        let tls = match self.in_force.take() {
+        let tls = match &self.in_force {
+            // What is in force is what the listener holds: it must not be lost when its replacement does not do.
             Some((tls, old)) => {
-                if old != leaf {
+                if *old != leaf {
                     tls.replace(certified)?;
                     tracing::info!("the server certificate was renewed");
                 }
-                tls
+                tls.clone()
             }
             None => Tls::new(certified)?,
         };
@@ -82,7 +83,8 @@ impl ServerCertificate {
         }
     }
 
-    /// The authority that the settings name, or else the first active one that issues to others.
+    /// The authority that the settings name; or else the one that issued the certificate at hand, so that clients are not shown another
+    /// chain because an authority was added; or else the first active one that issues to others.
     fn authority(&self) -> Result<Option<AuthorityName>, ServerCertificateError> {
         if let Some(name) = &self.settings.https.certificate.authority {
             let name = AuthorityName::new(name).map_err(|refusal| ServerCertificateError::Name(refusal.public().to_owned()))?;
@@ -93,7 +95,10 @@ impl ServerCertificate {
         let usable = |authority: &ca_backend::Authority| {
             authority.state == AuthorityState::Active && authority.kind == ca_backend::AuthorityKind::Issuing
         };
-        Ok(authorities.into_iter().find(usable).map(|authority| authority.name))
+        let present = self.engine.tls_issuer().map_err(ServerCertificateError::Engine)?;
+        let mut usable = authorities.into_iter().filter(usable).map(|authority| authority.name).peekable();
+        let first = usable.peek().cloned();
+        Ok(usable.find(|name| Some(name) == present.as_ref()).or(first))
     }
 }
 

@@ -69,6 +69,7 @@ pub struct Wiring {
     /// The sockets of this node, which no validation may reach.
     own: Vec<SocketAddr>,
     validators: Mutex<Vec<Validator>>,
+    remounting: Mutex<()>,
 }
 
 /// An endpoint that cannot be mounted.
@@ -91,7 +92,7 @@ impl Wiring {
         runtime: Handle,
         own: Vec<SocketAddr>,
     ) -> Self {
-        Self { engine, settings, mounts, lanes, runtime, own, validators: Mutex::default() }
+        Self { engine, settings, mounts, lanes, runtime, own, validators: Mutex::default(), remounting: Mutex::default() }
     }
 
     /// Whether an endpoint could be mounted: its protocol is known and its options are right.
@@ -107,18 +108,30 @@ impl Wiring {
     /// # Errors
     /// The first endpoint that cannot be mounted; the table in force then stays.
     pub fn remount(&self) -> Result<(), MountError> {
+        let _one_at_a_time = self.remounting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *self.validators());
+        match self.mount_all() {
+            Ok(mounts) => self.mounts.replace(mounts),
+            Err(error) => {
+                // The endpoints that stay in force keep what retries their validations.
+                *self.validators() = before;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn mount_all(&self) -> Result<Vec<Mount>, MountError> {
         let body_bytes_max = self.settings.limits.body_bytes_max;
         let status: Arc<dyn endpoint::Endpoint> = Arc::new(revocation::Revocation::new(self.engine.clone()));
         let mut mounts: Vec<Mount> = ["/crl", "/ocsp", "/ca"]
             .map(|prefix| Mount::new(On::Both, prefix, status.clone(), self.lanes.status.clone(), body_bytes_max))
             .into();
-        self.validators().clear();
         for settings in self.engine.endpoints().iter().filter(|endpoint| endpoint.enabled) {
             let mount = protocol_of(settings).map_err(Error::from).and_then(|protocol| (protocol.mount)(self, settings));
             mounts.push(mount.map_err(|error| MountError { endpoint: settings.name.to_string(), error })?);
         }
-        self.mounts.replace(mounts);
-        Ok(())
+        Ok(mounts)
     }
 
     /// The validators of the ACME endpoints in force, for timed work.

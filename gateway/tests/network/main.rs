@@ -15,3 +15,4 @@ mod pool;
 mod requests;
 mod telemetry;
 mod tls;
+mod upkeep;
