@@ -11,3 +11,4 @@ mod issuing;
 mod judges;
 mod kill;
 mod revocation;
+mod tidy;
