@@ -19,7 +19,8 @@ fn dependencies() -> Vec<(String, PathBuf, BTreeSet<String>)> {
         .unwrap();
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
-        let named = package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
+        let named =
+            package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
         let directory = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
         let names = named.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
         (package["name"].as_str().unwrap().to_owned(), directory, names)
@@ -29,10 +30,16 @@ fn dependencies() -> Vec<(String, PathBuf, BTreeSet<String>)> {
 
 /// Every file that is under version control or will be.
 fn files() -> Vec<PathBuf> {
-    let listed = Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"]).current_dir(root()).output();
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+        .current_dir(root())
+        .output();
     if let Some(output) = listed.ok().filter(|output| output.status.success()) {
         let names = output.stdout.split(|octet| *octet == 0).filter(|name| !name.is_empty());
-        return names.map(|name| root().join(String::from_utf8_lossy(name).as_ref())).filter(|path| path.is_file()).collect();
+        return names
+            .map(|name| root().join(String::from_utf8_lossy(name).as_ref()))
+            .filter(|path| path.is_file())
+            .collect();
     }
     let mut found = Vec::new();
     let mut directories = vec![root()];
@@ -80,8 +87,11 @@ fn dependencies_point_in_one_direction() {
     let crates = dependencies();
     let is_protocol = |directory: &Path| directory.parent().is_some_and(|parent| parent.ends_with("protocols"));
     let shared = ["endpoint", "pkcs7"];
-    let protocols: BTreeSet<&str> =
-        crates.iter().filter(|(name, directory, _)| is_protocol(directory) && !shared.contains(&name.as_str())).map(|(name, ..)| name.as_str()).collect();
+    let protocols: BTreeSet<&str> = crates
+        .iter()
+        .filter(|(name, directory, _)| is_protocol(directory) && !shared.contains(&name.as_str()))
+        .map(|(name, ..)| name.as_str())
+        .collect();
     assert!(protocols.contains("acme") && protocols.contains("revocation"), "{protocols:?}");
     for (name, directory, depends_on) in &crates {
         let banned: &[(&str, &str)] = match name.as_str() {
@@ -97,10 +107,17 @@ fn dependencies_point_in_one_direction() {
             assert_eq!(protocol, None, "{name} depends on a protocol; protocols meet in the gateway only");
         }
         if name == "endpoint" {
-            assert_eq!(depends_on.iter().map(String::as_str).collect::<Vec<_>>(), ["bytes", "http"], "the contract stays small");
+            assert_eq!(
+                depends_on.iter().map(String::as_str).collect::<Vec<_>>(),
+                ["bytes", "http"],
+                "the contract stays small"
+            );
         }
         for second in ["openssl", "ring", "native-tls", "openssl-sys"] {
-            assert!(!depends_on.contains(second), "{name} depends on {second}: one cryptographic library, one TLS stack");
+            assert!(
+                !depends_on.contains(second),
+                "{name} depends on {second}: one cryptographic library, one TLS stack"
+            );
         }
         assert!(directory.ends_with(name) || name == "tests", "{name} lies in {}", directory.display());
     }
@@ -120,14 +137,19 @@ fn every_crate_from_elsewhere_has_its_reason_beside_it() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let (_, section) = manifest.split_once("[workspace.dependencies]").unwrap();
     let section = section.split("\n[").next().unwrap();
-    let entries = section.lines().filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("path = "));
-    let unexplained: Vec<_> = entries.filter(|line| line.rsplit_once('#').is_none_or(|(_, why)| why.trim().is_empty())).collect();
+    let entries =
+        section.lines().filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("path = "));
+    let unexplained: Vec<_> =
+        entries.filter(|line| line.rsplit_once('#').is_none_or(|(_, why)| why.trim().is_empty())).collect();
     assert!(unexplained.is_empty(), "{unexplained:#?}");
 }
 
 #[test]
 fn files_are_named_after_what_is_in_them() {
-    let vague = ["util", "utils", "common", "helper", "helpers", "manager", "handler", "handlers", "service", "core", "misc", "data", "info", "mod"];
+    let vague = [
+        "util", "utils", "common", "helper", "helpers", "manager", "handler", "handlers", "service", "core", "misc",
+        "data", "info", "mod",
+    ];
     for path in files().iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(!vague.contains(&name), "{} says nothing about its content", path.display());
@@ -137,7 +159,16 @@ fn files_are_named_after_what_is_in_them() {
 #[test]
 fn nothing_is_left_to_do_and_nothing_points_at_a_developers_machine() {
     // Put together at run time, so that this file does not find itself.
-    let traces = [["/wo", "rk/"], ["/ho", "me/"], ["/ro", "ot/"], ["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["todo", "!("], ["unimpl", "emented!("]];
+    let traces = [
+        ["/wo", "rk/"],
+        ["/ho", "me/"],
+        ["/ro", "ot/"],
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["todo", "!("],
+        ["unimpl", "emented!("],
+    ];
     for path in files() {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         for trace in traces.map(|parts| parts.concat()) {
@@ -156,7 +187,11 @@ fn links_in_documents_lead_somewhere() {
             if file.is_empty() || file.contains("://") || file.starts_with("mailto:") {
                 continue;
             }
-            assert!(path.parent().unwrap().join(file).exists(), "{} links to {file}, which does not exist", path.display());
+            assert!(
+                path.parent().unwrap().join(file).exists(),
+                "{} links to {file}, which does not exist",
+                path.display()
+            );
         }
     }
 }
