@@ -89,9 +89,10 @@ fn pkilint_accepts_crls_with_every_reason_and_without_entries() {
     judge("the root's CRL", "lint_crl", &options("ARL"), &pki.engine.crl(ROOT).unwrap().der);
     for (index, reason) in RevocationReason::ALL.into_iter().enumerate() {
         let issued = Wish::for_host(&format!("h{index}.example.org")).issue(&pki.engine).unwrap();
-        let change = match reason {
-            RevocationReason::CertificateHold => StatusChange::Hold,
-            _ => StatusChange::Revoke { reason, invalidity: Some(noon().minus_s(60)) },
+        let change = if reason == RevocationReason::CertificateHold {
+            StatusChange::Hold
+        } else {
+            StatusChange::Revoke { reason, invalidity: Some(noon().minus_s(60)) }
         };
         pki.change(&issued.serial, change).unwrap();
     }
