@@ -27,6 +27,8 @@ pub(crate) struct ValidityPeriod {
     pub(crate) not_after: Time,
 }
 
+/// How far in the future a validity may begin, in seconds: what is issued today should be of use soon.
+const POST_DATE_MAX_S: u64 = 30 * 86_400;
 /// The shortest validity worth a certificate, in seconds.
 const VALIDITY_MIN_S: u64 = 60;
 
@@ -44,8 +46,9 @@ pub(crate) fn validity(
     let earliest = now.minus_s(settings.backdate_s);
     let floor = issuer.active.as_ref().map_or(earliest, |active| earliest.max(active.facts.not_before));
     let not_before = requested.not_before.unwrap_or(floor);
-    if not_before < floor {
-        return Err(Refusal::new(Reason::BadTime, format!("validity cannot begin before {floor}")));
+    let ceiling = now.plus_s(POST_DATE_MAX_S);
+    if not_before < floor || not_before > ceiling {
+        return Err(Refusal::new(Reason::BadTime, format!("validity must begin between {floor} and {ceiling}")));
     }
     let longest_s = authorization.validity_max_s().unwrap_or(u64::MAX).min(profile.validity.max_s.unwrap_or(u64::MAX));
     let issuer_end = issuer.active.as_ref().map_or(Time::from_unix(u64::MAX), |active| active.facts.not_after);
@@ -115,7 +118,7 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.not_before, operator_purposes: choices })?;
+        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
         authorization.admits(&names_of_tbs(&bytes)?)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }

@@ -156,6 +156,7 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
     line("HTTPS", https.clone());
     line("HTTP", http.clone());
     line("root certificate", root_path.display().to_string());
+    line("secrets", format!("{} (mode 0600): encrypts the keys; keep a copy", absolute(&settings.keys_secret_path()).display()));
     line("operators' socket", absolute(&settings.operator_socket_path()).display().to_string());
     for authority in engine.authorities().unwrap_or_default() {
         if let Some(url) = authority.crl_url {

@@ -1,5 +1,11 @@
 //! The suites: real parts, a clock that the test moves, and judges from elsewhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failing test should be loud
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)] // a failing test should be loud
 
 mod acme;
 mod authorities;
@@ -10,5 +16,6 @@ mod inventory;
 mod issuing;
 mod judges;
 mod kill;
+mod operators;
 mod revocation;
 mod tidy;
