@@ -35,7 +35,7 @@ use utoipa_axum::routes;
 
 pub use moment::Moment;
 pub use problem::Problem;
-pub use socket::{Operator, SocketError, bind, serve};
+pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 
 use crate::telemetry::Figures;
 use problem::missing;

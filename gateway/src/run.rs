@@ -173,7 +173,7 @@ async fn serve(
     ));
     wiring.remount().map_err(RunError::Mount)?;
 
-    let operators = operators_listener(settings)?;
+    let operators = admin::bind(&settings.operator_socket_path(), settings.operator.socket_group.as_deref())?;
     let changed = wiring.clone();
     let admin_state = AdminState {
         engine: engine.clone(),
@@ -243,10 +243,6 @@ async fn serve(
         tracing::error!("the thread of timed work ended in a panic");
     }
     Ok(())
-}
-
-fn operators_listener(settings: &Settings) -> Result<tokio::net::UnixListener, RunError> {
-    Ok(admin::bind(&settings.operator_socket_path(), settings.operator.socket_group.as_deref())?)
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<Listener, RunError> {

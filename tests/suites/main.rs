@@ -10,4 +10,5 @@ mod inventory;
 mod issuing;
 mod judges;
 mod kill;
+mod operators;
 mod revocation;

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Moment;
 use super::caller::{Caller, Named};
-use super::problem::Problem;
+use super::problem::{Problem, missing};
 
 /// A CRL that is published.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -29,6 +29,11 @@ pub struct Crl {
     responses((status = 200, body = Crl), (status = "4XX", body = Problem)))]
 pub(super) async fn publish_crl(caller: Caller, Named(path): Named<String>) -> Result<Answer<Crl>, Problem> {
     let publish = move |caller: &Caller| {
+        let known = caller.engine().issuer_chain(&path).is_some();
+        if !known {
+            let hint = "name an active authority; `certgate authority list` shows those that there are";
+            return Err(missing(format!("there is no active issuer {path}"), hint).into());
+        }
         let crl = caller.engine().publish_crl(&path)?;
         Ok(Crl {
             issuer: path,

@@ -50,6 +50,20 @@ impl Operator {
     }
 }
 
+/// The bound socket of the operators' API. It goes away with this value.
+#[derive(Debug)]
+pub struct OperatorSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for OperatorSocket {
+    fn drop(&mut self) {
+        // One that stays behind is replaced by the next daemon.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Why the operators' socket cannot be made.
 #[derive(Debug)]
 pub enum SocketError {
@@ -94,7 +108,7 @@ impl std::error::Error for SocketError {
 ///
 /// # Errors
 /// A daemon that answers there, a file that is no socket, a group that does not exist, what the system does not allow.
-pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketError> {
+pub fn bind(path: &Path, group: Option<&str>) -> Result<OperatorSocket, SocketError> {
     let io_error = |source| SocketError::Io { path: path.to_owned(), source };
     let group = match group {
         Some(name) => {
@@ -117,7 +131,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(mode)).map_err(io_error)?;
     std::fs::rename(&unfinished, path).map_err(io_error)?;
-    Ok(listener)
+    Ok(OperatorSocket { listener, path: path.to_owned() })
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
@@ -137,12 +151,12 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Serves `router` on the socket until `stop` becomes true or its sender is gone; then lets running requests finish within `grace`.
-pub async fn serve(listener: UnixListener, router: Router, grace: Duration, mut stop: watch::Receiver<bool>) {
+pub async fn serve(socket: OperatorSocket, router: Router, grace: Duration, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&socket.listener, &places) => accepted,
             Some(_) = connections.join_next() => continue,
             _ = stop.wait_for(|stop| *stop) => break,
         };
@@ -153,7 +167,7 @@ pub async fn serve(listener: UnixListener, router: Router, grace: Duration, mut 
             Err(why) => tracing::warn!(%why, "closed a connection to the operators' socket whose user is not known"),
         }
     }
-    drop(listener);
+    drop(socket);
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, finished).await.is_err() {
         connections.shutdown().await;

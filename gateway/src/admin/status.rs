@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{AdminState, Moment};
-use crate::telemetry;
 
 /// That the daemon runs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -76,12 +75,8 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
 #[utoipa::path(get, path = "/metrics", tag = "status",
     responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
-    let (engine, figures) = (state.engine, state.figures);
-    let rendered = tokio::task::spawn_blocking(move || {
-        record(&engine);
-        figures.render()
-    });
-    match rendered.await {
+    let figures = state.figures;
+    match tokio::task::spawn_blocking(move || figures.render()).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(why) => failed(&why),
     }
@@ -134,30 +129,4 @@ fn crls(engine: &Engine) -> Result<Vec<Part>, String> {
         }
     }
     Ok(parts)
-}
-
-/// Brings the figures up to date that nothing else writes: ages, ends, and whether parts work.
-fn record(engine: &Engine) {
-    let now = engine.now();
-    for part in readiness(engine).parts {
-        let usable = if part.ready { 1.0 } else { 0.0 };
-        match (part.name.strip_prefix("crl:"), part.age_s) {
-            (Some(issuer), Some(age_s)) => {
-                metrics::gauge!(telemetry::CRL_AGE_SECONDS, "authority" => issuer.to_owned()).set(seconds(age_s));
-            }
-            (Some(_), None) => {}
-            (None, _) => metrics::gauge!(telemetry::PART_USABLE, "part" => part.name).set(usable),
-        }
-    }
-    for authority in engine.authorities().unwrap_or_default() {
-        if let Some(end) = authority.not_after {
-            let name = authority.name.to_string();
-            metrics::gauge!(telemetry::AUTHORITY_EXPIRES_SECONDS, "authority" => name).set(seconds(end.since_s(now)));
-        }
-    }
-}
-
-/// Figures are floating point; beyond 136 years the exact number matters to nobody.
-fn seconds(count: u64) -> f64 {
-    u32::try_from(count).map_or_else(|_| f64::from(u32::MAX), f64::from)
 }

@@ -1,0 +1,194 @@
+//! The command line as a user meets it: the program itself, with a daemon of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failing test should be loud
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A directory that vanishes with the test, and the program run in it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        name.to_owned()
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.current_dir(self.0.path()).env_remove("CERTGATE_SOCKET").env_remove("CERTGATE_CONFIG");
+        command
+    }
+
+    fn certgate(&self, arguments: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_certgate")).args(arguments).output().unwrap()
+    }
+
+    /// Runs the program, expects `code`, and gives what it said: standard output if it was done, else standard error.
+    fn expect(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.certgate(arguments);
+        let said = if code == 0 { &output.stdout } else { &output.stderr };
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        String::from_utf8(said.clone()).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let said = self.expect(0, &[&["--json"], arguments].concat());
+        serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why}: {said}"))
+    }
+
+    fn csr(&self) -> String {
+        let arguments = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=ignored -out host.csr";
+        assert!(self.command("openssl").args(arguments.split(' ')).output().unwrap().status.success());
+        "host.csr".to_owned()
+    }
+}
+
+/// A starter daemon in the place; ended with the test.
+struct Daemon<'a> {
+    place: &'a Place,
+    child: Child,
+}
+
+impl<'a> Daemon<'a> {
+    fn start(place: &'a Place) -> Self {
+        let mut child = place
+            .command(env!("CARGO_BIN_EXE_certgate"))
+            .args(["--json", "serve", "--starter"])
+            .env("CERTGATE_HTTPS__LISTEN", "127.0.0.1:0")
+            .env("CERTGATE_HTTP__LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It says where it is reached once everything is up.
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with('{'), "{line:?}");
+        Self { place, child }
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.place.command("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_user_gets_finds_and_revokes_a_certificate_from_a_starter_that_nobody_configured() {
+    let place = Place::new();
+    let _daemon = Daemon::start(&place);
+    assert!(place.expect(0, &["status"]).contains("crl:issuing"));
+    assert!(place.expect(0, &["authority", "list"]).contains("csr") == false);
+
+    let csr = place.csr();
+    let issue = ["certificate", "issue", "--csr", &csr, "--authority", "issuing", "--profile", "privatessl-tls-server"];
+    let names = ["--subject", "CN=host.example.org", "--san", "dns:host.example.org", "--days", "10", "--out", "host.pem"];
+    let issued = place.json(&[&issue[..], &names[..]].concat());
+    place.expect(0, &["authority", "certificate", "root", "--out", "root.pem"]);
+    let verify = ["verify", "-CAfile", "root.pem", "-untrusted", "host.pem", "host.pem"];
+    assert!(place.command("openssl").args(verify).output().unwrap().status.success());
+
+    let serial = issued["serial"].as_str().unwrap().to_owned();
+    let found = place.json(&["certificate", "list", "--name", "*.example.org"]);
+    assert_eq!(found["items"][0]["serial"], issued["serial"]);
+    assert!(place.expect(0, &["certificate", "list", "--state", "normal"]).contains(&serial));
+
+    let odd = format!("00:{}", serial.to_uppercase());
+    place.expect(0, &["certificate", "hold", &odd]);
+    place.expect(0, &["certificate", "unhold", &odd, "--comment", "found again"]);
+    let revoke = ["certificate", "revoke", &odd, "--reason", "keycompromise", "--invalidity-date", "2026-01-08T00:00:00Z"];
+    assert!(place.expect(0, &revoke).contains("revoked"));
+    let refused = place.expect(1, &revoke);
+    assert!(refused.contains("already") && refused.contains("what to do"), "{refused}");
+    let refused = place.certgate(&[&["--json"], &revoke[..]].concat());
+    let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!(problem["reason"], "already-revoked");
+
+    assert!(place.expect(1, &["certificate", "show", "4f0a"]).contains("there is no certificate"));
+    assert!(place.expect(1, &["authority", "delete", "root", "--yes-delete", "root"]).contains("issuing"));
+    assert!(place.expect(0, &["audit", "verify"]).contains("unaltered"));
+    assert_eq!(place.json(&["audit", "list", "--limit", "1"])["items"][0]["number"], 1);
+    assert!(place.expect(0, &["certificate", "events"]).contains("revoked"));
+
+    let shown = place.expect(0, &["endpoint", "show", "starter"]);
+    let endpoint = place.put("endpoint.toml", &shown);
+    place.expect(0, &["endpoint", "put", &endpoint]);
+    assert_eq!(place.expect(0, &["endpoint", "show", "starter"]), shown);
+    let unknown_option = place.put("wrong.toml", &shown.replace("http01_port", "http01_prot"));
+    assert!(place.expect(1, &["endpoint", "put", &unknown_option]).contains("http01_prot"));
+}
+
+#[test]
+fn records_are_exported_from_a_stopped_daemon_only_and_imported_into_another_engine() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    assert!(place.expect(4, &["export", "records"]).contains("stop"));
+    drop(daemon);
+    assert!(!place.path("certgate-starter/operator.sock").exists());
+    let exported = place.json(&["export", "records"]);
+    assert!(exported["records"].as_u64().unwrap() > 10, "{exported}");
+    place.expect(2, &["export", "records"]);
+
+    let config = place.put("other.toml", "state_dir = \"other\"\n[store]\nengine = \"redb\"\n");
+    let imported = place.json(&["--config", &config, "import", "records"]);
+    assert_eq!(imported["records"], exported["records"]);
+    assert_eq!(place.certgate(&["--config", &config, "import", "records"]).status.code(), Some(4));
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_exit_code_3_with_advice() {
+    let place = Place::new();
+    let said = place.expect(3, &["--socket", "nowhere.sock", "authority", "list"]);
+    assert!(said.contains("nowhere.sock") && said.contains("certgate serve"), "{said}");
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_the_nearest_right_one() {
+    let place = Place::new();
+    let config = place.put("certgate.toml", "[store]\nengin = \"redb\"\n");
+    let said = place.expect(2, &["check-config", "--config", &config]);
+    assert!(said.contains("store.engin") && said.contains("did you mean `store.engine`"), "{said}");
+    let right = place.put("right.toml", "[store]\nengine = \"redb\"\n");
+    assert_eq!(place.json(&["check-config", "--config", &right])["store"]["engine"], "redb");
+    place.expect(2, &["check-config", "--config", "missing.toml"]);
+}
+
+#[test]
+fn wrong_arguments_are_exit_code_2_and_say_what_is_missing() {
+    let place = Place::new();
+    let cases: [(&[&str], &str); 8] = [
+        (&[], "Usage"),
+        (&["certificate", "revoke", "4f0a"], "--reason"),
+        (&["certificate", "revoke", "4f0a", "--reason", "boredom"], "keyCompromise"),
+        (&["certificate", "revoke", "xyz", "--reason", "superseded"], "hexadecimal"),
+        (&["authority", "delete", "root"], "--yes-delete"),
+        (&["authority", "create", "A B", "--subject", "CN=A"], "lower-case"),
+        (&["authority", "create", "a", "--subject", "CN=A", "--algorithm", "rsa-1024"], "rsa-2048"),
+        (&["certificate", "list", "--issued-from", "yesterday"], "2026-01-08T00:00:00Z"),
+    ];
+    for (arguments, expected) in cases {
+        let said = place.expect(2, arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    place.expect(2, &["--socket", "nowhere.sock", "endpoint", "put", "missing.toml"]);
+}
+
+#[test]
+fn completions_and_help_need_no_daemon() {
+    let place = Place::new();
+    assert!(place.expect(0, &["completions", "bash"]).contains("check-config"));
+    assert!(place.expect(0, &["--help"]).contains("Exit codes"));
+}
