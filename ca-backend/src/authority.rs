@@ -16,6 +16,7 @@ use crate::inventory;
 use crate::issue::Prepared;
 use crate::keys::KeyLabel;
 use crate::label::AuthorityName;
+use crate::maintain;
 use crate::name::DistinguishedName;
 use crate::own_certificate::own_request;
 use crate::profile::Profile;
@@ -129,6 +130,8 @@ pub struct Authority {
 const DAY_S: u64 = 86_400;
 const ROOT_VALIDITY_S: u64 = 20 * 365 * DAY_S;
 const ISSUING_VALIDITY_S: u64 = 10 * 365 * DAY_S;
+/// The counter that holds the greatest issuer number ever given.
+const LAST_ISSUER: &[u8] = b"issuers/last";
 /// Certificates removed in one step of a deletion.
 const DELETION_STEP: usize = 500;
 /// The most octets an uploaded chain may have.
@@ -164,7 +167,7 @@ impl Engine {
         let label = KeyLabel(format!("{}-{}", new.name, hex::encode(self.random::<8>())));
         let key = self.inner.keys.generate(&label, new.algorithm).map_err(Fault::from)?;
         let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
-        let number = registry.issuers.keys().next_back().map_or(1, |last| last + 1);
+        let number = self.next_issuer(&registry)?;
         let mut issuer = IssuerForm {
             authority: new.name.clone(),
             generation: 1,
@@ -217,6 +220,13 @@ impl Engine {
         Ok(Prepared::request(issuer.into(), info).sign(&self.inner.keys)?.der.to_vec())
     }
 
+    /// A number that no issuer ever had: CRLs, counters and events of a deleted one must not pass to its successor.
+    fn next_issuer(&self, registry: &Registry) -> Result<u32, Error> {
+        let used = u32::try_from(self.counter(LAST_ISSUER)?).unwrap_or(u32::MAX);
+        let last = registry.issuers.keys().next_back().copied().unwrap_or_default().max(used);
+        Ok(last.checked_add(1).ok_or_else(|| Fault::Broken("there are no issuer numbers left".to_owned()))?)
+    }
+
     fn store_authority(
         &self,
         name: &AuthorityName,
@@ -229,6 +239,7 @@ impl Engine {
         let batch = Batch::new()
             .expect_absent(Space::Authority, name.as_str())
             .expect_absent(Space::Issuer, number.to_be_bytes())
+            .put(Space::Counter, LAST_ISSUER, i64::from(number).to_be_bytes())
             .put(Space::Authority, name.as_str(), record::encode(authority)?)
             .put(Space::Issuer, number.to_be_bytes(), record::encode(issuer)?);
         self.commit_or_later(self.authority_changed(name, operator, what).in_batch(batch)?)?;
@@ -269,7 +280,12 @@ impl Engine {
         let batch = Batch::new().put(Space::Issuer, number.to_be_bytes(), record::encode(form)?);
         self.commit_or_later(self.authority_changed(&form.authority, operator, what).in_batch(batch)?)?;
         self.reload()?;
-        self.maintain();
+        // Its responder and CRL are there as soon as it is. The rest of what is due waits for the timed work: some of it takes the
+        // lock on changes, which is held here.
+        if let Some(issuer) = self.registry().issuers.get(&number) {
+            maintain::log("make an OCSP responder", self.keep_responder(issuer));
+        }
+        self.publish_due_crls();
         Ok(())
     }
 
@@ -303,7 +319,7 @@ impl Engine {
         if registry.issuers.values().any(|issuer| issuer.form.subject == parts.tbs.subject) {
             return Err(Refusal::new(Reason::Conflict, "another authority has the same name").into());
         }
-        let number = registry.issuers.keys().next_back().map_or(1, |last| last + 1);
+        let number = self.next_issuer(&registry)?;
         let issuer = IssuerForm {
             authority: name.clone(),
             generation: 1,
@@ -436,7 +452,7 @@ impl Engine {
         let registry = self.registry();
         for (name, _) in registry.authorities.iter().filter(|(_, form)| form.deleting) {
             let issuers: Vec<_> = registry.issuers.values().filter(|issuer| issuer.form.authority == *name).cloned().collect();
-            if self.delete_certificates(&issuers)? {
+            if self.delete_certificates(name, &issuers)? {
                 self.delete_records(name, &issuers)?;
             }
         }
@@ -444,7 +460,7 @@ impl Engine {
     }
 
     /// Removes certificates of these issuers; true once none are left.
-    fn delete_certificates(&self, issuers: &[std::sync::Arc<Issuer>]) -> Result<bool, Error> {
+    fn delete_certificates(&self, name: &AuthorityName, issuers: &[std::sync::Arc<Issuer>]) -> Result<bool, Error> {
         let mut range = Range::default();
         let mut removed = 0;
         loop {
@@ -452,22 +468,28 @@ impl Engine {
             let Some(last) = entries.last() else { return Ok(true) };
             range.from = [last.key.as_slice(), &[0]].concat();
             let mut batch = Batch::new();
+            let mut removed_here = Vec::new();
             for entry in &entries {
                 let form: CertificateForm = record::decode(&entry.value)?;
                 if issuers.iter().any(|issuer| issuer.number == form.issuer) {
                     let serial = Serial::from_magnitude(&entry.key)?;
-                    let names = if matches!(form.status, record::StatusForm::Closed { .. }) {
-                        crate::certificate::names_of_tbs(&form.der)?
-                    } else {
-                        crate::certificate::names_of(&form.der)?
-                    };
-                    batch = inventory::unindex(batch, &serial, &form, &names)
+                    // A serial that was closed without a certificate is in no index and no count.
+                    if !matches!(form.status, record::StatusForm::Closed { .. }) {
+                        batch = inventory::unindex(batch, &serial, &form, &crate::certificate::names_of(&form.der)?);
+                    }
+                    batch = batch
+                        .expect(Space::Certificate, entry.key.clone(), entry.version)
                         .delete(Space::Certificate, entry.key.clone())
                         .delete(Space::Revoked, [form.issuer.to_be_bytes().as_slice(), &entry.key].concat());
-                    removed += 1;
+                    removed_here.push(serial);
                 }
             }
-            self.commit_or_later(batch)?;
+            if !removed_here.is_empty() {
+                let record = self.authority_changed(name, "certgate", &format!("{} certificates removed", removed_here.len()));
+                self.commit_or_later(record.in_batch(batch)?)?;
+                removed_here.iter().for_each(|serial| self.inner.responses.purge(serial));
+            }
+            removed += removed_here.len();
             if removed >= DELETION_STEP {
                 return Ok(false);
             }
@@ -492,6 +514,7 @@ impl Engine {
         }
         self.commit_or_later(self.authority_changed(name, "certgate", "deleted").in_batch(batch)?)?;
         self.reload()?;
+        issuers.iter().for_each(|issuer| self.forget_crl(issuer.number));
         for key in keys {
             self.inner.keys.destroy(&key).map_err(Fault::from)?;
         }

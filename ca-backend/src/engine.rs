@@ -11,14 +11,14 @@ use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
-use crate::evidence::{Evidence, EvidenceFacts};
+use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
 use crate::label::{EndpointName, ProfileName};
 use crate::policy::{self, Ask};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
-use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, StatusForm};
+use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, StatusForm, TicketStateForm};
 use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
 use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
@@ -96,6 +96,10 @@ pub(crate) struct Inner {
     pub(crate) changes: Mutex<()>,
     /// One CRL at a time.
     pub(crate) publishing: Mutex<()>,
+    /// One certificate of the daemon's own at a time.
+    pub(crate) own_certificates: Mutex<()>,
+    /// What the daemon was refused, by issuer number, and when it may ask again.
+    pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     pub(crate) rate: RequestRate,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
@@ -156,6 +160,8 @@ impl Engine {
             registry: RwLock::new(Arc::new(registry)),
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
+            own_certificates: Mutex::new(()),
+            put_off: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),
@@ -267,7 +273,10 @@ impl Engine {
             .expect_absent(Space::Origin, in_flight.origin_key.clone())
             .put(Space::InFlight, serial.as_bytes(), record::encode(&in_flight)?)
             .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial))?);
-        let batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
+        let mut batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
+        if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
+            batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
+        }
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
             // The same request came in twice at once, and the other one was faster.
@@ -331,6 +340,17 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// The certificate of a serial that was reserved, signed now if a fault had stopped that; `None` if it was given up.
+    pub(crate) fn issued_or_resumed(&self, serial: &Serial) -> Result<Option<Outcome>, Error> {
+        if let Some(outcome) = self.issued(serial)? {
+            return Ok(Some(outcome));
+        }
+        match self.inner.store.get(Space::InFlight, serial.as_bytes())? {
+            Some(reserved) => self.resume(serial, record::decode(&reserved.value)?, reserved.version).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Signs the recorded bytes of a request that a fault had stopped.

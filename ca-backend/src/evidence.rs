@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Time;
 use crate::name::AlternativeName;
 use crate::serial::Serial;
+use crate::ticket::Release;
 
 /// What a requester showed.
 #[derive(Clone, Debug)]
@@ -60,8 +61,8 @@ impl VerifiedCertificate {
 #[derive(Clone, Debug)]
 pub struct Approval {
     pub(crate) operator: String,
-    /// The facts of the request that is released, if it waited for approval.
-    pub(crate) released: Option<Box<EvidenceFacts>>,
+    /// The request that is released, if it waited for approval.
+    pub(crate) released: Option<Box<Release>>,
     /// Whether the daemon itself asks, for its own needs.
     pub(crate) daemon: bool,
 }
@@ -104,8 +105,8 @@ impl Evidence {
                     approved_by: None,
                 };
             }
-            Self::Operator(Approval { operator, released: Some(facts), .. }) => {
-                return EvidenceFacts { approved_by: Some(operator.clone()), ..facts.as_ref().clone() };
+            Self::Operator(Approval { operator, released: Some(release), .. }) => {
+                return EvidenceFacts { approved_by: Some(operator.clone()), ..release.facts().clone() };
             }
             Self::Certificate(certificate) => (EvidenceKind::Certificate, certificate.requester.clone()),
             Self::Operator(approval) => (EvidenceKind::Operator, format!("operator:{}", approval.operator)),

@@ -294,7 +294,9 @@ impl InventoryQuery {
             from.is_none_or(|from| at >= from) && until.is_none_or(|until| at < until)
         };
         let authority = registry.issuers.get(&form.issuer).map(|issuer| &issuer.form.authority);
-        !matches!(form.status, StatusForm::Closed { .. })
+        // A certificate that was signed in the moment in which its authority was deleted belongs to nobody.
+        authority.is_some()
+            && !matches!(form.status, StatusForm::Closed { .. })
             && within(serial.issued_at(), self.issued_from, self.issued_until)
             && within(form.not_after, self.expires_from, self.expires_until)
             && self.profile.as_ref().is_none_or(|profile| *profile == form.profile)

@@ -23,8 +23,6 @@ use crate::tbs::{self, CertificateDraft, IssuerFacts};
 /// The moments between which a certificate is valid, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ValidityPeriod {
-    /// When this was decided.
-    pub(crate) now: Time,
     pub(crate) not_before: Time,
     pub(crate) not_after: Time,
 }
@@ -65,7 +63,7 @@ pub(crate) fn validity(
     if not_after < not_before.max(now).plus_s(VALIDITY_MIN_S) {
         return Err(Refusal::new(Reason::BadTime, format!("validity would end at {not_after}, too soon to be of use")));
     }
-    Ok(ValidityPeriod { now, not_before, not_after })
+    Ok(ValidityPeriod { not_before, not_after })
 }
 
 /// Bytes that may be signed: granted and linted, or read back from the record of such. Signing spends it.
@@ -120,7 +118,7 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.now, operator_purposes: choices })?;
+        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
         authorization.admits(&names_of_tbs(&bytes)?)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }

@@ -599,8 +599,10 @@ fn check_common_names(
             || matches!(name, AlternativeName::Ip(address) if common_name.parse() == Ok(*address))
     };
     for common_name in subject.common_names() {
-        let host = AlternativeName::Dns(common_name.clone()).validate().is_ok()
-            && common_name.contains('.')
+        // A final dot makes no other host of it.
+        let name = common_name.strip_suffix('.').unwrap_or(&common_name);
+        let host = AlternativeName::Dns(name.to_owned()).validate().is_ok()
+            && name.contains('.')
             || common_name.contains('*')
             || common_name.parse::<std::net::IpAddr>().is_ok();
         if host && !names.iter().any(|name| stands_for(&common_name, name)) {

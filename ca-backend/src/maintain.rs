@@ -1,25 +1,32 @@
 //! What the engine has to do by itself, in small steps that may be repeated at any time.
 
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError, TryLockError};
+
 use crate::audit::{Action, AuditRecord};
+use crate::clock::Time;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::record::{self, CertificateForm, InFlightForm, RevokedForm, StatusForm};
+use crate::registry::Issuer;
 use crate::status::RevocationReason;
 use crate::store::{Batch, CommitError, Range, Space};
 
 /// Records handled in one step.
 const STEP: usize = 500;
+/// Steps of one kind in one call, so that what piles up under load goes away as fast, and one call still ends.
+const STEPS_MAX: usize = 200;
+/// Seconds until the daemon asks again for what was refused to itself.
+const REFUSED_RETRY_S: u64 = 600;
 
 impl Engine {
     /// Does what is due: CRLs, OCSP responders, authorities that wait for their certificate, serials that were reserved and never
     /// signed, deletions, and records whose time is over. Faults are logged; the next call tries again.
     pub fn maintain(&self) {
+        self.provision_waiting();
         let registry = self.registry();
         for issuer in registry.issuers.values() {
-            if issuer.active.is_none() && issuer.form.csr.is_none() {
-                log("provision an authority", self.provision(issuer.number));
-            }
-            log("renew an OCSP responder", self.keep_responder(issuer));
+            self.attempt("renew an OCSP responder", issuer, || self.keep_responder(issuer));
         }
         self.publish_due_crls();
         log("close reserved serials", self.close_reserved());
@@ -28,6 +35,44 @@ impl Engine {
             log("delete an authority", self.go_on_deleting());
         }
         self.inner.rate.forget_idle();
+    }
+
+    /// Goes on with authorities whose certificate a fault stopped, unless somebody changes the PKI just now: one who is making an
+    /// authority gets its certificate himself.
+    fn provision_waiting(&self) {
+        let _one_at_a_time = match self.inner.changes.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let registry = self.registry();
+        for issuer in registry.issuers.values() {
+            let stays = registry.authorities.get(&issuer.form.authority).is_some_and(|authority| !authority.deleting);
+            if issuer.active.is_none() && issuer.form.csr.is_none() && stays {
+                self.attempt("provision an authority", issuer, || self.provision(issuer.number));
+            }
+        }
+    }
+
+    /// Does one thing for an issuer. After a fault the next call tries again; what was refused will be refused again, so that waits,
+    /// or each call would leave another record of it.
+    fn attempt(&self, what: &'static str, issuer: &Issuer, work: impl FnOnce() -> Result<(), Error>) {
+        let name = (what, issuer.number);
+        let now = self.now();
+        if self.put_off().get(&name).is_some_and(|until| now < *until) {
+            return;
+        }
+        let result = work();
+        if let Err(Error::Refused(_)) = &result {
+            self.put_off().insert(name, now.plus_s(REFUSED_RETRY_S));
+        } else {
+            self.put_off().remove(&name);
+        }
+        log(what, result);
+    }
+
+    fn put_off(&self) -> MutexGuard<'_, HashMap<(&'static str, u32), Time>> {
+        self.inner.put_off.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A serial that was recorded and not signed within the repeat window is closed: stored as what it is, and on the CRL.
@@ -71,8 +116,11 @@ impl Engine {
         let window = self.inner.settings.repeat_window_s.max(1);
         let kept = (self.now().unix() / window).saturating_sub(1);
         let range = Range { from: Vec::new(), until: Some(kept.to_be_bytes().to_vec()), reverse: false };
-        let old = self.inner.store.scan(Space::Origin, &range, STEP)?;
-        if !old.is_empty() {
+        for _ in 0..STEPS_MAX {
+            let old = self.inner.store.scan(Space::Origin, &range, STEP)?;
+            if old.is_empty() {
+                break;
+            }
             let batch = old.into_iter().fold(Batch::new(), |batch, entry| batch.delete(Space::Origin, entry.key));
             self.commit_or_later(batch)?;
         }
@@ -80,7 +128,7 @@ impl Engine {
     }
 }
 
-fn log(what: &str, result: Result<(), Error>) {
+pub(crate) fn log(what: &str, result: Result<(), Error>) {
     if let Err(error) = result {
         tracing::warn!(?error, "failed to {what}; it will be tried again");
     }

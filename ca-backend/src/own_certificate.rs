@@ -1,6 +1,6 @@
 //! Keys with certificates that the daemon needs itself: OCSP responders and its TLS certificate.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use crate::evidence::{Approval, Evidence};
 use crate::extension::RequestedExtensions;
 use crate::keys::{KeyLabel, KeyRef};
 use crate::label::{AuthorityName, ProfileName, ProtocolName};
+use crate::maintain;
 use crate::name::{AlternativeName, DistinguishedName};
 use crate::record::{self, ServiceKeyForm, StatusForm};
 use crate::registry::Issuer;
@@ -89,6 +90,7 @@ impl Engine {
     /// Makes or renews the OCSP responder of an issuer when its time has come.
     pub(crate) fn keep_responder(&self, issuer: &Issuer) -> Result<(), Error> {
         let Some(active) = issuer.active.as_ref().filter(|active| active.ocsp && issuer.may_sign()) else { return Ok(()) };
+        let _one_at_a_time = self.inner.own_certificates.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = self.registry();
         let current = registry.responders.get(&issuer.number);
         if current.is_some_and(|responder| !wants_renewal(responder.form.not_before, responder.form.not_after, self.now())) {
@@ -159,8 +161,14 @@ impl Engine {
         let key = self.inner.keys.generate(&label, algorithm).map_err(Fault::from)?;
         let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
         let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
-        let Outcome::Issued(issued) = self.enroll(request)? else {
-            return Err(Refusal::new(Reason::NotReady, "the daemon's own certificates wait for nobody").into());
+        let issued = match self.enroll(request) {
+            Ok(Outcome::Issued(issued)) => issued,
+            Ok(Outcome::Pending { .. }) => return Err(Refusal::new(Reason::NotReady, "the daemon's own certificates wait for nobody").into()),
+            Err(error) => {
+                // The next attempt makes another key; those of all that fail must not pile up.
+                maintain::log("destroy a key that got no certificate", self.inner.keys.destroy(&key).map_err(|fault| Fault::from(fault).into()));
+                return Err(error);
+            }
         };
         let certificate = crate::certificate::CertificateParts::open(&issued.der)?;
         let form = ServiceKeyForm {

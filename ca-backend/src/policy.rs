@@ -61,7 +61,7 @@ pub struct RequesterRule {
 
 /// A pattern for a whole text: `*` (anything), `abc*` (a prefix), `*abc` (a suffix), or the text itself. Letter case does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[serde(try_from = "String", into = "String")]
 pub enum TextRule {
     /// Anything.
     Any,
@@ -122,7 +122,7 @@ pub struct AttributeRule {
 
 /// A pattern for DNS names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[serde(try_from = "String", into = "String")]
 pub enum DnsRule {
     /// Every name.
     Any,
@@ -148,18 +148,24 @@ impl TextRule {
     }
 }
 
-impl From<String> for TextRule {
-    fn from(text: String) -> Self {
+/// A denial that matches nothing is worse than none, so what would silently be taken literally is refused.
+impl TryFrom<String> for TextRule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let text = text.to_lowercase();
         if text == "*" {
-            Self::Any
-        } else if let Some(end) = text.strip_prefix('*') {
-            Self::Suffix(end.to_owned())
-        } else if let Some(start) = text.strip_suffix('*') {
-            Self::Prefix(start.to_owned())
-        } else {
-            Self::Exact(text)
+            return Ok(Self::Any);
         }
+        let (rest, rule): (&str, fn(String) -> Self) = match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(end), _) => (end, Self::Suffix),
+            (None, Some(start)) => (start, Self::Prefix),
+            (None, None) => (&text, Self::Exact),
+        };
+        if rest.contains('*') || rest.is_empty() {
+            return Err(format!("{text:?} is no pattern: one * may stand at the beginning or at the end"));
+        }
+        Ok(rule(rest.to_owned()))
     }
 }
 
@@ -196,16 +202,24 @@ impl DnsRule {
     }
 }
 
-impl From<String> for DnsRule {
-    fn from(text: String) -> Self {
+/// A denial that matches nothing is worse than none, so what no name can equal is refused.
+impl TryFrom<String> for DnsRule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let text = text.to_ascii_lowercase();
         if text == "*" {
-            Self::Any
-        } else if let Some(parent) = text.strip_prefix('.') {
-            Self::Below(parent.to_owned())
-        } else {
-            Self::Exact(text)
+            return Ok(Self::Any);
         }
+        let name = text.strip_prefix('.').unwrap_or(&text);
+        let octets = |label: &str| label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet));
+        if name.split('.').any(|label| label.is_empty() || !octets(label)) {
+            return Err(format!(
+                "{text:?} is no pattern of names: write host.example.org for itself, .example.org for everything below it, international names \
+                 as A-labels (xn--), and no dot at the end"
+            ));
+        }
+        Ok(if name.len() < text.len() { Self::Below(name.to_owned()) } else { Self::Exact(text) })
     }
 }
 
@@ -393,8 +407,9 @@ fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {
             return Err(not_allowed(&name.to_string(), &rule.name));
         }
         for (attribute, value) in names.subject.attributes() {
-            // A denied name is denied in the common name as well.
-            let as_name = (attribute == const_oid::db::rfc4519::CN).then(|| as_alternative_name(&value)).flatten();
+            // A denied name is denied in the common name and as emailAddress as well.
+            let holds_names = attribute == const_oid::db::rfc4519::CN || attribute == const_oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS;
+            let as_name = holds_names.then(|| as_alternative_name(&value)).flatten();
             if rule.deny.covers_attribute(&attribute, &value) || as_name.is_some_and(|name| rule.deny.denies(&name)) {
                 return Err(not_allowed(&value, &rule.name));
             }
@@ -425,7 +440,7 @@ fn allowed(rule: &AccessRule, names: &RequestedNames) -> Result<(), Refusal> {
         return Err(not_allowed(&name.to_string(), &rule.name));
     }
     for (attribute, value) in names.subject.attributes() {
-        let repeats = attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| name.search_key() == value.to_lowercase());
+        let repeats = attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| repeats(&value, name));
         if !repeats && !rule.allow.covers_attribute(&attribute, &value) {
             return Err(not_allowed(&value, &rule.name));
         }
@@ -437,12 +452,31 @@ fn not_allowed(name: &str, rule: &str) -> Refusal {
     Refusal::new(Reason::NameNotAllowed, format!("the access rules do not allow the name {name:?}")).with_private(format!("rule {rule:?}"))
 }
 
+/// What those who look for a name in the subject take its text for. They are lenient where alternative names are strict.
 fn as_alternative_name(text: &str) -> Option<AlternativeName> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(AlternativeName::Ip(address));
+        return Some(AlternativeName::Ip(address.to_canonical()));
     }
-    let dns = AlternativeName::Dns(text.to_ascii_lowercase());
+    if text.contains('@') {
+        return Some(AlternativeName::Email(text.to_owned()));
+    }
+    let dns = AlternativeName::Dns(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase());
     dns.validate().is_ok().then_some(dns)
+}
+
+/// Whether a common name says just what an alternative name says. Only of names that are what common names stand for: a device's
+/// identifier, say, is free text, and would bring in any name at all.
+fn repeats(common_name: &str, name: &AlternativeName) -> bool {
+    match name {
+        AlternativeName::Dns(text) | AlternativeName::Email(text) | AlternativeName::Upn(text) => common_name.eq_ignore_ascii_case(text),
+        AlternativeName::Ip(address) => common_name.parse() == Ok(*address),
+        AlternativeName::Uri(_)
+        | AlternativeName::DirectoryName(_)
+        | AlternativeName::RegisteredId(_)
+        | AlternativeName::PermanentIdentifier { .. }
+        | AlternativeName::HardwareModule { .. }
+        | AlternativeName::Other { .. } => false,
+    }
 }
 
 /// Who may revoke: an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every

@@ -21,7 +21,7 @@ use crate::registry::Issuer;
 use crate::request::{RevocationRequest, StatusChange};
 use crate::serial::Serial;
 use crate::status::{CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
-use crate::store::{Batch, CommitError, Log, Range, Space, Version};
+use crate::store::{Batch, CommitError, Log, Range, Space};
 use crate::{figures, sha256};
 
 /// A change of status that is durable, and visible in OCSP at once.
@@ -39,10 +39,6 @@ pub struct Revocation {
 pub(crate) struct PublishedCrl {
     /// `None` until the first one is published.
     crl: Option<Arc<SignedCrl>>,
-    /// The stored head, if there is one.
-    head: Option<Version>,
-    /// How many pieces lie in the store.
-    chunks: u32,
     /// Since when it does not say everything.
     stale_since: Option<Time>,
     /// Not before this moment after a failure.
@@ -257,8 +253,12 @@ impl Engine {
         let settings = &self.inner.settings;
         let now = self.signing_time()?;
         let revision = self.counter(&revision_counter(issuer.number))?;
-        let (number, head, old_chunks) = match self.crls().get(&issuer.number) {
-            Some(published) => (published.crl.as_ref().map_or(0, |crl| crl.number) + 1, published.head, published.chunks),
+        // The store knows what is in force, not this process: another one may have published since, or a deletion removed it.
+        let (number, head, old_chunks) = match self.inner.store.get(Space::CrlHead, &issuer.number.to_be_bytes())? {
+            Some(found) => {
+                let head: CrlHeadForm = record::decode(&found.value)?;
+                (head.number.saturating_add(1), Some(found.version), head.chunks)
+            }
             None => (1, None, 0),
         };
         let kept_since = now.minus_s(settings.status_retention_s);
@@ -317,20 +317,14 @@ impl Engine {
         let published = AuditRecord::new(now, Action::CrlPublished)
             .authority(&issuer.form.authority)
             .detail(format!("CRL {number} of {}", issuer.path));
-        let version = self.commit_or_later(published.in_batch(batch)?)?;
+        self.commit_or_later(published.in_batch(batch)?)?;
 
         let crl = Arc::new(SignedCrl::new(signed.der, number, now, next_update));
-        let missed = self.counter(&revision_counter(issuer.number))? != revision;
-        self.crls_mut().insert(
-            issuer.number,
-            PublishedCrl {
-                crl: Some(crl.clone()),
-                head: Some(version),
-                chunks,
-                stale_since: missed.then_some(now),
-                retry_at: Time::default(),
-            },
-        );
+        // Read with the lock in hand: a change before that has moved the counter, and one after it marks the new entry as stale.
+        let mut crls = self.crls_mut();
+        let missed = self.counter(&revision_counter(issuer.number)).map_or(true, |newest| newest != revision);
+        let entry = PublishedCrl { crl: Some(crl.clone()), stale_since: missed.then_some(now), retry_at: Time::default() };
+        crls.insert(issuer.number, entry);
         Ok(crl)
     }
 
@@ -339,7 +333,9 @@ impl Engine {
         let now = self.now();
         let settings = &self.inner.settings;
         for issuer in self.registry().issuers.values() {
-            if issuer.form.key.is_none() || issuer.active.is_none() || !issuer.may_sign() {
+            // A CRL cannot be valid for longer than its issuer; after the issuer's end the last one stands.
+            let lives = issuer.active.as_ref().is_some_and(|active| now < active.facts.not_after);
+            if issuer.form.key.is_none() || !lives || !issuer.may_sign() {
                 continue;
             }
             let due = self.crls().get(&issuer.number).is_none_or(|published| {
@@ -376,8 +372,6 @@ impl Engine {
             let stale = self.counter(&revision_counter(issuer.number))? != head.revision;
             let published = PublishedCrl {
                 crl: Some(Arc::new(SignedCrl::new(der, head.number, head.this_update, head.next_update))),
-                head: Some(found.version),
-                chunks: head.chunks,
                 // How long the change has been waiting is not known: long enough.
                 stale_since: stale.then(Time::default),
                 retry_at: Time::default(),
@@ -391,6 +385,11 @@ impl Engine {
         let mut crls = self.crls_mut();
         let published = crls.entry(issuer).or_insert_with(PublishedCrl::none);
         published.stale_since.get_or_insert(since);
+    }
+
+    /// Drops the CRL of an issuer that is deleted.
+    pub(crate) fn forget_crl(&self, issuer: u32) {
+        self.crls_mut().remove(&issuer);
     }
 
     /// Each issuer's published CRL: its path, number and end.
@@ -418,7 +417,7 @@ impl Engine {
 
 impl PublishedCrl {
     fn none() -> Self {
-        Self { crl: None, head: None, chunks: 0, stale_since: None, retry_at: Time::default() }
+        Self { crl: None, stale_since: None, retry_at: Time::default() }
     }
 }
 

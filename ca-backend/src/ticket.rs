@@ -44,16 +44,10 @@ pub struct WaitingRequest {
     pub origin: Origin,
 }
 
-/// What an operator decided about a waiting request.
-struct Decision<'a> {
-    state: TicketStateForm,
-    action: Action,
-    operator: &'a str,
-    why: &'a str,
-}
-
 /// Seconds until polling again makes sense.
 const RETRY_S: u32 = 60;
+/// Tickets read at a time.
+const SCAN_ENTRIES: usize = 500;
 
 impl Ticket {
     pub(crate) fn generate(rng: &dyn Rng) -> Self {
@@ -112,10 +106,13 @@ impl Engine {
         match self.ticket_form(ticket)?.0.state {
             TicketStateForm::Waiting => Ok(Outcome::Pending { ticket: ticket.clone(), retry_after_s: RETRY_S }),
             TicketStateForm::Rejected(why) => Err(Refusal::new(Reason::NotAuthorized, format!("an operator rejected the request: {why}")).into()),
-            TicketStateForm::Issued(serial) => {
-                let issued = self.issued_certificate(&serial)?;
-                issued.map(Outcome::Issued).ok_or_else(|| Fault::Broken(format!("ticket {ticket} names no certificate")).into())
-            }
+            TicketStateForm::Issued(serial) => match self.issued_or_resumed(&serial)? {
+                Some(outcome) => Ok(outcome),
+                None => {
+                    let text = "the request was approved, but its certificate could not be signed in time or is removed; ask anew";
+                    Err(Refusal::new(Reason::NotReady, text).into())
+                }
+            },
         }
     }
 
@@ -125,11 +122,18 @@ impl Engine {
     /// The store's fault.
     pub fn waiting(&self, after: Option<&Ticket>, limit: usize) -> Result<Vec<WaitingRequest>, Error> {
         let from = after.map_or_else(Vec::new, |ticket| [ticket.as_str().as_bytes(), &[0]].concat());
-        let range = Range { from, until: None, reverse: false };
+        let mut range = Range { from, until: None, reverse: false };
         let mut waiting = Vec::new();
-        for entry in self.inner.store.scan(Space::Ticket, &range, limit)? {
-            let form: TicketForm = record::decode(&entry.value)?;
-            if form.state == TicketStateForm::Waiting {
+        // Those that were decided lie in between, any number of them.
+        while waiting.len() < limit {
+            let entries = self.inner.store.scan(Space::Ticket, &range, SCAN_ENTRIES)?;
+            let Some(last) = entries.last() else { break };
+            range.from = [last.key.as_slice(), &[0]].concat();
+            for entry in entries {
+                let form: TicketForm = record::decode(&entry.value)?;
+                if form.state != TicketStateForm::Waiting || waiting.len() == limit {
+                    continue;
+                }
                 waiting.push(WaitingRequest {
                     ticket: Ticket(String::from_utf8_lossy(&entry.key).into_owned()),
                     at: form.at,
@@ -145,19 +149,15 @@ impl Engine {
         Ok(waiting)
     }
 
-    /// Releases a waiting request: it is judged anew and issued.
+    /// Releases a waiting request: it is judged anew and issued. The ticket is decided in the commit that reserves the serial, so that
+    /// nobody can reject what is being issued.
     ///
     /// # Errors
-    /// A refusal if it does not wait any more or the rules meanwhile forbid it, or a fault; the request then still waits.
+    /// A refusal if it does not wait any more or the rules meanwhile forbid it; the request then still waits. After a fault either
+    /// it still waits, or [`Engine::poll`] goes on with it.
     pub fn approve(&self, ticket: &Ticket, operator: &str) -> Result<Outcome, Error> {
         let (form, version) = self.waiting_form(ticket)?;
-        let request = released(&form, operator, ticket)?;
-        let outcome = self.enroll(request)?;
-        if let Outcome::Issued(certificate) = &outcome {
-            let decision = Decision { state: TicketStateForm::Issued(certificate.serial), action: Action::Approved, operator, why: "" };
-            self.decide(ticket, form, version, decision)?;
-        }
-        Ok(outcome)
+        self.enroll(released(form, version, operator, ticket)?)
     }
 
     /// Turns a waiting request down.
@@ -166,24 +166,9 @@ impl Engine {
     /// A refusal if it does not wait any more, or the store's fault.
     pub fn reject(&self, ticket: &Ticket, operator: &str, why: &str) -> Result<(), Error> {
         let (form, version) = self.waiting_form(ticket)?;
-        let decision = Decision { state: TicketStateForm::Rejected(why.to_owned()), action: Action::Rejected, operator, why };
-        self.decide(ticket, form, version, decision)
-    }
-
-    fn decide(&self, ticket: &Ticket, form: TicketForm, version: Version, decision: Decision<'_>) -> Result<(), Error> {
-        let Decision { state, action, operator, why } = decision;
-        let facts = EvidenceFacts { approved_by: Some(operator.to_owned()), ..form.facts.clone() };
-        let record = AuditRecord::new(self.now(), action)
-            .origin(&form.origin)
-            .evidence(&facts)
-            .authority(&form.authority)
-            .detail(format!("ticket {ticket} {why}").trim_end());
-        let batch = Batch::new().expect(Space::Ticket, ticket.as_str(), version).put(
-            Space::Ticket,
-            ticket.as_str(),
-            record::encode(&TicketForm { state, ..form })?,
-        );
-        self.commit_or_later(record.in_batch(batch)?)?;
+        let release = Release { ticket: ticket.clone(), form, version };
+        let decided = release.decided(TicketStateForm::Rejected(why.to_owned()), self.now(), operator, Batch::new())?;
+        self.commit_or_later(decided)?;
         Ok(())
     }
 
@@ -202,8 +187,44 @@ impl Engine {
     }
 }
 
+/// A waiting request in the hands of an operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Release {
+    ticket: Ticket,
+    form: TicketForm,
+    version: Version,
+}
+
+impl Release {
+    /// What the request rested on when it came.
+    pub(crate) fn facts(&self) -> &EvidenceFacts {
+        &self.form.facts
+    }
+
+    /// Adds the operator's decision and its audit record to a batch, which conflicts if somebody decided before.
+    pub(crate) fn decided(&self, state: TicketStateForm, at: Time, operator: &str, batch: Batch) -> Result<Batch, Fault> {
+        let (action, why) = match &state {
+            TicketStateForm::Rejected(why) => (Action::Rejected, why.as_str()),
+            TicketStateForm::Issued(_) | TicketStateForm::Waiting => (Action::Approved, ""),
+        };
+        let facts = EvidenceFacts { approved_by: Some(operator.to_owned()), ..self.form.facts.clone() };
+        let record = AuditRecord::new(at, action)
+            .origin(&self.form.origin)
+            .evidence(&facts)
+            .authority(&self.form.authority)
+            .detail(format!("ticket {} {why}", self.ticket).trim_end());
+        let form = TicketForm { state, ..self.form.clone() };
+        let batch = batch.expect(Space::Ticket, self.ticket.as_str(), self.version).put(
+            Space::Ticket,
+            self.ticket.as_str(),
+            record::encode(&form)?,
+        );
+        record.in_batch(batch)
+    }
+}
+
 /// The request as it came, now with the operator's word. Its possession of the key was shown when it came.
-fn released(form: &TicketForm, operator: &str, ticket: &Ticket) -> Result<EnrollmentRequest, Error> {
+fn released(form: TicketForm, version: Version, operator: &str, ticket: &Ticket) -> Result<EnrollmentRequest, Error> {
     let oid = |text: &str| ObjectIdentifier::new(text).map_err(|_| Fault::Broken(format!("{text} is no object identifier")));
     let extended_key_usage = form.extended_key_usage.iter().map(|text| oid(text)).collect::<Result<_, _>>()?;
     let other = form.extensions.iter().map(|(id, value)| Ok((oid(id)?, value.to_vec()))).collect::<Result<_, Fault>>()?;
@@ -214,8 +235,12 @@ fn released(form: &TicketForm, operator: &str, ticket: &Ticket) -> Result<Enroll
         extensions: RequestedExtensions { extended_key_usage, other },
         key: ProvenKey::after_verified_signature(SubjectKey::accept(&form.public_key)?),
         validity: form.validity,
-        evidence: Evidence::Operator(Approval { operator: operator.to_owned(), released: Some(Box::new(form.facts.clone())), daemon: false }),
         // Its own transaction: the first outcome of the original one is the ticket.
         origin: Origin { transaction: format!("ticket {ticket}"), ..form.origin.clone() },
+        evidence: Evidence::Operator(Approval {
+            operator: operator.to_owned(),
+            released: Some(Box::new(Release { ticket: ticket.clone(), form, version })),
+            daemon: false,
+        }),
     })
 }

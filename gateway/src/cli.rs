@@ -106,7 +106,9 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
     let output = Output { json: shared.json };
     let daemon = || Daemon::find(shared);
     match command {
-        Command::Serve(_) => Err(Failure::usage("`serve` is not a request to the daemon", "run it as `certgate serve`")),
+        Command::Serve(_) => {
+            Err(Failure::usage("`serve` is not a request to the daemon", "run it as `certgate serve`"))
+        }
         Command::Status => status::run(&daemon()?, output),
         Command::Authority(command) => authority::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),

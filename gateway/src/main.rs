@@ -8,10 +8,8 @@ use gateway::{RunOptions, telemetry};
 
 fn main() -> ExitCode {
     let Arguments { shared, command } = Arguments::parse();
-    let done = match command {
-        Command::Serve(arguments) => serve(&shared, &arguments),
-        command => cli::run(&shared, command),
-    };
+    let done =
+        if let Command::Serve(arguments) = &command { serve(&shared, arguments) } else { cli::run(&shared, command) };
     cli::conclude(&shared, done)
 }
 

@@ -375,3 +375,71 @@ fn an_authority_of_any_rfc_4519_attribute_is_shown_by_openssl_as_it_was_named() 
     assert_eq!(shown.trim(), "subject=CN=Root\\, the first,OU=PKI,O=M\u{fc}ller GmbH,L=Berlin,ST=BE,DC=example,C=DE");
     assert_eq!(pki.engine.now(), noon());
 }
+
+#[test]
+fn an_authority_can_be_made_while_another_one_is_being_deleted() {
+    let pki = Pki::start();
+    let key = Key::ec();
+    for n in 0..510 {
+        let host = format!("dns:h{n}.example.org");
+        Wish::with_key(&key).transaction(&host).names(&[&host]).issue(&pki.engine).unwrap();
+    }
+    pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
+    pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
+    assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Deleting);
+    let (made, result) = std::sync::mpsc::channel();
+    let engine = pki.engine.clone();
+    std::thread::spawn(move || made.send(engine.create_authority(&new_authority("next", Some(ROOT)), OPERATOR).map(|next| next.state)));
+    let made = result.recv_timeout(std::time::Duration::from_secs(60)).expect("it waits for itself");
+    assert_eq!(made.unwrap(), AuthorityState::Active);
+}
+
+#[test]
+fn s36_an_authority_made_after_another_was_deleted_has_nothing_of_it() {
+    let mut pki = Pki::start();
+    let issued = Wish::for_host("a.example.org").issue(&pki.engine).unwrap();
+    pki.revoke(&issued.serial, RevocationReason::KeyCompromise).unwrap();
+    pki.engine.publish_crl(ISSUING).unwrap();
+    pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
+    pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
+    assert_refused(pki.engine.authority(&authority(ISSUING)), Reason::NotReady, "no authority");
+    for _ in 0..2 {
+        pki.engine.create_authority(&new_authority("next", Some(ROOT)), OPERATOR).unwrap();
+        let crl = OpenSsl::new().show_crl(&pki.engine.crl("next").unwrap().der);
+        assert!(crl.contains("Test next") && crl.contains("No Revoked Certificates"), "{crl}");
+        pki.engine.publish_crl("next").unwrap();
+        let of_before = pki.engine.events(0, 100).unwrap().into_iter().find(|event| event.serial == issued.serial).unwrap();
+        assert_eq!(of_before.authority, None, "an event of the deleted authority passed to the next one");
+        pki.engine.delete_authority(&authority("next"), OPERATOR).unwrap();
+        pki.restart();
+    }
+}
+
+#[test]
+fn an_expired_authority_publishes_no_crl_that_ends_before_it_begins() {
+    let pki = empty();
+    let root = ca_backend::NewAuthority { validity_s: Some(10 * DAY_S), ..new_authority(ROOT, None) };
+    pki.engine.create_authority(&root, OPERATOR).unwrap();
+    pki.pass_s(9 * DAY_S);
+    let last = pki.engine.crl(ROOT).unwrap();
+    pki.pass_s(5 * DAY_S);
+    assert_eq!(pki.engine.crl(ROOT).unwrap().number, last.number);
+}
+
+#[test]
+fn what_the_daemon_is_refused_it_does_not_ask_for_every_second() {
+    let external = External::new();
+    external.below();
+    external.ssl.put("nc.ext", format!("{CA}nameConstraints=critical,permitted;dirName:subtree\n[subtree]\nC=DE\n"));
+    external.ssl.run("x509 -req -in below.csr -CA root.pem -CAkey root.key -days 300 -extfile nc.ext -out below.pem");
+    let pki = &external.pki;
+    pki.engine.install_certificate(&authority("below"), &external.ssl.take("below.pem"), OPERATOR).unwrap();
+    let refused = || tests::pki::audited(&pki.engine, ca_backend::Action::Refused).len();
+    (0..5).for_each(|_| pki.pass_s(1));
+    let at_first = refused();
+    assert!((1..=2).contains(&at_first), "a responder outside of C=DE was refused {at_first} times");
+    (0..20).for_each(|_| pki.pass_s(1));
+    assert_eq!(refused(), at_first);
+    pki.pass_s(3_600);
+    assert_eq!(refused(), at_first + 1, "an operator may have mended it meanwhile");
+}

@@ -364,6 +364,30 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
             yes,
         ),
         (json!({"subject": [{"attribute": "cn", "value": "*"}]}), json!({"subject": [{"attribute": "cn", "value": "admin*"}]}), "cn=Admin 1", &[], no),
+        // a denied name is denied wherever somebody may look for it in the subject, however it is written
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
+            json!({"dns": ["secret.example.org"]}),
+            "cn=secret.example.org.",
+            &["dns:open.example.org"],
+            no,
+        ),
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "emailAddress", "value": "*"}]}),
+            json!({"email": ["secret.example.org"]}),
+            "emailAddress=boss@secret.example.org",
+            &["dns:open.example.org"],
+            no,
+        ),
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
+            json!({"email": ["secret.example.org"]}),
+            "cn=boss@secret.example.org",
+            &["dns:open.example.org"],
+            no,
+        ),
+        // a device's identifier is free text: a common name that repeats it needs a rule of its own
+        (json!({"device": ["*"]}), json!({}), "cn=administrator", &["permanent-identifier:administrator"], no),
         // what has no rule of its own type
         (json!({"dns": ["*"]}), json!({}), "", &["rid:1.2.3"], no),
         (json!({"other": ["1.2.3"]}), json!({}), "", &["rid:1.2.3"], yes),
@@ -635,4 +659,87 @@ fn what_a_certificate_request_carries_beside_its_key_has_no_effect() {
         assert!(!shown.contains(absent), "{absent} came through: {shown}");
     }
     assert!(pem("CERTIFICATE", &issued.der).starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[test]
+fn s28_a_pattern_that_could_match_nothing_is_refused_before_it_denies_nothing() {
+    let read = |rules: Value| serde_json::from_value::<ca_backend::NameRules>(rules);
+    for pattern in ["*", "example.org", ".example.org", ".Example.Org", "a_b.example", "localhost"] {
+        assert!(read(json!({"dns": [pattern]})).is_ok(), "{pattern}");
+    }
+    for pattern in ["", ".", "*.example.org", "example.org.", "a..b", "b\u{fc}cher.example", "a@example.org", "host:443", "a*", " a"] {
+        assert!(read(json!({"dns": [pattern]})).is_err(), "{pattern:?}");
+    }
+    for pattern in ["*", "a*", "*a", "a"] {
+        assert!(read(json!({"uri": [pattern]})).is_ok(), "{pattern}");
+    }
+    for pattern in ["", "**", "*a*", "a*b"] {
+        assert!(read(json!({"uri": [pattern]})).is_err(), "{pattern:?}");
+    }
+}
+
+#[test]
+fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_got_around() {
+    let pki = Pki::start();
+    let later = noon().plus_s(5 * 365 * DAY_S);
+    assert_refused(Wish::for_host("a.example.org").since(later).issue(&pki.engine), Reason::BadTime, "31 days from now");
+    let capped = json!([{
+        "name": "a day", "requesters": [{"evidence": "challenges"}], "profiles": [TLS], "allow": {"dns": ["*"]}, "validity_max_s": DAY_S,
+    }]);
+    pki.put_endpoint(&[TLS], capped).unwrap();
+    assert_refused(Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine), Reason::BadTime, "31 days from now");
+    Wish::for_host("a.example.org").by_account("a").since(noon().plus_s(DAY_S)).issue(&pki.engine).unwrap();
+}
+
+#[test]
+fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_polled() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
+    pki.bench.sign_faults.fail_before(1);
+    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
+    assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
+    let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
+    let Outcome::Issued(again) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
+    assert_eq!(issued.der, again.der);
+}
+
+#[test]
+fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
+    pki.bench.sign_faults.fail_before(1);
+    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    pki.pass_s(2 * 3_600);
+    assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
+}
+
+#[test]
+fn decided_requests_do_not_hide_those_that_wait() {
+    let pki = Pki::start();
+    pki.put_endpoint(&[TLS], approval_rule()).unwrap();
+    for n in 0..6 {
+        ticket(Wish::for_host(&format!("h{n}.example.org")).by_account("a").ask(&pki.engine).unwrap());
+    }
+    let mut tickets: Vec<Ticket> = pki.engine.waiting(None, 10).unwrap().into_iter().map(|waiting| waiting.ticket).collect();
+    let last = tickets.pop().unwrap();
+    tickets.iter().for_each(|ticket| pki.engine.reject(ticket, "chief", "no").unwrap());
+    let found = pki.engine.waiting(None, 2).unwrap();
+    assert_eq!(found.iter().map(|waiting| &waiting.ticket).collect::<Vec<_>>(), [&last]);
+}
+
+#[test]
+fn first_outcomes_are_forgotten_as_fast_as_they_came() {
+    let pki = Pki::start();
+    let key = Key::ec();
+    for n in 0..1_100 {
+        let host = format!("dns:h{n}.example.org");
+        Wish::with_key(&key).transaction(&host).names(&[&host]).issue(&pki.engine).unwrap();
+    }
+    let before = pki.engine.export(&mut std::io::sink()).unwrap();
+    pki.pass_s(3 * 3_600);
+    let after = pki.engine.export(&mut std::io::sink()).unwrap();
+    assert!(after + 1_100 <= before, "{before} records became {after}");
 }

@@ -4,7 +4,8 @@ use axum::Json as Answer;
 use axum::http::StatusCode;
 use axum::response::Response;
 use ca_backend::{
-    AuthorityChange, AuthorityKind, AuthorityName, AuthorityState, DistinguishedName, Engine, KeyAlgorithm, NewAuthority,
+    AuthorityChange, AuthorityKind, AuthorityName, AuthorityState, DistinguishedName, Engine, KeyAlgorithm,
+    NewAuthority,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -298,6 +299,7 @@ pub(super) async fn install(
 /// The authority that a path names.
 fn known(engine: &Engine, name: &AuthorityName) -> Result<ca_backend::Authority, Failure> {
     let found = engine.authorities()?.into_iter().find(|authority| authority.name == *name);
-    let no_such = || missing(format!("there is no authority {name}"), "`certgate authority list` shows those that there are");
+    let no_such =
+        || missing(format!("there is no authority {name}"), "`certgate authority list` shows those that there are");
     Ok(found.ok_or_else(no_such)?)
 }

@@ -12,8 +12,9 @@ use super::problem::{Problem, malformed};
 pub(super) async fn block(caller: Caller, Named(fingerprint): Named<String>) -> Result<StatusCode, Problem> {
     let block = move |caller: &Caller| {
         let mut octets = [0; 32];
-        hex::decode_to_slice(&fingerprint, &mut octets)
-            .map_err(|_| malformed("a key is named by the SHA-256 of its SubjectPublicKeyInfo: 64 hexadecimal digits"))?;
+        hex::decode_to_slice(&fingerprint, &mut octets).map_err(|_| {
+            malformed("a key is named by the SHA-256 of its SubjectPublicKeyInfo: 64 hexadecimal digits")
+        })?;
         Ok(caller.engine().block_key(octets, caller.operator())?)
     };
     caller.ask(block).await.map(|()| StatusCode::NO_CONTENT)

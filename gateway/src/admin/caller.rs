@@ -1,9 +1,9 @@
 //! Who calls, and the way of a call to the engine and back.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use aws_lc_rs::digest::{SHA256, digest};
 use ca_backend::{Approval, Engine, Evidence, Fault, Origin, ProtocolName, Refusal, SystemRng, random};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,7 +76,12 @@ impl Caller {
         let fault = match tokio::task::spawn_blocking(move || work(&caller)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(Failure::Problem(problem))) => {
-                tracing::debug!(id, operator = self.operator(), reason = problem.reason, "refused an operator's request");
+                tracing::debug!(
+                    id,
+                    operator = self.operator(),
+                    reason = problem.reason,
+                    "refused an operator's request"
+                );
                 return Err(problem.request_id(id));
             }
             Ok(Err(Failure::Fault(fault))) => fault,

@@ -261,7 +261,8 @@ pub(super) async fn hold(
     Named(serial): Named<String>,
     remark: Option<Json<Remark>>,
 ) -> Result<Answer<Revocation>, Problem> {
-    change_status(caller, serial, StatusChange::Hold, remark.map(|Json(remark)| remark.comment).unwrap_or_default()).await
+    change_status(caller, serial, StatusChange::Hold, remark.map(|Json(remark)| remark.comment).unwrap_or_default())
+        .await
 }
 
 /// Lifts a hold.
@@ -272,7 +273,8 @@ pub(super) async fn unhold(
     Named(serial): Named<String>,
     remark: Option<Json<Remark>>,
 ) -> Result<Answer<Revocation>, Problem> {
-    change_status(caller, serial, StatusChange::Unhold, remark.map(|Json(remark)| remark.comment).unwrap_or_default()).await
+    change_status(caller, serial, StatusChange::Unhold, remark.map(|Json(remark)| remark.comment).unwrap_or_default())
+        .await
 }
 
 /// How many certificates there are, by authority, profile and state.
@@ -306,7 +308,8 @@ async fn change_status(
 
 /// A certificate with everything that is known of it.
 pub(super) fn with_pem(caller: &Caller, serial: &Serial) -> Result<CertificateWithPem, Failure> {
-    let no_such = || missing(format!("there is no certificate with serial {serial}"), "find it with `certgate certificate list`");
+    let no_such =
+        || missing(format!("there is no certificate with serial {serial}"), "find it with `certgate certificate list`");
     let found = caller.engine().find_certificate(serial)?.ok_or_else(no_such)?;
     let issued = caller.engine().issued_certificate(serial)?.ok_or_else(no_such)?;
     let chain = issued.chain.iter().map(|der| pem(encoding::CERTIFICATE, der)).collect::<Result<String, _>>()?;

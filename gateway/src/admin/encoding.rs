@@ -37,7 +37,12 @@ pub(super) fn pem(label: &str, der: &[u8]) -> Result<String, Fault> {
 }
 
 /// A document in the chosen encoding; `der_type` is its media type as DER.
-pub(super) fn document(choice: &EncodingChoice, label: &str, der_type: &'static str, der: Vec<u8>) -> Result<Response, Fault> {
+pub(super) fn document(
+    choice: &EncodingChoice,
+    label: &str,
+    der_type: &'static str,
+    der: Vec<u8>,
+) -> Result<Response, Fault> {
     Ok(match choice.encoding {
         Encoding::Pem => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem(label, &der)?).into_response(),
         Encoding::Der => ([(header::CONTENT_TYPE, der_type)], der).into_response(),

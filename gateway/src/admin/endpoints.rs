@@ -96,7 +96,11 @@ pub(super) async fn put(
 ) -> Result<Answer<Endpoint>, Problem> {
     let endpoint = read(&headers, &document)?;
     if endpoint.name != name {
-        return Err(malformed(format!("the endpoint says that it is {:?}, not {:?}", endpoint.name.as_str(), name.as_str())));
+        return Err(malformed(format!(
+            "the endpoint says that it is {:?}, not {:?}",
+            endpoint.name.as_str(),
+            name.as_str()
+        )));
     }
     let put = move |caller: &Caller| {
         (caller.state.check_endpoint)(&endpoint)?;
@@ -122,15 +126,18 @@ pub(super) async fn delete(caller: Caller, Named(name): Named<EndpointName>) -> 
 
 /// An endpoint in TOML if it is announced so, else in JSON.
 fn read(headers: &HeaderMap, document: &[u8]) -> Result<Endpoint, Problem> {
-    let is_toml = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/toml"));
+    let is_toml =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/toml"));
     if !is_toml {
-        return serde_json::from_slice(document).map_err(|why| malformed(format!("the endpoint cannot be read: {why}")));
+        return serde_json::from_slice(document)
+            .map_err(|why| malformed(format!("the endpoint cannot be read: {why}")));
     }
     let text = std::str::from_utf8(document).map_err(|_| malformed("the endpoint is not UTF-8 text"))?;
     toml::from_str(text).map_err(|why| malformed(format!("the endpoint cannot be read: {why}")))
 }
 
 fn known(caller: &Caller, name: &EndpointName) -> Result<Endpoint, Failure> {
-    let no_such = || missing(format!("there is no endpoint {name}"), "`certgate endpoint list` shows those that there are");
+    let no_such =
+        || missing(format!("there is no endpoint {name}"), "`certgate endpoint list` shows those that there are");
     Ok(caller.engine().endpoint(name).map(|endpoint| endpoint.as_ref().clone()).ok_or_else(no_such)?)
 }

@@ -90,11 +90,15 @@ impl CertificateWish {
 
     fn names(&self, csr: &CertificateRequest) -> Result<RequestedNames, Failure> {
         if !self.use_request_names {
-            let alternative = self.alternative_names.iter().map(|name| AlternativeName::parse(name)).collect::<Result<_, _>>()?;
+            let alternative =
+                self.alternative_names.iter().map(|name| AlternativeName::parse(name)).collect::<Result<_, _>>()?;
             return Ok(RequestedNames { subject: DistinguishedName::parse(&self.subject)?, alternative });
         }
         if !self.subject.is_empty() || !self.alternative_names.is_empty() {
-            return Err(malformed("names are given beside the CSR, and those in the CSR shall be used too; choose one").into());
+            return Err(malformed(
+                "names are given beside the CSR, and those in the CSR shall be used too; choose one",
+            )
+            .into());
         }
         let named = csr.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);
         let alternative = match named {

@@ -71,9 +71,9 @@ impl Problem {
             Fault::Store(StoreFault::Full(_)) => unavailable
                 .detail("the store's disk is full")
                 .hint("make room on the disk of the state directory; the daemon then goes on by itself"),
-            Fault::Store(StoreFault::Unavailable(_)) => unavailable
-                .detail("the store does not work")
-                .hint("see /readyz, and the daemon's log for why"),
+            Fault::Store(StoreFault::Unavailable(_)) => {
+                unavailable.detail("the store does not work").hint("see /readyz, and the daemon's log for why")
+            }
             Fault::Store(StoreFault::Corrupt(_)) | Fault::Broken(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
                     .detail("the daemon failed")
@@ -96,21 +96,40 @@ impl From<Refusal> for Problem {
 /// The status of each reason for a refusal, and what an operator can do about it.
 fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
-        Reason::AlreadyRevoked => (StatusCode::CONFLICT, "see the certificate's state with `certgate certificate show`"),
-        Reason::BadAlgorithm => (StatusCode::UNPROCESSABLE_ENTITY, "sign the request with SHA-256 or stronger, or Ed25519"),
-        Reason::BadKey => (StatusCode::UNPROCESSABLE_ENTITY, "make a new key of a kind that the profile and the authority take"),
-        Reason::BadProof => (StatusCode::UNPROCESSABLE_ENTITY, "make the request anew, signed with the key that it is for"),
+        Reason::AlreadyRevoked => {
+            (StatusCode::CONFLICT, "see the certificate's state with `certgate certificate show`")
+        }
+        Reason::BadAlgorithm => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "sign the request with SHA-256 or stronger, or Ed25519")
+        }
+        Reason::BadKey => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "make a new key of a kind that the profile and the authority take")
+        }
+        Reason::BadProof => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "make the request anew, signed with the key that it is for")
+        }
         Reason::BadTime => (StatusCode::UNPROCESSABLE_ENTITY, "ask for a time within the validity of the issuer"),
         Reason::Conflict => (StatusCode::CONFLICT, "look at the present state, then try again or choose another name"),
         Reason::Malformed => (StatusCode::BAD_REQUEST, "correct the request; /openapi.json describes its form"),
-        Reason::NameNotAllowed => (StatusCode::UNPROCESSABLE_ENTITY, "change the names, or the profile or access rules that forbid them"),
+        Reason::NameNotAllowed => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "change the names, or the profile or access rules that forbid them")
+        }
         Reason::NotAuthenticated => (StatusCode::FORBIDDEN, "show evidence that this daemon can verify"),
-        Reason::NotAuthorized => (StatusCode::FORBIDDEN, "choose a profile that allows this, or change the access rules"),
-        Reason::NotReady => (StatusCode::CONFLICT, "see the state of things with `certgate authority list` and `certgate endpoint list`"),
+        Reason::NotAuthorized => {
+            (StatusCode::FORBIDDEN, "choose a profile that allows this, or change the access rules")
+        }
+        Reason::NotReady => (
+            StatusCode::CONFLICT,
+            "see the state of things with `certgate authority list` and `certgate endpoint list`",
+        ),
         Reason::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "wait, then try again"),
         Reason::UnknownCertificate => (StatusCode::NOT_FOUND, "find the serial with `certgate certificate list`"),
-        Reason::UnknownProfile => (StatusCode::UNPROCESSABLE_ENTITY, "see the profiles and their services with `certgate profile list`"),
-        Reason::Unsupported => (StatusCode::UNPROCESSABLE_ENTITY, "ask for it in another form; /openapi.json describes what is served"),
+        Reason::UnknownProfile => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "see the profiles and their services with `certgate profile list`")
+        }
+        Reason::Unsupported => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "ask for it in another form; /openapi.json describes what is served")
+        }
     }
 }
 

@@ -98,7 +98,9 @@ pub(super) async fn put(
         let toml = std::str::from_utf8(&toml).map_err(|_| malformed("the profile is not UTF-8 text"))?;
         let profile = ca_backend::Profile::from_toml(toml)?;
         if profile.id != id.as_str() {
-            return Err(malformed(format!("the profile says that it is {:?}, not {:?}", profile.id, id.as_str())).into());
+            return Err(
+                malformed(format!("the profile says that it is {:?}, not {:?}", profile.id, id.as_str())).into()
+            );
         }
         Ok(ProfileSummary::from(&caller.engine().put_profile(toml, caller.operator())?))
     };

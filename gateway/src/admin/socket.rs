@@ -85,9 +85,17 @@ pub enum SocketError {
 impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InUse(path) => write!(f, "another daemon answers on {}; stop it first, or give this one its own state_dir", path.display()),
-            Self::NoSocket(path) => write!(f, "{} is no socket; move it away or change operator.socket_path", path.display()),
-            Self::UnknownGroup(group) => write!(f, "there is no group {group}; create it or change operator.socket_group"),
+            Self::InUse(path) => write!(
+                f,
+                "another daemon answers on {}; stop it first, or give this one its own state_dir",
+                path.display()
+            ),
+            Self::NoSocket(path) => {
+                write!(f, "{} is no socket; move it away or change operator.socket_path", path.display())
+            }
+            Self::UnknownGroup(group) => {
+                write!(f, "there is no group {group}; create it or change operator.socket_group")
+            }
             Self::Io { path, source } => write!(f, "cannot listen on {}: {source}", path.display()),
         }
     }

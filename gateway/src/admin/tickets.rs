@@ -136,7 +136,10 @@ pub(super) async fn show(caller: Caller, Named(ticket): Named<String>) -> Result
 /// Releases a waiting request: it is judged anew and issued.
 #[utoipa::path(post, path = "/v1/tickets/{ticket}/approve", tag = "tickets", params(("ticket" = String, Path)),
     responses((status = 200, body = CertificateWithPem), (status = "4XX", body = Problem)))]
-pub(super) async fn approve(caller: Caller, Named(ticket): Named<String>) -> Result<Answer<CertificateWithPem>, Problem> {
+pub(super) async fn approve(
+    caller: Caller,
+    Named(ticket): Named<String>,
+) -> Result<Answer<CertificateWithPem>, Problem> {
     let approve = move |caller: &Caller| {
         let outcome = caller.engine().approve(&Ticket::parse(&ticket)?, caller.operator())?;
         with_pem(caller, &issued(outcome)?)
@@ -152,6 +155,8 @@ pub(super) async fn reject(
     Named(ticket): Named<String>,
     Json(rejection): Json<Rejection>,
 ) -> Result<StatusCode, Problem> {
-    let reject = move |caller: &Caller| Ok(caller.engine().reject(&Ticket::parse(&ticket)?, caller.operator(), &rejection.why)?);
+    let reject = move |caller: &Caller| {
+        Ok(caller.engine().reject(&Ticket::parse(&ticket)?, caller.operator(), &rejection.why)?)
+    };
     caller.ask(reject).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -22,12 +22,16 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
     match command {
         Command::List(asked) => {
             let page: EntryPage = daemon.get(&format!("/v1/audit{}", asked.query()?))?;
-            output.show(&page, |page| table(["NUMBER", "TIME", "ACTION", "WHO", "SERIAL", "DETAIL"], page.items.iter().map(row)))
+            output.show(&page, |page| {
+                table(["NUMBER", "TIME", "ACTION", "WHO", "SERIAL", "DETAIL"], page.items.iter().map(row))
+            })
         }
         Command::Verify => {
             let verdict: Verdict = daemon.get("/v1/audit/verification")?;
             output.show(&verdict, |verdict| match &verdict.damage {
-                None => format!("{} entries, unaltered and in order; the last one is {}", verdict.entries, verdict.head),
+                None => {
+                    format!("{} entries, unaltered and in order; the last one is {}", verdict.entries, verdict.head)
+                }
                 Some(damage) => format!("damaged after {} entries: {damage}", verdict.entries),
             })?;
             if verdict.intact {
@@ -42,7 +46,8 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
 }
 
 fn row(entry: &Entry) -> [String; 6] {
-    let requester = entry.evidence.as_ref().and_then(|evidence| evidence.get("requester")).and_then(serde_json::Value::as_str);
+    let requester =
+        entry.evidence.as_ref().and_then(|evidence| evidence.get("requester")).and_then(serde_json::Value::as_str);
     [
         entry.number.to_string(),
         entry.at.to_string(),

@@ -145,7 +145,8 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
             if services.is_none() && friendly_name.is_none() {
                 return Err(Failure::usage("nothing to change", "name --friendly-name, --service or --no-services"));
             }
-            let authority: Authority = daemon.ask(Method::PATCH, &path(&name), &AuthorityEdit { friendly_name, services })?;
+            let authority: Authority =
+                daemon.ask(Method::PATCH, &path(&name), &AuthorityEdit { friendly_name, services })?;
             output.show(&authority, one)
         }
         Command::Delete { name, yes_delete } => {

@@ -183,7 +183,12 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
             let counts: Vec<Count> = daemon.get("/v1/counts")?;
             output.show(&counts, |counts| {
                 let rows = counts.iter().map(|count| {
-                    [count.authority.clone(), count.profile.clone(), named(&count.state), count.certificates.to_string()]
+                    [
+                        count.authority.clone(),
+                        count.profile.clone(),
+                        named(&count.state),
+                        count.certificates.to_string(),
+                    ]
                 });
                 table(["AUTHORITY", "PROFILE", "STATE", "CERTIFICATES"], rows)
             })
@@ -193,7 +198,13 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
             output.show(&page, |page| {
                 let rows = page.items.iter().map(|event| {
                     let authority = or_dash(event.authority.as_ref());
-                    [event.number.to_string(), event.at.to_string(), event.kind.clone(), event.serial.clone(), authority]
+                    [
+                        event.number.to_string(),
+                        event.at.to_string(),
+                        event.kind.clone(),
+                        event.serial.clone(),
+                        authority,
+                    ]
                 });
                 table(["NUMBER", "TIME", "EVENT", "SERIAL", "AUTHORITY"], rows)
             })

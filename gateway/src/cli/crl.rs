@@ -22,6 +22,9 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
     let Command::Publish { issuer } = command;
     let crl: Crl = daemon.ask(Method::POST, &format!("/v1/issuers/{}/crl", part(&issuer)), &())?;
     output.show(&crl, |crl| {
-        format!("CRL {} of {} is published: {} bytes, valid until {}", crl.number, crl.issuer, crl.size_bytes, crl.next_update)
+        format!(
+            "CRL {} of {} is published: {} bytes, valid until {}",
+            crl.number, crl.issuer, crl.size_bytes, crl.next_update
+        )
     })
 }

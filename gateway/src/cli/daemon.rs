@@ -39,7 +39,8 @@ impl Daemon {
     /// The daemon that the arguments, the settings or the place mean.
     pub(super) fn find(shared: &Shared) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|why| Failure::unavailable(format!("the system gives no sockets: {why}"), "try again"))?;
+        let runtime =
+            runtime.map_err(|why| Failure::unavailable(format!("the system gives no sockets: {why}"), "try again"))?;
         Ok(Self { socket: socket_path(shared)?, runtime })
     }
 
@@ -57,13 +58,19 @@ impl Daemon {
         decoded(&self.exchange(Method::GET, path, JSON, Bytes::new())?.1)
     }
 
-    pub(super) fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         decoded(&self.tell(method, path, body)?)
     }
 
     /// As [`Daemon::ask`], where the answer has no content.
     pub(super) fn tell(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
-        let body = serde_json::to_vec(body).map_err(|why| Failure::usage(format!("cannot write the request: {why}"), ""))?;
+        let body =
+            serde_json::to_vec(body).map_err(|why| Failure::usage(format!("cannot write the request: {why}"), ""))?;
         Ok(self.send(method, path, JSON, body.into())?.1)
     }
 
@@ -122,11 +129,10 @@ impl Daemon {
 
     fn nobody(&self, why: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let hint = match why.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run this as the daemon's user, or set operator.socket_group to a group of yours".to_owned()
-            }
-            _ => "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET".to_owned(),
+        let hint = if why.kind() == std::io::ErrorKind::PermissionDenied {
+            "run this as the daemon's user, or set operator.socket_group to a group of yours"
+        } else {
+            "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET"
         };
         Failure::unreachable(format!("no daemon answers on {socket}: {why}"), hint)
     }
@@ -134,7 +140,10 @@ impl Daemon {
 
 fn decoded<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(answer).map_err(|why| {
-        Failure::unavailable(format!("the daemon's answer cannot be read: {why}"), "see whether it is of the version of this program")
+        Failure::unavailable(
+            format!("the daemon's answer cannot be read: {why}"),
+            "see whether it is of the version of this program",
+        )
     })
 }
 
@@ -145,13 +154,14 @@ pub(super) fn part(text: &str) -> String {
 
 /// A query string, with its question mark.
 pub(super) fn query(parameters: &impl Serialize) -> Result<String, Failure> {
-    let value = serde_json::to_value(parameters).map_err(|why| Failure::usage(format!("cannot write the request: {why}"), ""))?;
+    let value = serde_json::to_value(parameters)
+        .map_err(|why| Failure::usage(format!("cannot write the request: {why}"), ""))?;
     let mut text = url::form_urlencoded::Serializer::new("?".to_owned());
     for (name, value) in value.as_object().into_iter().flatten() {
-        match value {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(value) => drop(text.append_pair(name, value)),
-            other => drop(text.append_pair(name, &other.to_string())),
+        match value.as_str() {
+            Some(value) => drop(text.append_pair(name, value)),
+            None if value.is_null() => {}
+            None => drop(text.append_pair(name, &value.to_string())),
         }
     }
     Ok(text.finish())
@@ -165,7 +175,10 @@ fn socket_path(shared: &Shared) -> Result<PathBuf, Failure> {
     if let Some(file) = settings_file(shared) {
         // An operator may use the socket without being allowed to read every file that the settings name.
         let settings = Settings::load(Some(&file)).map_err(|why| {
-            Failure::usage(format!("where the daemon's socket lies is not known: {why}"), "name it with --socket or CERTGATE_SOCKET")
+            Failure::usage(
+                format!("where the daemon's socket lies is not known: {why}"),
+                "name it with --socket or CERTGATE_SOCKET",
+            )
         })?;
         return Ok(settings.operator_socket_path());
     }

@@ -59,7 +59,10 @@ fn path(name: &str) -> String {
 fn put(file: &std::path::Path, daemon: &Daemon, output: Output) -> Result<(), Failure> {
     let text = read_text(file)?;
     let unreadable = |why: &str| {
-        Failure::usage(format!("{} is no endpoint: {why}", display(file)), "begin with the output of `certgate endpoint show`")
+        Failure::usage(
+            format!("{} is no endpoint: {why}", display(file)),
+            "begin with the output of `certgate endpoint show`",
+        )
     };
     let is_json = text.trim_start().starts_with('{');
     let document: Value = if is_json {

@@ -55,7 +55,10 @@ impl Failure {
 
     /// A file that cannot be read or written (exit code 2).
     pub(super) fn file(doing: &str, path: &Path, why: &std::io::Error) -> Self {
-        Self::usage(format!("cannot {doing} {}: {why}", path.display()), "see whether the path and its permissions are right")
+        Self::usage(
+            format!("cannot {doing} {}: {why}", path.display()),
+            "see whether the path and its permissions are right",
+        )
     }
 
     /// What the daemon said.
@@ -77,7 +80,8 @@ impl Failure {
             };
             format!("{problem}\n")
         } else {
-            let hint = if self.hint.is_empty() { String::new() } else { format!("what to do: {}\n", printable(&self.hint)) };
+            let hint =
+                if self.hint.is_empty() { String::new() } else { format!("what to do: {}\n", printable(&self.hint)) };
             format!("certgate: {}\n{hint}", printable(&self.what))
         };
         // If nobody reads standard error, the exit code has to do.

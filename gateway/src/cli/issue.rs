@@ -59,7 +59,8 @@ pub struct IssueArguments {
 }
 
 fn extension(text: &str) -> Result<WantedExtension, String> {
-    let (kind, value_hex) = text.split_once('=').ok_or("write TYPE=HEX, such as certificate-policies=300806062a0304050607")?;
+    let (kind, value_hex) =
+        text.split_once('=').ok_or("write TYPE=HEX, such as certificate-policies=300806062a0304050607")?;
     Ok(WantedExtension { kind: kind.to_owned(), value_hex: value_hex.to_owned() })
 }
 

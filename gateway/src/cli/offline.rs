@@ -39,7 +39,10 @@ pub(super) fn settings_file(shared: &Shared) -> Option<PathBuf> {
 }
 
 pub(super) fn bad_settings(why: &SettingsError) -> Failure {
-    Failure::usage(why.to_string(), "the shipped certgate.toml explains every key; `certgate check-config` checks a file")
+    Failure::usage(
+        why.to_string(),
+        "the shipped certgate.toml explains every key; `certgate check-config` checks a file",
+    )
 }
 
 pub(super) fn check_config(shared: &Shared, output: Output) -> Result<(), Failure> {
@@ -48,7 +51,9 @@ pub(super) fn check_config(shared: &Shared, output: Output) -> Result<(), Failur
     telemetry::check_level(&settings.log.level)
         .map_err(|why| Failure::usage(why.to_string(), "write \"info\", or \"info,acme=debug\""))?;
     let read = file.map_or_else(|| "defaults and environment".to_owned(), |file| file.display().to_string());
-    output.show(&settings, |settings| format!("{read}: the settings are right; state_dir is {}", settings.state_dir.display()))
+    output.show(&settings, |settings| {
+        format!("{read}: the settings are right; state_dir is {}", settings.state_dir.display())
+    })
 }
 
 /// The settings of the store to move: those of the file, else of a starter below the working directory.
@@ -57,7 +62,11 @@ fn settings_of_store(shared: &Shared) -> Result<Settings, Failure> {
     let settings = Settings::load(file.as_deref()).map_err(|why| bad_settings(&why))?;
     let beside = starter::settings();
     let unconfigured = file.is_none() && settings.state_dir == Settings::default().state_dir;
-    Ok(if unconfigured && beside.state_dir.is_dir() { Settings { state_dir: beside.state_dir, ..settings } } else { settings })
+    Ok(if unconfigured && beside.state_dir.is_dir() {
+        Settings { state_dir: beside.state_dir, ..settings }
+    } else {
+        settings
+    })
 }
 
 pub(super) fn export(shared: &Shared, arguments: &ExportArguments, output: Output) -> Result<(), Failure> {
@@ -75,7 +84,9 @@ pub(super) fn export(shared: &Shared, arguments: &ExportArguments, output: Outpu
         synced.map(|()| records).map_err(|why| Failure::file("write", path, &why))
     });
     match written {
-        Ok(records) => moved(output, records, path, "exported to", "import it with `certgate import`; copy the key files yourself"),
+        Ok(records) => {
+            moved(output, records, path, "exported to", "import it with `certgate import`; copy the key files yourself")
+        }
         Err(failure) => {
             // Half an export would be taken for a whole one.
             let _ = std::fs::remove_file(path);
@@ -88,7 +99,8 @@ pub(super) fn import(shared: &Shared, arguments: &ImportArguments, output: Outpu
     let settings = settings_of_store(shared)?;
     let path = arguments.file.as_path();
     let file = std::fs::File::open(path).map_err(|why| Failure::file("read", path, &why))?;
-    starter::private_directory(&settings.state_dir).map_err(|why| Failure::file("create", &settings.state_dir, &why))?;
+    starter::private_directory(&settings.state_dir)
+        .map_err(|why| Failure::file("create", &settings.state_dir, &why))?;
     let records = Engine::import(
         store_kind(&settings),
         &settings.store_directory(),
@@ -96,7 +108,13 @@ pub(super) fn import(shared: &Shared, arguments: &ImportArguments, output: Outpu
         &mut BufReader::new(file),
     );
     let records = records.map_err(|error| of_engine(&error))?;
-    moved(output, records, path, "imported from", "put the key files of the old daemon in place before you start this one")
+    moved(
+        output,
+        records,
+        path,
+        "imported from",
+        "put the key files of the old daemon in place before you start this one",
+    )
 }
 
 const STOPPED: &str = "stop the daemon first: a store has one user at a time";

@@ -71,13 +71,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     };
     result.map_err(|why| Failure::file("read", path, &why))?;
     if octets.len() as u64 > BYTES_MAX {
-        return Err(Failure::usage(format!("{} has more than {BYTES_MAX} bytes", path.display()), "see whether it is the right file"));
+        return Err(Failure::usage(
+            format!("{} has more than {BYTES_MAX} bytes", path.display()),
+            "see whether it is the right file",
+        ));
     }
     Ok(octets)
 }
 
 /// Reads a text file, or standard input for `-`.
 pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read(path)?)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display()), "see whether it is the right file"))
+    String::from_utf8(read(path)?).map_err(|_| {
+        Failure::usage(format!("{} is not UTF-8 text", path.display()), "see whether it is the right file")
+    })
 }

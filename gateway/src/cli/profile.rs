@@ -49,7 +49,12 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
         }
         Command::Add { file } => {
             let text = read_text(&file)?;
-            let unreadable = |why: &str| Failure::usage(format!("{} is no profile: {why}", display(&file)), "begin with the output of `certgate profile show`");
+            let unreadable = |why: &str| {
+                Failure::usage(
+                    format!("{} is no profile: {why}", display(&file)),
+                    "begin with the output of `certgate profile show`",
+                )
+            };
             let document: toml::Table = toml::from_str(&text).map_err(|why| unreadable(&why.to_string()))?;
             let id = document.get("id").and_then(toml::Value::as_str).ok_or_else(|| unreadable("it has no id"))?;
             let stored: ProfileSummary = daemon.put(&path(id), TOML, text.into_bytes())?;

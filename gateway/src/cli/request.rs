@@ -75,7 +75,11 @@ fn path(ticket: &str) -> String {
 
 fn list(waiting: &[WaitingRequest]) -> String {
     let rows = waiting.iter().map(|request| {
-        let names = if request.alternative_names.is_empty() { request.subject.clone() } else { request.alternative_names.join(" ") };
+        let names = if request.alternative_names.is_empty() {
+            request.subject.clone()
+        } else {
+            request.alternative_names.join(" ")
+        };
         [
             request.ticket.clone(),
             request.at.to_string(),

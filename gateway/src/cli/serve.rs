@@ -49,7 +49,12 @@ pub fn announce(shared: &Shared, ready: &Ready) {
     let facts = json!({ "https": ready.https, "http": ready.http, "operator_socket": ready.operator_socket });
     let shown = Output { json: shared.json }.show(&facts, |_| match &ready.starter {
         Some(text) => text.clone(),
-        None => format!("certgate is ready: https {}, http {}, operators {}", ready.https, ready.http, ready.operator_socket.display()),
+        None => format!(
+            "certgate is ready: https {}, http {}, operators {}",
+            ready.https,
+            ready.http,
+            ready.operator_socket.display()
+        ),
     });
     if shown.is_err() {
         tracing::warn!("nobody reads what the daemon says on standard output");
