@@ -95,8 +95,8 @@ pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
     })
 }
 
-/// A credential of systemd was made by an operator, and its group may read it: an access control list lets the daemon's user in, whose
-/// mask shows as the group's mode. Any other file is the daemon's own.
+/// A credential of systemd was made by an operator, and its group may read it: an access control list lets the daemon's
+/// user in, whose mask shows as the group's mode. Any other file is the daemon's own.
 fn key_secret(settings: &Settings) -> Result<KeyEncryptionSecret, KeyFault> {
     let path = settings.keys_secret_path();
     let from_systemd = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
