@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, StoreKind, StoreOptions};
+use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, KeyFault, StoreKind, StoreOptions};
 use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -80,7 +80,7 @@ pub enum RunError {
 pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
     let failed = |why: String| RunError::Engine { directory: settings.state_dir.clone(), why };
     starter::private_directory(&settings.state_dir).map_err(|error| failed(error.to_string()))?;
-    let key_secret = KeyEncryptionSecret::load_or_create(&settings.keys_secret_path()).map_err(|error| failed(error.to_string()))?;
+    let key_secret = key_secret(settings).map_err(|error| failed(error.to_string()))?;
     let parts = EngineParts {
         store: store_kind(settings),
         store_directory: settings.store_directory(),
@@ -93,6 +93,14 @@ pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
         Error::Fault(fault) => failed(fault.to_string()),
         Error::Refused(refusal) => failed(refusal.private()),
     })
+}
+
+/// A credential of systemd was made by an operator, and its group may read it: an access control list lets the daemon's
+/// user in, whose mask shows as the group's mode. Any other file is the daemon's own.
+fn key_secret(settings: &Settings) -> Result<KeyEncryptionSecret, KeyFault> {
+    let path = settings.keys_secret_path();
+    let from_systemd = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
+    if from_systemd { KeyEncryptionSecret::load(&path) } else { KeyEncryptionSecret::load_or_create(&path) }
 }
 
 /// The storage engine of the settings.
