@@ -795,7 +795,7 @@ fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_pol
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
     assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
     let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
@@ -809,7 +809,7 @@ fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     pki.pass_s(2 * 3_600);
     assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
 }
