@@ -35,6 +35,7 @@ use utoipa_axum::routes;
 
 pub use moment::Moment;
 pub use problem::Problem;
+pub use status::StatusPages;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 
 use crate::telemetry::Figures;
@@ -96,12 +97,6 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(state)
-}
-
-/// What may be read without being an operator: `/healthz`, `/readyz` and `/metrics`.
-pub fn status_router(state: AdminState) -> Router {
-    let (router, _) = status_routes().split_for_parts();
-    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(state)
 }
 
 fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, StoreKind, StoreOptions};
+use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, KeyFault, StoreKind, StoreOptions};
 use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::{self, AdminState, SocketError};
+use crate::admin::{self, AdminState, SocketError, StatusPages};
 use crate::jobs::Jobs;
-use crate::listen::{Bounds, Listener, Mounts, Security};
+use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::starter::{self, StarterError};
 use crate::telemetry::{Figures, TelemetryError};
@@ -80,7 +80,7 @@ pub enum RunError {
 pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
     let failed = |why: String| RunError::Engine { directory: settings.state_dir.clone(), why };
     starter::private_directory(&settings.state_dir).map_err(|error| failed(error.to_string()))?;
-    let key_secret = KeyEncryptionSecret::load_or_create(&settings.keys_secret_path()).map_err(|error| failed(error.to_string()))?;
+    let key_secret = key_secret(settings).map_err(|error| failed(error.to_string()))?;
     let parts = EngineParts {
         store: store_kind(settings),
         store_directory: settings.store_directory(),
@@ -93,6 +93,14 @@ pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
         Error::Fault(fault) => failed(fault.to_string()),
         Error::Refused(refusal) => failed(refusal.private()),
     })
+}
+
+/// A credential of systemd was made by an operator, and its group may read it: an access control list lets the daemon's
+/// user in, whose mask shows as the group's mode. Any other file is the daemon's own.
+fn key_secret(settings: &Settings) -> Result<KeyEncryptionSecret, KeyFault> {
+    let path = settings.keys_secret_path();
+    let from_systemd = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
+    if from_systemd { KeyEncryptionSecret::load(&path) } else { KeyEncryptionSecret::load_or_create(&path) }
 }
 
 /// The storage engine of the settings.
@@ -163,6 +171,7 @@ async fn serve(
     let https = bind("https", settings.https.listen).await?;
     let http = bind("http", settings.http.listen).await?;
     let mounts = Mounts::default();
+    let status_lane = lanes.status.clone();
     let wiring = Arc::new(Wiring::new(
         engine.clone(),
         settings.clone(),
@@ -185,6 +194,15 @@ async fn serve(
         }),
         figures: figures.clone(),
     };
+
+    let metrics = match settings.metrics.listen {
+        Some(address) => Some(bind("metrics", address).await?),
+        None => None,
+    };
+    let status_mounts = Mounts::default();
+    let pages: Arc<dyn endpoint::Endpoint> = Arc::new(StatusPages::new(engine.clone(), figures.clone()));
+    let page = |path| Mount::new(On::Plain, path, pages.clone(), status_lane.clone(), 0);
+    status_mounts.replace(StatusPages::PATHS.map(page).into());
 
     let signals = "listen for signals";
     let of_system = |error| RunError::System { doing: signals.to_owned(), error };
@@ -211,6 +229,9 @@ async fn serve(
     let bounds = Bounds::new(settings);
     let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
     let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
+    let metrics = metrics.map(|metrics| {
+        tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone()))
+    });
     let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
     let secure = {
         let mut stopped = stopped.clone();
@@ -233,7 +254,7 @@ async fn serve(
     }
     tracing::info!("stopping: requests that run are finished");
     stop.send_replace(true);
-    for listener in [operators, plain, secure] {
+    for listener in [operators, plain, secure].into_iter().chain(metrics) {
         if let Err(error) = listener.await {
             tracing::error!(%error, "a listener ended in a panic");
         }

@@ -4,8 +4,8 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
 use ca_backend::{CertificateRequest, DistinguishedName, KeyAlgorithm};
 use der::asn1::{BitString, SetOfVec};
@@ -85,7 +85,8 @@ impl Key {
     /// A PKCS#10 request with this subject (RFC 4514) and nothing else, DER.
     #[must_use]
     pub fn csr(&self, subject: &str) -> Vec<u8> {
-        let subject = if subject.is_empty() { DistinguishedName::empty() } else { DistinguishedName::parse(subject).unwrap() };
+        let subject =
+            if subject.is_empty() { DistinguishedName::empty() } else { DistinguishedName::parse(subject).unwrap() };
         let info = CertReqInfo {
             version: Version::V1,
             subject: Name::from_der(subject.as_der()).unwrap(),

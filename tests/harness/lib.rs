@@ -1,5 +1,11 @@
 //! What the suites share: a PKI on an engine in memory, the OpenSSL command line as a judge, and the real daemon as a child.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)] // test code: a failure should be loud
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)] // test code: a failure should be loud
 
 pub mod acme_client;
 pub mod daemon;

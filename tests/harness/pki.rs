@@ -2,9 +2,9 @@
 
 use ca_backend::testing::{Bench, NOON_S};
 use ca_backend::{
-    Action, AuditEntry, AuthorityName, CertificateSummary, DistinguishedName, Endpoint, Engine, EngineSettings, Error, Evidence, Fault,
-    InventoryQuery, KeyAlgorithm, NewAuthority, Origin, ProtocolName, Reason, Revocation, RevocationReason, RevocationRequest, Serial,
-    StatusChange, Time,
+    Action, AuditEntry, AuthorityName, CertificateSummary, DistinguishedName, Endpoint, Engine, EngineSettings, Error,
+    Evidence, Fault, InventoryQuery, KeyAlgorithm, NewAuthority, Origin, ProtocolName, Reason, Revocation,
+    RevocationReason, RevocationRequest, Serial, StatusChange, Time,
 };
 use serde_json::{Value, json};
 
@@ -19,8 +19,20 @@ pub const OPERATOR: &str = "test";
 /// A day in seconds.
 pub const DAY_S: u64 = 86_400;
 /// Every service that an authority can offer to end entities.
-pub const SERVICES: [&str; 12] =
-    ["smime", "smartcard", "codesigning", "intune", "privatessl", "wstep", "scep", "mdmws", "cmp", "est", "v2g", "basic"];
+pub const SERVICES: [&str; 12] = [
+    "smime",
+    "smartcard",
+    "codesigning",
+    "intune",
+    "privatessl",
+    "wstep",
+    "scep",
+    "mdmws",
+    "cmp",
+    "est",
+    "v2g",
+    "basic",
+];
 
 /// An engine over a bench, and the way to restart it.
 pub struct Pki {
@@ -145,7 +157,10 @@ pub fn found(engine: &Engine) -> Result<(), Error> {
 /// An endpoint of the protocol `test`.
 #[must_use]
 pub fn endpoint(name: &str, authority: &str, profiles: &[&str], rules: Value) -> Endpoint {
-    serde_json::from_value(json!({"name": name, "protocol": "test", "authority": authority, "profiles": profiles, "rules": rules})).unwrap()
+    serde_json::from_value(
+        json!({"name": name, "protocol": "test", "authority": authority, "profiles": profiles, "rules": rules}),
+    )
+    .unwrap()
 }
 
 /// An authority's name.

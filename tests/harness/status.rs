@@ -56,7 +56,8 @@ impl OcspClient {
     /// Lets OpenSSL verify the answer in `response.der` again.
     #[must_use]
     pub fn verify(&self, serials: &[Serial], options: &str) -> String {
-        let digest = options.split_whitespace().filter(|option| option.starts_with("-sha")).collect::<Vec<_>>().join(" ");
+        let digest =
+            options.split_whitespace().filter(|option| option.starts_with("-sha")).collect::<Vec<_>>().join(" ");
         let asked: String = serials.iter().map(|serial| format!(" -serial 0x{serial}")).collect();
         // The engine's clock is not the machine's: the validity of the answer is judged with a wide period here, and by text.
         let said = self.ssl.run(&format!(

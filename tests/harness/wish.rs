@@ -1,9 +1,9 @@
 //! A wish for a certificate, put together step by step. Asked twice, it is the same request twice.
 
 use ca_backend::{
-    AlternativeName, AuthorityName, CertificateRequest, Challenges, DistinguishedName, EndpointName, Engine, EnrollmentRequest, Error,
-    Evidence, IssuedCertificate, Origin, Outcome, ProfileName, ProtocolName, RequestedExtensions, RequestedNames, RequestedValidity, Time,
-    ValidatedIdentifier,
+    AlternativeName, AuthorityName, CertificateRequest, Challenges, DistinguishedName, EndpointName, Engine,
+    EnrollmentRequest, Error, Evidence, IssuedCertificate, Origin, Outcome, ProfileName, ProtocolName,
+    RequestedExtensions, RequestedNames, RequestedValidity, Time, ValidatedIdentifier,
 };
 
 use crate::key::Key;
@@ -184,7 +184,8 @@ impl Wish {
     }
 
     fn evidence(&self, engine: &Engine) -> Result<Evidence, Error> {
-        let challenges = |account: &String, identifiers| Evidence::Challenges(Challenges { account: account.clone(), identifiers });
+        let challenges =
+            |account: &String, identifiers| Evidence::Challenges(Challenges { account: account.clone(), identifiers });
         Ok(match &self.who {
             Who::Operator => Evidence::Operator(engine.operator("test")),
             Who::OperatorAtEndpoint(name) => Evidence::Operator(engine.operator(name)),
@@ -199,7 +200,8 @@ impl Wish {
     /// # Errors
     /// If a name or the evidence is refused.
     pub fn request(&self, engine: &Engine) -> Result<EnrollmentRequest, Error> {
-        let subject = if self.subject.is_empty() { DistinguishedName::empty() } else { DistinguishedName::parse(&self.subject)? };
+        let subject =
+            if self.subject.is_empty() { DistinguishedName::empty() } else { DistinguishedName::parse(&self.subject)? };
         let alternative = self.names.iter().map(|name| AlternativeName::parse(name)).collect::<Result<_, _>>()?;
         Ok(EnrollmentRequest {
             authority: AuthorityName::new(&self.authority)?,

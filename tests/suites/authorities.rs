@@ -1,7 +1,10 @@
 //! Authorities: algorithms, validity, states, services, and an external root for which OpenSSL stands.
 
 use ca_backend::testing::Bench;
-use ca_backend::{AuthorityChange, AuthorityKind, AuthorityState, DistinguishedName, Error, KeyAlgorithm, Reason, RevocationReason, Stopwatch};
+use ca_backend::{
+    AuthorityChange, AuthorityKind, AuthorityState, DistinguishedName, Error, KeyAlgorithm, Reason, RevocationReason,
+    Stopwatch,
+};
 use tests::key::Key;
 use tests::openssl::{OpenSsl, pem};
 use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki, ROOT, assert_refused, authority, new_authority, noon, settings};
@@ -72,7 +75,11 @@ fn an_expired_authority_issues_nothing() {
     pki.pass_s(11 * DAY_S);
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Expired);
     assert_refused(Wish::for_host("host.example.org").issue(&pki.engine), Reason::BadTime, "too soon");
-    assert_refused(pki.engine.create_authority(&new_authority("another", Some(ROOT)), OPERATOR), Reason::BadTime, "too soon");
+    assert_refused(
+        pki.engine.create_authority(&new_authority("another", Some(ROOT)), OPERATOR),
+        Reason::BadTime,
+        "too soon",
+    );
     assert_refused(pki.engine.authority(&authority("another")), Reason::NotReady, "no authority");
 }
 
@@ -101,7 +108,10 @@ fn a_revoked_or_held_issuing_authority_issues_nothing_until_it_is_released() {
     pki.revoke(&serial, RevocationReason::CaCompromise).unwrap();
     assert!(Wish::for_host("c.example.org").issue(&pki.engine).is_err(), "a revoked authority issued a certificate");
     pki.restart();
-    assert!(Wish::for_host("d.example.org").issue(&pki.engine).is_err(), "a revoked authority issued a certificate after a restart");
+    assert!(
+        Wish::for_host("d.example.org").issue(&pki.engine).is_err(),
+        "a revoked authority issued a certificate after a restart"
+    );
 }
 
 fn serial_of(pki: &Pki, name: &str) -> String {
@@ -114,15 +124,31 @@ fn serial_of(pki: &Pki, name: &str) -> String {
 #[test]
 fn names_and_distinguished_names_are_taken_once() {
     let pki = Pki::start();
-    assert_refused(pki.engine.create_authority(&new_authority(ISSUING, Some(ROOT)), OPERATOR), Reason::Conflict, "already");
+    assert_refused(
+        pki.engine.create_authority(&new_authority(ISSUING, Some(ROOT)), OPERATOR),
+        Reason::Conflict,
+        "already",
+    );
     let mut same_subject = new_authority("other", Some(ROOT));
     same_subject.subject = new_authority(ISSUING, None).subject;
-    assert_refused(pki.engine.create_authority(&same_subject, OPERATOR), Reason::Conflict, "another authority has the name");
+    assert_refused(
+        pki.engine.create_authority(&same_subject, OPERATOR),
+        Reason::Conflict,
+        "another authority has the name",
+    );
     let mut nameless = new_authority("nameless", Some(ROOT));
     nameless.subject = DistinguishedName::empty();
     assert_refused(pki.engine.create_authority(&nameless, OPERATOR), Reason::NameNotAllowed, "distinguished name");
-    assert_refused(pki.engine.create_authority(&new_authority("deep", Some(ISSUING)), OPERATOR), Reason::NotAuthorized, "only a root");
-    assert_refused(pki.engine.create_authority(&new_authority("orphan", Some("nobody")), OPERATOR), Reason::NotReady, "no authority");
+    assert_refused(
+        pki.engine.create_authority(&new_authority("deep", Some(ISSUING)), OPERATOR),
+        Reason::NotAuthorized,
+        "only a root",
+    );
+    assert_refused(
+        pki.engine.create_authority(&new_authority("orphan", Some("nobody")), OPERATOR),
+        Reason::NotReady,
+        "no authority",
+    );
 }
 
 #[test]
@@ -133,7 +159,11 @@ fn services_say_which_profiles_are_offered_and_can_be_changed() {
         friendly_name: Some("Renamed".to_owned()),
     };
     pki.engine.change_authority(&authority(ISSUING), &change(&["smime"]), OPERATOR).unwrap();
-    assert_refused(Wish::for_host("a.example.org").issue(&pki.engine), Reason::UnknownProfile, "does not offer the service privatessl");
+    assert_refused(
+        Wish::for_host("a.example.org").issue(&pki.engine),
+        Reason::UnknownProfile,
+        "does not offer the service privatessl",
+    );
     pki.restart();
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().services, ["smime"]);
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().friendly_name, "Renamed");
@@ -173,7 +203,10 @@ fn an_authority_of_more_certificates_than_one_step_is_deleted_in_steps_across_a_
     pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
     pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Deleting);
-    assert!(Wish::for_host("late.example.org").issue(&pki.engine).is_err(), "an authority that is being deleted issued a certificate");
+    assert!(
+        Wish::for_host("late.example.org").issue(&pki.engine).is_err(),
+        "an authority that is being deleted issued a certificate"
+    );
     pki.restart();
     for _ in 0..3 {
         pki.engine.maintain();
@@ -199,7 +232,10 @@ impl External {
         let ssl = OpenSsl::new();
         ssl.put("ca.ext", CA);
         ssl.put("leaf.ext", "basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\n");
-        ssl.put("nosign.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n");
+        ssl.put(
+            "nosign.ext",
+            "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n",
+        );
         let external = Self { pki, ssl };
         external.make_root("root", "/CN=External Root/O=Elsewhere", 3_650);
         external
@@ -208,7 +244,8 @@ impl External {
     fn make_root(&self, name: &str, subject: &str, days: u32) {
         self.key(name);
         self.ssl.run(&format!("req -new -key {name}.key -subj '{subject}' -out {name}.csr"));
-        self.ssl.run(&format!("x509 -req -in {name}.csr -signkey {name}.key -days {days} -extfile ca.ext -out {name}.pem"));
+        self.ssl
+            .run(&format!("x509 -req -in {name}.csr -signkey {name}.key -days {days} -extfile ca.ext -out {name}.pem"));
     }
 
     fn key(&self, name: &str) {
@@ -216,7 +253,11 @@ impl External {
     }
 
     fn import(&self) {
-        let imported = self.pki.engine.import_external_root(&authority("ext"), "External", &self.ssl.take("root.pem"), OPERATOR).unwrap();
+        let imported = self
+            .pki
+            .engine
+            .import_external_root(&authority("ext"), "External", &self.ssl.take("root.pem"), OPERATOR)
+            .unwrap();
         assert_eq!((imported.kind, imported.key), (AuthorityKind::ExternalRoot, None));
     }
 
@@ -347,7 +388,8 @@ fn only_a_valid_self_signed_authority_is_imported_as_an_external_root() {
     external.key("child");
     external.ssl.run("req -new -key child.key -subj '/CN=Child' -out child.csr");
     external.sign("child", "root", "ca", "-days 300", "child");
-    let import = |name: &str, upload: &[u8]| external.pki.engine.import_external_root(&authority(name), "", upload, OPERATOR);
+    let import =
+        |name: &str, upload: &[u8]| external.pki.engine.import_external_root(&authority(name), "", upload, OPERATOR);
     assert_refused(import("child", &external.ssl.take("child.pem")), Reason::Unsupported, "self-signed");
     let no_authority = import("leaf", &external.ssl.take("no-authority.pem"));
     assert!(matches!(no_authority, Err(Error::Refused(_))), "{no_authority:?}");
@@ -367,7 +409,9 @@ fn only_a_valid_self_signed_authority_is_imported_as_an_external_root() {
 fn an_authority_of_any_rfc_4519_attribute_is_shown_by_openssl_as_it_was_named() {
     let pki = empty();
     let mut wanted = new_authority(ROOT, None);
-    wanted.subject = DistinguishedName::parse("cn=Root\\, the first,ou=PKI,o=M\u{fc}ller GmbH,l=Berlin,st=BE,dc=example,c=DE").unwrap();
+    wanted.subject =
+        DistinguishedName::parse("cn=Root\\, the first,ou=PKI,o=M\u{fc}ller GmbH,l=Berlin,st=BE,dc=example,c=DE")
+            .unwrap();
     pki.engine.create_authority(&wanted, OPERATOR).unwrap();
     let ssl = OpenSsl::new();
     ssl.put("root.der", pki.engine.authority(&authority(ROOT)).unwrap().certificate.unwrap());
@@ -389,7 +433,9 @@ fn an_authority_can_be_made_while_another_one_is_being_deleted() {
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Deleting);
     let (made, result) = std::sync::mpsc::channel();
     let engine = pki.engine.clone();
-    std::thread::spawn(move || made.send(engine.create_authority(&new_authority("next", Some(ROOT)), OPERATOR).map(|next| next.state)));
+    std::thread::spawn(move || {
+        made.send(engine.create_authority(&new_authority("next", Some(ROOT)), OPERATOR).map(|next| next.state))
+    });
     let made = result.recv_timeout(std::time::Duration::from_secs(60)).expect("it waits for itself");
     assert_eq!(made.unwrap(), AuthorityState::Active);
 }
@@ -408,7 +454,8 @@ fn s36_an_authority_made_after_another_was_deleted_has_nothing_of_it() {
         let crl = OpenSsl::new().show_crl(&pki.engine.crl("next").unwrap().der);
         assert!(crl.contains("Test next") && crl.contains("No Revoked Certificates"), "{crl}");
         pki.engine.publish_crl("next").unwrap();
-        let of_before = pki.engine.events(0, 100).unwrap().into_iter().find(|event| event.serial == issued.serial).unwrap();
+        let of_before =
+            pki.engine.events(0, 100).unwrap().into_iter().find(|event| event.serial == issued.serial).unwrap();
         assert_eq!(of_before.authority, None, "an event of the deleted authority passed to the next one");
         pki.engine.delete_authority(&authority("next"), OPERATOR).unwrap();
         pki.restart();

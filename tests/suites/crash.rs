@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 
 use ca_backend::testing::{Bench, FailureMoment};
 use ca_backend::{
-    Action, AuthorityState, CertStatus, Engine, Error, InventoryQuery, IssuedCertificate, NewAuthority, RevocationReason, Serial,
-    StatusChange,
+    Action, AuthorityState, CertStatus, Engine, Error, InventoryQuery, IssuedCertificate, NewAuthority,
+    RevocationReason, Serial, StatusChange,
 };
 use tests::openssl::OpenSsl;
-use tests::pki::{ISSUING, OPERATOR, Pki, ROOT, audit_log, audited, authority, change_status, endpoint, find_all, new_authority, settings};
+use tests::pki::{
+    ISSUING, OPERATOR, Pki, ROOT, audit_log, audited, authority, change_status, endpoint, find_all, new_authority,
+    settings,
+};
 use tests::wish::Wish;
 
 /// What a client was told, and so relies on.
@@ -29,7 +32,10 @@ struct Clients {
 
 impl Clients {
     fn new() -> Self {
-        Self { kept: Wish::for_host("kept.example.org").by_account("a"), revoked: Wish::for_host("revoked.example.org") }
+        Self {
+            kept: Wish::for_host("kept.example.org").by_account("a"),
+            revoked: Wish::for_host("revoked.example.org"),
+        }
     }
 
     /// Everything that is to be reached, from wherever it was interrupted.
@@ -65,11 +71,8 @@ fn create(engine: &Engine, wanted: &NewAuthority) -> Result<(), Error> {
             engine.authority(&wanted.name)?.state
         }
     };
-    match state {
-        AuthorityState::Active => Ok(()),
-        // The fault that is being tested struck in the background.
-        _ => Err(ca_backend::Fault::TryLater { after_s: 1 }.into()),
-    }
+    // The fault that is being tested may have struck in the background.
+    if state == AuthorityState::Active { Ok(()) } else { Err(ca_backend::Fault::TryLater { after_s: 1 }.into()) }
 }
 
 /// What must hold at every moment, whatever happened.
@@ -95,12 +98,16 @@ fn invariants_hold(engine: &Engine, told: &Acknowledged) {
         assert!(distinct.contains(&stored.serial), "{} was not recorded before it was signed", stored.serial);
     }
     for certificate in &told.certificates {
-        let stored = engine.issued_certificate(&certificate.serial).unwrap().expect("an acknowledged certificate is stored");
+        let stored =
+            engine.issued_certificate(&certificate.serial).unwrap().expect("an acknowledged certificate is stored");
         assert_eq!(stored.der, certificate.der);
     }
     for serial in &told.revoked {
         let status = engine.status(ISSUING, serial).unwrap();
-        assert!(matches!(status, CertStatus::Revoked { reason: RevocationReason::Superseded, .. }), "the revocation of {serial} was forgotten");
+        assert!(
+            matches!(status, CertStatus::Revoked { reason: RevocationReason::Superseded, .. }),
+            "the revocation of {serial} was forgotten"
+        );
     }
     if told.crl_number > 0 {
         let crl = engine.crl(ISSUING).unwrap();
@@ -124,7 +131,8 @@ fn everything_is_reached(pki: &Pki, clients: &Clients, told: &Acknowledged) {
 
     // After the repeat window nothing is left half done.
     pki.pass_s(2 * settings().repeat_window_s);
-    let settled: BTreeSet<_> = [Action::Signed, Action::Closed].into_iter().flat_map(|action| serials(engine, action)).collect();
+    let settled: BTreeSet<_> =
+        [Action::Signed, Action::Closed].into_iter().flat_map(|action| serials(engine, action)).collect();
     let under_issuing = |serial: &Serial| matches!(engine.status(ISSUING, serial), Ok(CertStatus::Revoked { .. }));
     let shown = OpenSsl::new().show_crl(&engine.publish_crl(ISSUING).unwrap().der);
     for serial in serials(engine, Action::WillSign) {
@@ -171,7 +179,9 @@ fn power_goes_at_every_commit(moment: FailureMoment) {
 
         pki.restart();
         invariants_hold(&pki.engine, &told);
-        clients.run(&pki.engine, &mut told).unwrap_or_else(|error| panic!("after the power went at commit {n}: {error:?}"));
+        clients
+            .run(&pki.engine, &mut told)
+            .unwrap_or_else(|error| panic!("after the power went at commit {n}: {error:?}"));
         invariants_hold(&pki.engine, &told);
         everything_is_reached(&pki, &clients, &told);
         invariants_hold(&pki.engine, &told);

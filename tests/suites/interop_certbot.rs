@@ -33,13 +33,27 @@ impl Certbot<'_> {
             .unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let log = || text(&directory.join("letsencrypt.log"));
-        assert!(output.status.success(), "certbot {arguments:?}\n{said}\n{}\n{}", log(), text(&self.site.path("daemon.log")));
+        assert!(
+            output.status.success(),
+            "certbot {arguments:?}\n{said}\n{}\n{}",
+            log(),
+            text(&self.site.path("daemon.log"))
+        );
         said
     }
 
     fn issue(&self, more: &[&str]) {
         let port = self.http_01_port.to_string();
-        let always = ["certonly", "--standalone", "--http-01-port", &port, "-d", HOST, "--agree-tos", "--register-unsafely-without-email"];
+        let always = [
+            "certonly",
+            "--standalone",
+            "--http-01-port",
+            &port,
+            "-d",
+            HOST,
+            "--agree-tos",
+            "--register-unsafely-without-email",
+        ];
         self.run(&[&always, more].concat());
     }
 
@@ -69,7 +83,11 @@ fn judge(site: &Site, certbot: &Certbot<'_>, ssl: &OpenSsl) -> (String, String) 
     assert!(said.contains("Response verify OK"), "{said}");
     let shown = ssl.run("x509 -in cert.pem -noout -ext crlDistributionPoints");
     let url = shown.split("URI:").nth(1).unwrap_or_else(|| panic!("no CRL in {shown}")).trim();
-    let fetched = Command::new("curl").args(["--silent", "--show-error", "--fail", "--output"]).arg(ssl.directory().join("issuing.crl")).arg(url).status();
+    let fetched = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--output"])
+        .arg(ssl.directory().join("issuing.crl"))
+        .arg(url)
+        .status();
     assert!(fetched.unwrap().success(), "{url} cannot be fetched");
     let verdict = ssl.run("crl -inform DER -in issuing.crl -noout -text -CAfile chain.pem");
     assert!(verdict.contains("verify OK"), "{verdict}");

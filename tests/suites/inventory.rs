@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ca_backend::testing::SeededRng;
 use ca_backend::{
-    Action, CertificateEventKind, CertificateState, InventoryQuery, IssuedCertificate, ProfileName, ProtocolName, Reason, RevocationReason,
-    Rng, Serial, StatusChange,
+    Action, CertificateEventKind, CertificateState, InventoryQuery, IssuedCertificate, ProfileName, ProtocolName,
+    Reason, RevocationReason, Rng, Serial, StatusChange,
 };
 use tests::key::Key;
 use tests::pki::{DAY_S, ISSUING, Pki, ROOT, assert_refused, audit_log, audited, authority, find_all, noon};
@@ -30,20 +30,38 @@ fn a_certificate_is_found_by_its_serial_in_any_case_and_padding_and_by_nothing_s
     let pki = Pki::start();
     let issued = Wish::for_host("a.example.org").issue(&pki.engine).unwrap();
     let digits = issued.serial.to_string();
-    let colons = digits.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned()).collect::<Vec<_>>().join(":");
+    let colons = digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| String::from_utf8_lossy(pair).into_owned())
+        .collect::<Vec<_>>()
+        .join(":");
     for text in [digits.clone(), digits.to_uppercase(), format!("0x{digits}"), format!("0000{digits}"), colons] {
-        assert_eq!(serials_of(&pki, &InventoryQuery { serial: Some(text.clone()), ..query() }), [issued.serial], "{text}");
+        assert_eq!(
+            serials_of(&pki, &InventoryQuery { serial: Some(text.clone()), ..query() }),
+            [issued.serial],
+            "{text}"
+        );
     }
     let beginning = digits[..4].to_owned();
-    assert_eq!(serials_of(&pki, &InventoryQuery { serial: Some(beginning), ..query() }), [], "a serial is matched as a whole");
-    assert_refused(pki.engine.search(&InventoryQuery { serial: Some("no hex".to_owned()), ..query() }), Reason::Malformed, "hexadecimal");
+    assert_eq!(
+        serials_of(&pki, &InventoryQuery { serial: Some(beginning), ..query() }),
+        [],
+        "a serial is matched as a whole"
+    );
+    assert_refused(
+        pki.engine.search(&InventoryQuery { serial: Some("no hex".to_owned()), ..query() }),
+        Reason::Malformed,
+        "hexadecimal",
+    );
 }
 
 #[test]
 fn names_and_subjects_are_found_whole_and_by_their_end_in_any_letter_case() {
     let pki = Pki::start();
     let key = Key::ec();
-    let a = issue(&pki, &key, "cn=Alpha,o=Example", &["dns:a.example.org", "ip:10.0.0.1", "email:ann@Example.org"]).serial;
+    let a =
+        issue(&pki, &key, "cn=Alpha,o=Example", &["dns:a.example.org", "ip:10.0.0.1", "email:ann@Example.org"]).serial;
     let b = issue(&pki, &key, "cn=Beta,o=Example", &["dns:b.example.org"]).serial;
     let c = issue(&pki, &key, "", &["dns:a.example.org.test"]).serial;
     for (text, expected) in [
@@ -58,14 +76,24 @@ fn names_and_subjects_are_found_whole_and_by_their_end_in_any_letter_case() {
         ("example.org", vec![]),
         ("a.example", vec![]),
     ] {
-        let found: BTreeSet<_> = serials_of(&pki, &InventoryQuery { name: Some(text.to_owned()), authority: Some(authority(ISSUING)), ..query() })
-            .into_iter()
-            .filter(|serial| [a, b, c].contains(serial))
-            .collect();
+        let found: BTreeSet<_> = serials_of(
+            &pki,
+            &InventoryQuery { name: Some(text.to_owned()), authority: Some(authority(ISSUING)), ..query() },
+        )
+        .into_iter()
+        .filter(|serial| [a, b, c].contains(serial))
+        .collect();
         assert_eq!(found, expected.into_iter().collect(), "{text}");
     }
     for (text, expected) in [("CN=Alpha,O=Example", vec![a]), ("*o=example", vec![a, b]), ("cn=alpha", vec![])] {
-        let found = serials_of(&pki, &InventoryQuery { subject: Some(text.to_owned()), profile: Some(ProfileName::new("privatessl-tls-client-server").unwrap()), ..query() });
+        let found = serials_of(
+            &pki,
+            &InventoryQuery {
+                subject: Some(text.to_owned()),
+                profile: Some(ProfileName::new("privatessl-tls-client-server").unwrap()),
+                ..query()
+            },
+        );
         assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected.into_iter().collect(), "{text}");
     }
 }
@@ -77,12 +105,15 @@ fn every_stated_condition_holds_whichever_leads() {
     let a = issue(&pki, &key, "cn=Alpha,o=Example", &["dns:a.example.org"]);
     let b = issue(&pki, &key, "cn=Beta,o=Example", &["dns:b.example.org"]);
     let both = |serial: &IssuedCertificate, name: &str, subject: &str| {
-        serials_of(&pki, &InventoryQuery {
-            serial: Some(serial.serial.to_string()),
-            name: Some(name.to_owned()),
-            subject: Some(subject.to_owned()),
-            ..query()
-        })
+        serials_of(
+            &pki,
+            &InventoryQuery {
+                serial: Some(serial.serial.to_string()),
+                name: Some(name.to_owned()),
+                subject: Some(subject.to_owned()),
+                ..query()
+            },
+        )
     };
     assert_eq!(both(&a, "a.example.org", "cn=Alpha,o=Example"), [a.serial]);
     assert_eq!(both(&a, "b.example.org", "cn=Alpha,o=Example"), []);
@@ -102,16 +133,36 @@ fn times_requesters_profiles_protocols_authorities_and_states_refine() {
     for (name, query, expected) in [
         ("issued from", InventoryQuery { issued_from: Some(day), profile: tls.clone(), ..query() }, vec![new.serial]),
         ("issued until", InventoryQuery { issued_until: Some(day), profile: tls.clone(), ..query() }, vec![old.serial]),
-        ("expires from", InventoryQuery { expires_from: Some(new.not_after), profile: tls.clone(), ..query() }, vec![new.serial]),
-        ("expires until", InventoryQuery { expires_until: Some(new.not_after), profile: tls.clone(), ..query() }, vec![old.serial]),
+        (
+            "expires from",
+            InventoryQuery { expires_from: Some(new.not_after), profile: tls.clone(), ..query() },
+            vec![new.serial],
+        ),
+        (
+            "expires until",
+            InventoryQuery { expires_until: Some(new.not_after), profile: tls.clone(), ..query() },
+            vec![old.serial],
+        ),
         ("requester", InventoryQuery { requester: Some("account:ann".to_owned()), ..query() }, vec![old.serial]),
         ("half a requester", InventoryQuery { requester: Some("account:an".to_owned()), ..query() }, vec![]),
-        ("protocol", InventoryQuery { protocol: Some(ProtocolName::new("test").unwrap()), ..query() }, vec![old.serial, new.serial]),
+        (
+            "protocol",
+            InventoryQuery { protocol: Some(ProtocolName::new("test").unwrap()), ..query() },
+            vec![old.serial, new.serial],
+        ),
         ("other protocol", InventoryQuery { protocol: Some(ProtocolName::new("other").unwrap()), ..query() }, vec![]),
-        ("other authority", InventoryQuery { authority: Some(authority(ROOT)), profile: tls.clone(), ..query() }, vec![]),
+        (
+            "other authority",
+            InventoryQuery { authority: Some(authority(ROOT)), profile: tls.clone(), ..query() },
+            vec![],
+        ),
         ("revoked", InventoryQuery { status: Some(CertificateState::Revoked), ..query() }, vec![old.serial]),
         ("held", InventoryQuery { status: Some(CertificateState::Held), ..query() }, vec![]),
-        ("normal", InventoryQuery { status: Some(CertificateState::Normal), profile: tls.clone(), ..query() }, vec![new.serial]),
+        (
+            "normal",
+            InventoryQuery { status: Some(CertificateState::Normal), profile: tls.clone(), ..query() },
+            vec![new.serial],
+        ),
         ("newest first", InventoryQuery { descending: true, profile: tls, ..query() }, vec![new.serial, old.serial]),
     ] {
         assert_eq!(serials_of(&pki, &query), expected, "{name}");
@@ -144,7 +195,11 @@ fn pages_stay_stable_while_certificates_are_issued() {
         assert!(distinct.is_superset(&before), "a certificate was skipped");
     }
     let pki = Pki::start();
-    assert_refused(pki.engine.search(&InventoryQuery { cursor: Some("zz".to_owned()), ..query() }), Reason::Malformed, "cursor");
+    assert_refused(
+        pki.engine.search(&InventoryQuery { cursor: Some("zz".to_owned()), ..query() }),
+        Reason::Malformed,
+        "cursor",
+    );
 }
 
 #[test]
@@ -175,8 +230,18 @@ fn s31_counts_indexes_crls_and_events_agree_with_a_recount_after_random_operatio
             let serial = known[pick(known.len())];
             let state = &mut model.get_mut(&serial).unwrap().1;
             let (change, kind, next, allowed) = match pick(3) {
-                0 => (StatusChange::Hold, CertificateEventKind::Held, CertificateState::Held, *state == CertificateState::Normal),
-                1 => (StatusChange::Unhold, CertificateEventKind::Unheld, CertificateState::Normal, *state == CertificateState::Held),
+                0 => (
+                    StatusChange::Hold,
+                    CertificateEventKind::Held,
+                    CertificateState::Held,
+                    *state == CertificateState::Normal,
+                ),
+                1 => (
+                    StatusChange::Unhold,
+                    CertificateEventKind::Unheld,
+                    CertificateState::Normal,
+                    *state == CertificateState::Held,
+                ),
                 _ => (
                     StatusChange::Revoke { reason: RevocationReason::Superseded, invalidity: None },
                     CertificateEventKind::Revoked,
@@ -204,10 +269,11 @@ fn s31_counts_indexes_crls_and_events_agree_with_a_recount_after_random_operatio
             .collect();
         assert_eq!(counted, expected, "seed {seed}");
 
-        let listed: BTreeMap<_, _> = find_all(&pki.engine, &InventoryQuery { name: Some("*.example.org".to_owned()), ..query() })
-            .into_iter()
-            .map(|found| (found.serial, found.state))
-            .collect();
+        let listed: BTreeMap<_, _> =
+            find_all(&pki.engine, &InventoryQuery { name: Some("*.example.org".to_owned()), ..query() })
+                .into_iter()
+                .map(|found| (found.serial, found.state))
+                .collect();
         assert_eq!(listed, model.iter().map(|(serial, (_, state))| (*serial, *state)).collect(), "seed {seed}");
 
         let mut events = Vec::new();
@@ -220,7 +286,11 @@ fn s31_counts_indexes_crls_and_events_agree_with_a_recount_after_random_operatio
         }
         let numbers: Vec<u64> = events.iter().map(|event| event.number).collect();
         assert_eq!(numbers, (1..=u64::try_from(events.len()).unwrap()).collect::<Vec<_>>(), "the feed has gaps");
-        let ours: Vec<_> = events.iter().filter(|event| model.contains_key(&event.serial)).map(|event| (event.serial, event.kind)).collect();
+        let ours: Vec<_> = events
+            .iter()
+            .filter(|event| model.contains_key(&event.serial))
+            .map(|event| (event.serial, event.kind))
+            .collect();
         assert_eq!(ours, happened, "seed {seed}");
 
         let shown = tests::openssl::OpenSsl::new().show_crl(&pki.engine.publish_crl(ISSUING).unwrap().der);
@@ -257,7 +327,8 @@ fn s44_a_removed_altered_or_moved_audit_entry_is_found() {
         assert!(damage().is_some(), "entry {number} of {last} was removed");
 
         let mut altered = original.clone();
-        let text = altered.windows(8).position(|window| window == b"issuing.".as_slice() || window.starts_with(b"test"));
+        let text =
+            altered.windows(8).position(|window| window == b"issuing.".as_slice() || window.starts_with(b"test"));
         let at = text.unwrap_or(altered.len() - 1);
         altered[at] ^= 1;
         pki.bench.tamper_with_audit(number, Some(altered)).unwrap();
@@ -287,10 +358,15 @@ fn the_audit_log_tells_the_whole_story_of_a_certificate() {
     pki.change(&issued.serial, StatusChange::Hold).unwrap();
     pki.change(&issued.serial, StatusChange::Unhold).unwrap();
     pki.revoke(&issued.serial, RevocationReason::KeyCompromise).unwrap();
-    let story: Vec<_> = audit_log(&pki.engine).into_iter().filter(|entry| entry.record.serial == Some(issued.serial)).collect();
+    let story: Vec<_> =
+        audit_log(&pki.engine).into_iter().filter(|entry| entry.record.serial == Some(issued.serial)).collect();
     let actions: Vec<_> = story.iter().map(|entry| entry.record.action).collect();
     assert_eq!(actions, [Action::WillSign, Action::Signed, Action::Held, Action::Unheld, Action::Revoked]);
     assert_eq!(story[1].record.evidence.as_ref().unwrap().requester, "account:ann");
-    assert!(story[4].record.detail.contains("keyCompromise") && story[4].record.detail.contains("a test"), "{}", story[4].record.detail);
+    assert!(
+        story[4].record.detail.contains("keyCompromise") && story[4].record.detail.contains("a test"),
+        "{}",
+        story[4].record.detail
+    );
     assert_eq!(audited(&pki.engine, Action::CrlPublished).len(), 2, "one for each authority");
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use ca_backend::{
-    Action, CertificateRequest, EngineSettings, Fault, InventoryQuery, KeyAlgorithm, Outcome, Profile, Reason, RequestedExtensions,
-    RevocationReason, Ticket,
+    Action, CertificateRequest, EngineSettings, Fault, InventoryQuery, KeyAlgorithm, Outcome, Profile, Reason,
+    RequestedExtensions, RevocationReason, Ticket,
 };
 use const_oid::ObjectIdentifier;
 use serde_json::{Value, json};
 use tests::key::Key;
 use tests::openssl::{OpenSsl, pem};
 use tests::pki::{
-    DAY_S, ENDPOINT, ISSUING, OPERATOR, Pki, assert_refused, audited, authority, fault, find_all, noon, reason, settings,
+    DAY_S, ENDPOINT, ISSUING, OPERATOR, Pki, assert_refused, audited, authority, fault, find_all, noon, reason,
+    settings,
 };
 use tests::wish::Wish;
 
@@ -83,7 +84,9 @@ fn s30_serials_are_20_positive_octets_of_which_15_are_random_and_none_comes_twic
 fn s30_a_serial_is_reserved_in_the_audit_log_before_it_is_signed_and_names_the_profile_snapshot() {
     let pki = Pki::start();
     let issued = Wish::for_host("host.example.org").issue(&pki.engine).unwrap();
-    let of = |action| audited(&pki.engine, action).into_iter().find(|entry| entry.record.serial == Some(issued.serial)).unwrap();
+    let of = |action| {
+        audited(&pki.engine, action).into_iter().find(|entry| entry.record.serial == Some(issued.serial)).unwrap()
+    };
     let (reserved, signed) = (of(Action::WillSign), of(Action::Signed));
     assert!(reserved.number < signed.number);
     let snapshot = format!("{TLS}@{}", Profile::find(TLS).unwrap().snapshot_id());
@@ -93,7 +96,11 @@ fn s30_a_serial_is_reserved_in_the_audit_log_before_it_is_signed_and_names_the_p
     ssl.run("asn1parse -inform DER -in c.der -strparse 4 -noout -out tbs.der");
     let digest = ssl.run("dgst -sha256 -r tbs.der");
     let (digest, _) = digest.split_once(' ').unwrap();
-    assert!(reserved.record.detail.contains(digest), "s34: what was recorded is what was signed: {}", reserved.record.detail);
+    assert!(
+        reserved.record.detail.contains(digest),
+        "s34: what was recorded is what was signed: {}",
+        reserved.record.detail
+    );
 }
 
 #[test]
@@ -118,7 +125,8 @@ fn s37_a_clock_that_went_back_stops_signing_until_it_is_right_again() {
 #[test]
 fn s42_each_requester_gets_ten_certificates_a_second_and_the_others_do_not_wait_for_it() {
     let pki = Pki::with(EngineSettings { issue_rate_per_requester_per_s: 10, ..settings() });
-    let ask = |account: &str, n: u32| Wish::for_host(&format!("h{n}.example.org")).by_account(account).issue(&pki.engine);
+    let ask =
+        |account: &str, n: u32| Wish::for_host(&format!("h{n}.example.org")).by_account(account).issue(&pki.engine);
     for n in 0..10 {
         ask("greedy", n).unwrap();
     }
@@ -136,7 +144,8 @@ fn every_profile_for_end_entities_makes_a_certificate_that_openssl_verifies() {
     let pki = Pki::start();
     let profiles = Profile::built_in().iter().filter(|profile| profile.library != "basic");
     for profile in profiles {
-        let wish = Wish::with_key(&Key::generate(KeyAlgorithm::Rsa2048)).profile(&profile.id).subject("cn=Ann,o=Example");
+        let wish =
+            Wish::with_key(&Key::generate(KeyAlgorithm::Rsa2048)).profile(&profile.id).subject("cn=Ann,o=Example");
         let issued = wish.issue(&pki.engine).unwrap_or_else(|error| panic!("{}: {error:?}", profile.id));
         let ssl = OpenSsl::new();
         ssl.verify(&issued.der, &issued.chain, &issued.root, noon());
@@ -156,7 +165,11 @@ fn the_daemons_own_profiles_are_for_nobody_else() {
         let wish = Wish::for_host("host.example.org").profile(profile).subject("cn=Somebody");
         assert_refused(wish.issue(&pki.engine), Reason::NotAuthorized, "daemon's own");
     }
-    assert_refused(Wish::for_host("host.example.org").profile("nonsense").issue(&pki.engine), Reason::UnknownProfile, "nonsense");
+    assert_refused(
+        Wish::for_host("host.example.org").profile("nonsense").issue(&pki.engine),
+        Reason::UnknownProfile,
+        "nonsense",
+    );
 }
 
 #[test]
@@ -227,7 +240,8 @@ fn s04_basic_constraints_and_other_extensions_of_the_profile_cannot_be_asked_for
         ("subjectAltName", "2.5.29.17", "300d820b6576696c2e6578616d706c65"),
         ("extKeyUsage", "2.5.29.37", "300606042a030405"),
     ] {
-        let extensions = RequestedExtensions { extended_key_usage: Vec::new(), other: vec![(oid(id), hex::decode(value).unwrap())] };
+        let extensions =
+            RequestedExtensions { extended_key_usage: Vec::new(), other: vec![(oid(id), hex::decode(value).unwrap())] };
         let refused = Wish::for_host("host.example.org").extensions(extensions).issue(&pki.engine).expect_err(name);
         assert_eq!(reason(&refused), Reason::NotAuthorized, "{name}");
     }
@@ -239,8 +253,22 @@ fn s04_basic_constraints_and_other_extensions_of_the_profile_cannot_be_asked_for
 fn s06_every_weak_or_malformed_key_is_refused_before_the_engine_sees_a_request() {
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../testvectors/ca-backend/csr/");
     for weak in [
-        "rsa-1024", "rsa-e1", "rsa-e3", "rsa-e-even", "rsa-e-large", "rsa-even", "rsa-square", "rsa-small-factor", "rsa-fermat-next-prime",
-        "rsa-roca", "rsa-negative", "ec-off-curve", "ec-secp256k1", "ec-explicit", "ec-other-curve", "x25519",
+        "rsa-1024",
+        "rsa-e1",
+        "rsa-e3",
+        "rsa-e-even",
+        "rsa-e-large",
+        "rsa-even",
+        "rsa-square",
+        "rsa-small-factor",
+        "rsa-fermat-next-prime",
+        "rsa-roca",
+        "rsa-negative",
+        "ec-off-curve",
+        "ec-secp256k1",
+        "ec-explicit",
+        "ec-other-curve",
+        "x25519",
     ] {
         let der = std::fs::read(format!("{vectors}{weak}.der")).unwrap();
         let refusal = CertificateRequest::open(&der).expect_err(weak);
@@ -258,7 +286,10 @@ fn s06_an_authoritys_own_key_gets_no_certificate() {
     let pki = Pki::start();
     let ssl = OpenSsl::new();
     ssl.run("ecparam -name prime256v1 -genkey -noout -out root.key");
-    ssl.put("ca.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n");
+    ssl.put(
+        "ca.ext",
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n",
+    );
     ssl.run("req -new -key root.key -subj '/CN=External' -outform DER -out root.csr");
     ssl.run("x509 -req -inform DER -in root.csr -signkey root.key -days 3650 -extfile ca.ext -out root.pem");
     pki.bench.clock.set(ca_backend::Clock::now(&ca_backend::SystemClock).plus_s(60));
@@ -281,7 +312,11 @@ fn s06_a_compromised_or_blocked_key_gets_no_certificate_ever_again() {
     assert_refused(wish("d.example.org").issue(&pki.engine), Reason::BadKey, "compromised");
     pki.restart();
     assert_refused(wish("e.example.org").issue(&pki.engine), Reason::BadKey, "compromised");
-    assert_eq!(pki.engine.status(ISSUING, &third.serial).unwrap(), ca_backend::CertStatus::Good, "its other certificates wait for a decision");
+    assert_eq!(
+        pki.engine.status(ISSUING, &third.serial).unwrap(),
+        ca_backend::CertStatus::Good,
+        "its other certificates wait for a decision"
+    );
 
     let blocked = Key::ec();
     let csr = blocked.request("");
@@ -297,7 +332,11 @@ fn rules(allow: Value, deny: Value) -> Value {
 }
 
 fn ask_names(pki: &Pki, subject: &str, names: &[&str]) -> Result<(), ca_backend::Error> {
-    let wish = Wish::with_key(&Key::ec()).profile("privatessl-tls-client-server").subject(subject).names(names).by_operator_at_endpoint("ra");
+    let wish = Wish::with_key(&Key::ec())
+        .profile("privatessl-tls-client-server")
+        .subject(subject)
+        .names(names)
+        .by_operator_at_endpoint("ra");
     wish.issue(&pki.engine).map(|_| ())
 }
 
@@ -329,8 +368,20 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
         (json!({"dns": ["*"]}), json!({"dns": ["secret.example.org"]}), "", &["dns:secret.example.org"], no),
         (json!({"dns": ["*"]}), json!({"dns": ["secret.example.org"]}), "", &["dns:open.example.org"], yes),
         (json!({"dns": ["*"]}), json!({"dns": [".example.org"]}), "", &["dns:a.example.org"], no),
-        (json!({"dns": ["*"], "wildcards": true}), json!({"dns": ["secret.example.org"]}), "", &["dns:*.example.org"], no),
-        (json!({"dns": ["*"], "wildcards": true}), json!({"dns": ["secret.example.org"]}), "", &["dns:*.example.com"], yes),
+        (
+            json!({"dns": ["*"], "wildcards": true}),
+            json!({"dns": ["secret.example.org"]}),
+            "",
+            &["dns:*.example.org"],
+            no,
+        ),
+        (
+            json!({"dns": ["*"], "wildcards": true}),
+            json!({"dns": ["secret.example.org"]}),
+            "",
+            &["dns:*.example.com"],
+            yes,
+        ),
         (
             json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
             json!({"dns": ["secret.example.org"]}),
@@ -351,7 +402,13 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
         (json!({"upn": [".corp.example"]}), json!({}), "", &["upn:ann@de.corp.example"], yes),
         (json!({"upn": [".corp.example"]}), json!({"upn": ["de.corp.example"]}), "", &["upn:ann@de.corp.example"], no),
         (json!({"uri": ["https://device.example.org/*"]}), json!({}), "", &["uri:https://device.example.org/7"], yes),
-        (json!({"uri": ["https://device.example.org/*"]}), json!({}), "", &["uri:https://device.example.org.evil/7"], no),
+        (
+            json!({"uri": ["https://device.example.org/*"]}),
+            json!({}),
+            "",
+            &["uri:https://device.example.org.evil/7"],
+            no,
+        ),
         // subject attributes; a common name may repeat an alternative name
         (json!({"dns": ["a.example.org"]}), json!({}), "cn=a.example.org", &["dns:a.example.org"], yes),
         (json!({"dns": ["a.example.org"]}), json!({}), "cn=b.example.org", &["dns:a.example.org"], no),
@@ -363,7 +420,13 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
             &[],
             yes,
         ),
-        (json!({"subject": [{"attribute": "cn", "value": "*"}]}), json!({"subject": [{"attribute": "cn", "value": "admin*"}]}), "cn=Admin 1", &[], no),
+        (
+            json!({"subject": [{"attribute": "cn", "value": "*"}]}),
+            json!({"subject": [{"attribute": "cn", "value": "admin*"}]}),
+            "cn=Admin 1",
+            &[],
+            no,
+        ),
         // a denied name is denied wherever somebody may look for it in the subject, however it is written
         (
             json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),
@@ -409,7 +472,9 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
 #[test]
 fn s03_an_account_gets_exactly_the_names_whose_control_it_showed() {
     let pki = Pki::start();
-    let ask = |names: &[&str], shown: &[&str]| Wish::with_key(&Key::ec()).names(names).by_account_with("a", shown).issue(&pki.engine).map(|_| ());
+    let ask = |names: &[&str], shown: &[&str]| {
+        Wish::with_key(&Key::ec()).names(names).by_account_with("a", shown).issue(&pki.engine).map(|_| ())
+    };
     ask(&["dns:a.example.org"], &["dns:a.example.org", "dns:b.example.org"]).unwrap();
     ask(&["dns:*.example.org"], &["dns:*.example.org"]).unwrap();
     for (names, shown) in [
@@ -426,13 +491,22 @@ fn s03_an_account_gets_exactly_the_names_whose_control_it_showed() {
 fn s05_characters_with_a_meaning_elsewhere_stay_data() {
     let pki = Pki::start();
     let subject = "cn=a\\,o\\=Evil\\+ou\\=x/y*,o=Example";
-    let issued = Wish::with_key(&Key::ec()).profile("privatessl-tls-client").subject(subject).issue(&pki.engine).unwrap();
+    let issued =
+        Wish::with_key(&Key::ec()).profile("privatessl-tls-client").subject(subject).issue(&pki.engine).unwrap();
     let ssl = OpenSsl::new();
     ssl.put("c.der", &issued.der);
     let shown = ssl.run("x509 -inform DER -in c.der -noout -subject -nameopt multiline,show_type");
     assert!(shown.contains("commonName                = UTF8STRING:a,o=Evil+ou=x/y*"), "{shown}");
     assert_eq!(shown.lines().count(), 3, "{shown}");
-    for hostile in ["dns:a.example.org\0.evil", "dns:a b", "dns:-a.example.org", "dns:a..b", "dns:*.*.example.org", "dns:10.0.0.1", "ip:300.1.1.1"] {
+    for hostile in [
+        "dns:a.example.org\0.evil",
+        "dns:a b",
+        "dns:-a.example.org",
+        "dns:a..b",
+        "dns:*.*.example.org",
+        "dns:10.0.0.1",
+        "ip:300.1.1.1",
+    ] {
         let refused = Wish::with_key(&Key::ec()).names(&[hostile]).issue(&pki.engine).expect_err(hostile);
         assert_eq!(reason(&refused), Reason::Malformed, "{hostile}");
     }
@@ -451,9 +525,7 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
         ("operator", "operator:ra".to_owned(), Box::new(|wish| wish.by_operator_at_endpoint("ra"))),
         ("certificate", format!("certificate:{}", bootstrap.serial), Box::new(move |wish| wish.by_certificate(&der))),
     ];
-    let base = |evidence: &str| {
-        json!({"name": "rule", "requesters": [{"evidence": evidence}], "profiles": [TLS], "allow": {"dns": [".example.org"]}})
-    };
+    let base = |evidence: &str| json!({"name": "rule", "requesters": [{"evidence": evidence}], "profiles": [TLS], "allow": {"dns": [".example.org"]}});
     let with = |mut rule: Value, key: &str, value: Value| {
         rule[key] = value;
         json!([rule])
@@ -497,7 +569,11 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
         assert_refused(wish().at_endpoint("nowhere").ask(&pki.engine), Reason::NotReady, "not enabled");
         assert_refused(wish().by_protocol("other").ask(&pki.engine), Reason::NotAuthorized, "does not serve");
         assert_refused(wish().from_authority("root").ask(&pki.engine), Reason::NotAuthorized, "does not serve");
-        assert_refused(wish().profile("smime-non-repudiation").ask(&pki.engine), Reason::UnknownProfile, "does not offer");
+        assert_refused(
+            wish().profile("smime-non-repudiation").ask(&pki.engine),
+            Reason::UnknownProfile,
+            "does not offer",
+        );
         let mut closed = tests::pki::endpoint(ENDPOINT, ISSUING, &[TLS], json!([base(evidence)]));
         closed.enabled = false;
         pki.engine.put_endpoint(&closed, OPERATOR).unwrap();
@@ -566,7 +642,10 @@ fn a_repeat_by_somebody_else_does_not_get_the_first_ones_certificate() {
     let first = wish.issue(&pki.engine).unwrap();
     match wish.clone().by_account("b").issue(&pki.engine) {
         Ok(other) => assert_ne!(other.serial, first.serial, "an account was given another account's certificate"),
-        Err(error) => assert!(matches!(error, ca_backend::Error::Refused(_) | ca_backend::Error::Fault(Fault::TryLater { .. })), "{error:?}"),
+        Err(error) => assert!(
+            matches!(error, ca_backend::Error::Refused(_) | ca_backend::Error::Fault(Fault::TryLater { .. })),
+            "{error:?}"
+        ),
     }
 }
 
@@ -606,15 +685,23 @@ fn a_request_that_needs_approval_waits_is_released_and_then_polled() {
     pki.restart();
     let queue = pki.engine.waiting(None, 10).unwrap();
     assert_eq!(queue.len(), 1);
-    assert_eq!((queue[0].requester.as_str(), queue[0].alternative_names.as_slice()), ("account:a", &["dns:host.example.org".to_owned()][..]));
+    assert_eq!(
+        (queue[0].requester.as_str(), queue[0].alternative_names.as_slice()),
+        ("account:a", &["dns:host.example.org".to_owned()][..])
+    );
 
-    let Outcome::Issued(issued) = pki.engine.approve(&waiting, "chief").unwrap() else { panic!("approved, and still waiting") };
+    let Outcome::Issued(issued) = pki.engine.approve(&waiting, "chief").unwrap() else {
+        panic!("approved, and still waiting")
+    };
     let Outcome::Issued(polled) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
     assert_eq!(polled.der, issued.der);
     assert_eq!(wish.issue(&pki.engine).unwrap().der, issued.der, "the requester's repeat gets the certificate");
     assert!(pki.engine.waiting(None, 10).unwrap().is_empty());
     assert_refused(pki.engine.approve(&waiting, "chief"), Reason::Conflict, "decided already");
-    let signed = audited(&pki.engine, Action::Signed).into_iter().find(|entry| entry.record.serial == Some(issued.serial)).unwrap();
+    let signed = audited(&pki.engine, Action::Signed)
+        .into_iter()
+        .find(|entry| entry.record.serial == Some(issued.serial))
+        .unwrap();
     let facts = signed.record.evidence.unwrap();
     assert_eq!((facts.requester.as_str(), facts.approved_by.as_deref()), ("account:a", Some("chief")));
 }
@@ -667,7 +754,18 @@ fn s28_a_pattern_that_could_match_nothing_is_refused_before_it_denies_nothing() 
     for pattern in ["*", "example.org", ".example.org", ".Example.Org", "a_b.example", "localhost"] {
         assert!(read(json!({"dns": [pattern]})).is_ok(), "{pattern}");
     }
-    for pattern in ["", ".", "*.example.org", "example.org.", "a..b", "b\u{fc}cher.example", "a@example.org", "host:443", "a*", " a"] {
+    for pattern in [
+        "",
+        ".",
+        "*.example.org",
+        "example.org.",
+        "a..b",
+        "b\u{fc}cher.example",
+        "a@example.org",
+        "host:443",
+        "a*",
+        " a",
+    ] {
         assert!(read(json!({"dns": [pattern]})).is_err(), "{pattern:?}");
     }
     for pattern in ["*", "a*", "*a", "a"] {
@@ -697,7 +795,7 @@ fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_pol
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
     assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
     let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
@@ -711,7 +809,7 @@ fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     pki.pass_s(2 * 3_600);
     assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
 }
@@ -723,7 +821,8 @@ fn decided_requests_do_not_hide_those_that_wait() {
     for n in 0..6 {
         ticket(Wish::for_host(&format!("h{n}.example.org")).by_account("a").ask(&pki.engine).unwrap());
     }
-    let mut tickets: Vec<Ticket> = pki.engine.waiting(None, 10).unwrap().into_iter().map(|waiting| waiting.ticket).collect();
+    let mut tickets: Vec<Ticket> =
+        pki.engine.waiting(None, 10).unwrap().into_iter().map(|waiting| waiting.ticket).collect();
     let last = tickets.pop().unwrap();
     tickets.iter().for_each(|ticket| pki.engine.reject(ticket, "chief", "no").unwrap());
     let found = pki.engine.waiting(None, 2).unwrap();

@@ -46,7 +46,11 @@ fn pkilint_accepts_a_certificate_of_every_profile() {
     let key = Key::generate(KeyAlgorithm::Rsa2048);
     for profile in Profile::built_in().iter().filter(|profile| profile.library != "basic") {
         let wish = Wish::with_key(&key).profile(&profile.id).subject("cn=Ann,o=Example,c=DE").transaction(&profile.id);
-        let wish = if profile.alternative_names { wish.names(&["dns:host.example.org", "email:ann@example.org"]) } else { wish };
+        let wish = if profile.alternative_names {
+            wish.names(&["dns:host.example.org", "email:ann@example.org"])
+        } else {
+            wish
+        };
         let issued = wish.issue(&pki.engine).unwrap_or_else(|error| panic!("{}: {error:?}", profile.id));
         judge(&profile.id, "lint_pkix_cert", &[], &issued.der);
     }
@@ -56,11 +60,23 @@ fn pkilint_accepts_a_certificate_of_every_profile() {
 fn pkilint_accepts_every_kind_of_name_and_an_empty_subject() {
     let pki = Pki::start();
     let names = [
-        "dns:host.example.org", "dns:*.example.org", "ip:192.0.2.1", "ip:2001:db8::1", "email:ann@example.org", "uri:https://example.org/x",
-        "upn:ann@corp.example", "rid:1.2.3.4", "dn:cn=Ann,o=Example",
+        "dns:host.example.org",
+        "dns:*.example.org",
+        "ip:192.0.2.1",
+        "ip:2001:db8::1",
+        "email:ann@example.org",
+        "uri:https://example.org/x",
+        "upn:ann@corp.example",
+        "rid:1.2.3.4",
+        "dn:cn=Ann,o=Example",
     ];
     for subject in ["", "cn=Ann,ou=PKI,o=Example,l=Berlin,st=BE,c=DE"] {
-        let issued = Wish::with_key(&Key::ec()).profile("privatessl-tls-client-server").subject(subject).names(&names).issue(&pki.engine).unwrap();
+        let issued = Wish::with_key(&Key::ec())
+            .profile("privatessl-tls-client-server")
+            .subject(subject)
+            .names(&names)
+            .issue(&pki.engine)
+            .unwrap();
         judge(subject, "lint_pkix_cert", &[], &issued.der);
     }
 }
@@ -73,9 +89,10 @@ fn pkilint_accepts_crls_with_every_reason_and_without_entries() {
     judge("the root's CRL", "lint_crl", &options("ARL"), &pki.engine.crl(ROOT).unwrap().der);
     for (index, reason) in RevocationReason::ALL.into_iter().enumerate() {
         let issued = Wish::for_host(&format!("h{index}.example.org")).issue(&pki.engine).unwrap();
-        let change = match reason {
-            RevocationReason::CertificateHold => StatusChange::Hold,
-            _ => StatusChange::Revoke { reason, invalidity: Some(noon().minus_s(60)) },
+        let change = if reason == RevocationReason::CertificateHold {
+            StatusChange::Hold
+        } else {
+            StatusChange::Revoke { reason, invalidity: Some(noon().minus_s(60)) }
         };
         pki.change(&issued.serial, change).unwrap();
     }

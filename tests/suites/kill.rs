@@ -71,7 +71,18 @@ fn killed_at_random_points_under_load_the_daemon_forgets_nothing_that_it_acknowl
                     let enough = enough;
                     while !over.load(Ordering::SeqCst) {
                         let name = format!("dns:k{}.example.org", number.fetch_add(1, Ordering::SeqCst));
-                        let issue = ["certificate", "issue", "--csr", csr, "--authority", "issuing", "--profile", "privatessl-tls-server", "--san", &name];
+                        let issue = [
+                            "certificate",
+                            "issue",
+                            "--csr",
+                            csr,
+                            "--authority",
+                            "issuing",
+                            "--profile",
+                            "privatessl-tls-server",
+                            "--san",
+                            &name,
+                        ];
                         let Some(answer) = acknowledged(&site, &issue) else { continue };
                         let serial = field(&answer, "serial").unwrap_or_else(|| panic!("no serial in {answer}"));
                         let text = field(&answer, "pem").unwrap_or_default();
@@ -111,6 +122,11 @@ fn killed_at_random_points_under_load_the_daemon_forgets_nothing_that_it_acknowl
         drop(daemon);
     }
     let told = told.lock().unwrap();
-    println!("{} rounds, {} certificates and {} revocations acknowledged", rounds(), told.issued.len(), told.revoked.len());
+    println!(
+        "{} rounds, {} certificates and {} revocations acknowledged",
+        rounds(),
+        told.issued.len(),
+        told.revoked.len()
+    );
     assert!(!told.issued.is_empty());
 }

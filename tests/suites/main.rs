@@ -1,5 +1,11 @@
 //! The suites: real parts, a clock that the test moves, and judges from elsewhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)] // a failing test should be loud
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)] // a failing test should be loud
 
 mod acme;
 mod authorities;
@@ -12,3 +18,4 @@ mod judges;
 mod kill;
 mod operators;
 mod revocation;
+mod tidy;

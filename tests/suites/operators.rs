@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ca_backend::{Clock as _, Engine, Outcome, Reason, Refusal, SystemClock};
-use gateway::admin::{self, AdminState, SocketError};
+use endpoint::{Endpoint as _, Peer};
+use gateway::admin::{self, AdminState, SocketError, StatusPages};
 use gateway::telemetry::Figures;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -497,15 +498,14 @@ fn the_socket_is_for_its_owner_and_replaces_a_dead_one_but_no_live_one() {
 }
 
 #[test]
-fn the_status_router_serves_nothing_that_only_operators_may_see() {
-    let runtime = Runtime::new().unwrap();
+fn the_status_pages_serve_nothing_that_only_operators_may_see() {
     let pki = Pki::start();
-    let router = admin::status_router(state(pki.engine.clone()));
-    let ask = |path: &str| {
-        let request = Request::builder().uri(path).body(Full::new(Bytes::new())).unwrap();
-        let service = hyper_util::service::TowerToHyperService::new(router.clone());
-        runtime.block_on(hyper::service::Service::call(&service, request)).unwrap().status()
-    };
-    assert_eq!((ask("/healthz"), ask("/metrics")), (StatusCode::OK, StatusCode::OK));
-    assert_eq!((ask("/v1/authorities"), ask("/openapi.json")), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+    let state = state(pki.engine.clone());
+    let pages = StatusPages::new(state.engine, state.figures);
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
+    let ask = |path: &str| pages.handle(Request::builder().uri(path).body(Bytes::new()).unwrap(), &peer);
+    assert_eq!((ask("/healthz").status(), ask("/metrics").status()), (StatusCode::OK, StatusCode::OK));
+    let readiness: Value = serde_json::from_slice(ask("/readyz").body()).unwrap();
+    assert_eq!(readiness["parts"][0]["name"], "store");
+    assert_eq!((ask("/v1/authorities").status(), ask("/openapi.json").status()), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
 }

@@ -1,6 +1,9 @@
 //! Revocation, CRLs and OCSP, judged by OpenSSL.
 
-use ca_backend::{CertStatus, CertificateState, EngineSettings, Error, Fault, IssuedCertificate, Reason, RevocationReason, RevocationRequest, Serial, StatusChange};
+use ca_backend::{
+    CertStatus, CertificateState, EngineSettings, Error, Fault, IssuedCertificate, Reason, RevocationReason,
+    RevocationRequest, Serial, StatusChange,
+};
 use tests::key::Key;
 use tests::openssl::OpenSsl;
 use tests::pki::{DAY_S, ISSUING, Pki, ROOT, assert_refused, authority, noon, settings};
@@ -60,7 +63,12 @@ fn every_reason_stands_in_the_crl_and_in_ocsp() {
         } else {
             assert!(listed.contains(name), "{listed}");
             // OpenSSL 3.0 has no names for the last two reasons in OCSP.
-            assert!(said.lines().any(|line| line.contains("Revocation Reason: ") && line.ends_with(&format!("(0x{:x})", reason.code()))), "{said}");
+            assert!(
+                said.lines()
+                    .any(|line| line.contains("Revocation Reason: ")
+                        && line.ends_with(&format!("(0x{:x})", reason.code()))),
+                "{said}"
+            );
         }
     }
 }
@@ -80,14 +88,22 @@ fn only_a_hold_can_be_lifted_and_only_once_is_a_certificate_revoked() {
     assert!(client.judge(&[issued.serial], "-no_nonce").contains(": good"));
     pki.change(&issued.serial, StatusChange::Hold).unwrap();
     assert_eq!(pki.revoke(&issued.serial, RevocationReason::Superseded).unwrap().state, CertificateState::Revoked);
-    for change in [StatusChange::Hold, StatusChange::Unhold, StatusChange::Revoke { reason: RevocationReason::KeyCompromise, invalidity: None }] {
+    for change in [
+        StatusChange::Hold,
+        StatusChange::Unhold,
+        StatusChange::Revoke { reason: RevocationReason::KeyCompromise, invalidity: None },
+    ] {
         assert_refused(pki.change(&issued.serial, change), Reason::AlreadyRevoked, "final");
     }
     let other = issue(&pki, "b.example.org");
     assert_refused(pki.revoke(&other.serial, RevocationReason::CertificateHold), Reason::Malformed, "ask for a hold");
     let future = StatusChange::Revoke { reason: RevocationReason::KeyCompromise, invalidity: Some(noon().plus_s(60)) };
     assert_refused(pki.change(&other.serial, future), Reason::BadTime, "future");
-    assert_refused(pki.revoke(&Serial::parse("4711").unwrap(), RevocationReason::Superseded), Reason::UnknownCertificate, "4711");
+    assert_refused(
+        pki.revoke(&Serial::parse("4711").unwrap(), RevocationReason::Superseded),
+        Reason::UnknownCertificate,
+        "4711",
+    );
 }
 
 #[test]
@@ -100,12 +116,24 @@ fn s40_a_certificate_is_revoked_by_its_requester_its_key_or_who_controls_all_its
         let issued = wish.issue(&pki.engine).unwrap();
         let evidence = by(Wish::with_key(&Key::ec()).names(names)).request(&pki.engine).unwrap().evidence;
         let change = StatusChange::Revoke { reason: RevocationReason::Superseded, invalidity: None };
-        let request = RevocationRequest { serial: issued.serial, change, comment: String::new(), evidence, origin: wish.origin() };
+        let request = RevocationRequest {
+            serial: issued.serial,
+            change,
+            comment: String::new(),
+            evidence,
+            origin: wish.origin(),
+        };
         (pki.engine.revoke(&request), issued)
     };
     revoke(&|wish| wish.by_account_with("owner", &[])).0.unwrap();
-    revoke(&|wish| wish.by_account_with("stranger", &["dns:a.example.org", "dns:b.example.org", "dns:c.example.org"])).0.unwrap();
-    assert_refused(revoke(&|wish| wish.by_account_with("stranger", &["dns:a.example.org"])).0, Reason::NotAuthorized, "another requester");
+    revoke(&|wish| wish.by_account_with("stranger", &["dns:a.example.org", "dns:b.example.org", "dns:c.example.org"]))
+        .0
+        .unwrap();
+    assert_refused(
+        revoke(&|wish| wish.by_account_with("stranger", &["dns:a.example.org"])).0,
+        Reason::NotAuthorized,
+        "another requester",
+    );
     let (refused, issued) = revoke(&|wish| wish.by_account_with("stranger", &[]));
     assert_refused(refused, Reason::NotAuthorized, "another requester");
     assert_refused(revoke(&|wish| wish.by_certificate(&issued.der)).0, Reason::NotAuthorized, "another requester");
@@ -114,7 +142,9 @@ fn s40_a_certificate_is_revoked_by_its_requester_its_key_or_who_controls_all_its
     let itself = ca_backend::Evidence::Certificate(pki.engine.verify_certificate(&issued.der).unwrap());
     let change = StatusChange::Revoke { reason: RevocationReason::KeyCompromise, invalidity: None };
     let origin = Wish::for_host("a.example.org").origin();
-    pki.engine.revoke(&RevocationRequest { serial: issued.serial, change, comment: String::new(), evidence: itself, origin }).unwrap();
+    pki.engine
+        .revoke(&RevocationRequest { serial: issued.serial, change, comment: String::new(), evidence: itself, origin })
+        .unwrap();
 }
 
 // CRLs
@@ -137,7 +167,11 @@ fn openssl_checks_certificates_of_the_whole_chain_by_the_crls() {
     ssl.put_certificate("kept.pem", &kept.der);
     ssl.put_certificate("revoked.pem", &revoked.der);
     let at = noon().unix();
-    let verify = |leaf: &str| format!("verify -x509_strict -attime {at} -crl_check_all -CRLfile crls.pem -CAfile root.pem -untrusted chain.pem {leaf}");
+    let verify = |leaf: &str| {
+        format!(
+            "verify -x509_strict -attime {at} -crl_check_all -CRLfile crls.pem -CAfile root.pem -untrusted chain.pem {leaf}"
+        )
+    };
     ssl.run(&verify("kept.pem"));
     assert!(ssl.refuses(&verify("revoked.pem")).contains("certificate revoked"));
 
@@ -156,8 +190,14 @@ fn a_crl_holds_its_number_authority_key_and_expired_certificates_and_is_valid_fo
     let pki = Pki::start();
     let shown = published(&pki);
     for expected in [
-        "Version 2", "X509v3 CRL Number", "X509v3 Authority Key Identifier", "2.5.29.60", "Last Update: Jun  1 12:00:00 2026 GMT",
-        "Next Update: Jun  8 12:00:00 2026 GMT", "No Revoked Certificates", "Issuer: CN=Test issuing,O=Example,C=DE",
+        "Version 2",
+        "X509v3 CRL Number",
+        "X509v3 Authority Key Identifier",
+        "2.5.29.60",
+        "Last Update: Jun  1 12:00:00 2026 GMT",
+        "Next Update: Jun  8 12:00:00 2026 GMT",
+        "No Revoked Certificates",
+        "Issuer: CN=Test issuing,O=Example,C=DE",
     ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
@@ -177,7 +217,9 @@ fn a_crl_is_renewed_after_24_hours_though_nothing_changed() {
 #[test]
 fn a_revocation_is_on_the_crl_within_the_delay_and_at_once_on_demand() {
     let mut pki = Pki::start();
-    let listed = |pki: &Pki, serial: &Serial| entry(&OpenSsl::new().show_crl(&pki.engine.crl(ISSUING).unwrap().der), serial).is_some();
+    let listed = |pki: &Pki, serial: &Serial| {
+        entry(&OpenSsl::new().show_crl(&pki.engine.crl(ISSUING).unwrap().der), serial).is_some()
+    };
     let first = issue(&pki, "a.example.org").serial;
     pki.revoke(&first, RevocationReason::Superseded).unwrap();
     pki.pass_s(settings().crl_publish_delay_s - 1);
@@ -247,7 +289,10 @@ fn s31_an_expired_certificate_stays_on_the_crl_until_its_retention_is_over() {
     for (days, listed) in [(0, true), (2, true), (30, true), (32, false)] {
         pki.bench.clock.set(noon().plus_s(days * DAY_S));
         assert_eq!(entry(&published(&pki), &issued.serial).is_some(), listed, "after {days} days");
-        assert!(matches!(pki.engine.status(ISSUING, &issued.serial).unwrap(), CertStatus::Revoked { .. }), "the record itself stays");
+        assert!(
+            matches!(pki.engine.status(ISSUING, &issued.serial).unwrap(), CertStatus::Revoked { .. }),
+            "the record itself stays"
+        );
     }
 }
 
@@ -258,7 +303,8 @@ fn crls_and_certificates_are_served_with_validators_and_304() {
     assert_eq!(full.headers()["content-type"], "application/pkix-crl");
     let tag = full.headers()["etag"].clone();
     let again = http::Request::get("/crl/issuing.crl").header("if-none-match", tag).body(bytes::Bytes::new()).unwrap();
-    let again = endpoint::Endpoint::handle(&revocation::Revocation::new(pki.engine.clone()), again, &tests::status::peer());
+    let again =
+        endpoint::Endpoint::handle(&revocation::Revocation::new(pki.engine.clone()), again, &tests::status::peer());
     assert_eq!((again.status().as_u16(), again.body().len()), (304, 0));
     assert_eq!(fetch(&pki.engine, "/crl/nobody.crl").status(), 404);
     let issuing = pki.engine.authority(&authority(ISSUING)).unwrap().certificate.unwrap();
@@ -296,10 +342,14 @@ fn s32_a_reserved_serial_is_not_good() {
     pki.bench.sign_faults.fail_before(1);
     let wish = Wish::for_host("b.example.org");
     wish.issue(&pki.engine).unwrap_err();
-    let reserved = tests::pki::audited(&pki.engine, ca_backend::Action::WillSign).last().unwrap().record.serial.unwrap();
+    let reserved =
+        tests::pki::audited(&pki.engine, ca_backend::Action::WillSign).last().unwrap().record.serial.unwrap();
     assert!(client.judge(&[reserved], "-no_nonce").contains(": unknown"));
     assert_eq!(wish.issue(&pki.engine).unwrap().serial, reserved);
-    assert!(client.judge(&[reserved], "-no_nonce").contains(": good"), "an answer that was not authoritative is not kept");
+    assert!(
+        client.judge(&[reserved], "-no_nonce").contains(": good"),
+        "an answer that was not authoritative is not kept"
+    );
 }
 
 #[test]
@@ -355,7 +405,11 @@ fn s32_an_answer_from_memory_is_renewed_before_it_ends() {
     pki.bench.clock.advance_s(2);
     assert_ne!(client.post(&request).into_body(), first);
     let said = client.judge(&[issued.serial], "-no_nonce");
-    assert!(said.contains("This Update: Jun  2 11:00:01 2026 GMT") && said.contains("Next Update: Jun  3 11:00:01 2026 GMT"), "{said}");
+    assert!(
+        said.contains("This Update: Jun  2 11:00:01 2026 GMT")
+            && said.contains("Next Update: Jun  3 11:00:01 2026 GMT"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -2,14 +2,17 @@
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use ca_backend::{AuthorityState, Engine, KeyHealth};
+use endpoint::{Endpoint, Peer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{AdminState, Moment};
+use crate::telemetry::Figures;
 
 /// That the daemon runs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -77,10 +80,52 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
     let figures = state.figures;
     match tokio::task::spawn_blocking(move || figures.render()).await {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(why) => failed(&why),
     }
 }
+
+/// The same three pages for a listener that anybody on this machine may read.
+#[derive(Debug)]
+pub struct StatusPages {
+    engine: Engine,
+    figures: Figures,
+}
+
+impl StatusPages {
+    /// The paths that it serves.
+    pub const PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+    /// Shows the condition of `engine`, and `figures`.
+    #[must_use]
+    pub fn new(engine: Engine, figures: Figures) -> Self {
+        Self { engine, figures }
+    }
+}
+
+impl Endpoint for StatusPages {
+    fn handle(&self, request: Request<Bytes>, _peer: &Peer) -> http::Response<Bytes> {
+        let page = |status, content_type: &'static str, body: Vec<u8>| {
+            let mut response = http::Response::new(Bytes::from(body));
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            response
+        };
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/healthz") => page(StatusCode::OK, "text/plain", b"alive\n".to_vec()),
+            (&Method::GET | &Method::HEAD, "/metrics") => page(StatusCode::OK, METRICS_TYPE, self.figures.render().into_bytes()),
+            (&Method::GET | &Method::HEAD, "/readyz") => {
+                let readiness = readiness(&self.engine);
+                let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                page(status, "application/json", serde_json::to_vec(&readiness).unwrap_or_default())
+            }
+            (&Method::GET | &Method::HEAD, _) => page(StatusCode::NOT_FOUND, "text/plain", Vec::new()),
+            _ => page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Vec::new()),
+        }
+    }
+}
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
 fn failed(why: &tokio::task::JoinError) -> Response {
     tracing::error!(%why, "failed to look at the daemon's condition");
