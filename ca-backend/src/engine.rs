@@ -357,10 +357,12 @@ impl Engine {
     fn resume(&self, serial: &Serial, in_flight: InFlightForm, version: Version) -> Result<Outcome, Error> {
         self.signing_time()?;
         let registry = self.registry();
+        let stands = registry.authorities.get(&in_flight.authority).is_some_and(|authority| !authority.deleting);
         let issuer = registry
             .issuers
             .get(&in_flight.certificate.issuer)
-            .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+            .filter(|_| stands)
+            .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", in_flight.authority)))?;
         if issuer.revoked {
             let text = format!("the certificate of authority {} is revoked or on hold", in_flight.authority);
             return Err(Refusal::new(Reason::NotReady, text).into());

@@ -490,3 +490,23 @@ fn what_the_daemon_is_refused_it_does_not_ask_for_every_second() {
     pki.pass_s(3_600);
     assert_eq!(refused(), at_first + 1, "an operator may have mended it meanwhile");
 }
+
+#[test]
+fn what_a_fault_stopped_does_not_go_on_under_an_authority_that_is_being_deleted() {
+    let pki = Pki::start();
+    let key = Key::ec();
+    for n in 0..510 {
+        let host = format!("dns:h{n}.example.org");
+        Wish::with_key(&key).transaction(&host).names(&[&host]).issue(&pki.engine).unwrap();
+    }
+    let stopped = Wish::for_host("late.example.org");
+    pki.bench.sign_faults.fail_before(1);
+    tests::pki::fault(stopped.issue(&pki.engine).unwrap_err());
+    pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
+    pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
+    assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Deleting);
+    assert_refused(stopped.issue(&pki.engine), Reason::NotReady, "no authority");
+    pki.engine.maintain();
+    assert_refused(pki.engine.authority(&authority(ISSUING)), Reason::NotReady, "no authority");
+    assert_refused(stopped.issue(&pki.engine), Reason::NotReady, "no authority");
+}
