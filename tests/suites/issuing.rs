@@ -44,7 +44,7 @@ fn a_stated_validity_is_granted_or_refused_and_never_bent() {
     let issued = Wish::for_host("a.example.org").since(begin).until(begin.plus_s(DAY_S)).issue(&pki.engine).unwrap();
     assert_eq!(issued.not_after, begin.plus_s(DAY_S));
     let too_early = Wish::for_host("b.example.org").since(noon().minus_s(301));
-    assert_refused(too_early.issue(&pki.engine), Reason::BadTime, "cannot begin before");
+    assert_refused(too_early.issue(&pki.engine), Reason::BadTime, "must begin between");
     let beyond_issuer = Wish::for_host("c.example.org").until(noon().plus_s(11 * 365 * DAY_S));
     assert_refused(beyond_issuer.issue(&pki.engine), Reason::BadTime, "cannot end after");
     let over = Wish::for_host("d.example.org").until(noon().plus_s(30));
@@ -783,7 +783,7 @@ fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_go
     assert_refused(
         Wish::for_host("a.example.org").since(later).issue(&pki.engine),
         Reason::BadTime,
-        "31 days from now",
+        "must begin between",
     );
     let capped = json!([{
         "name": "a day", "requesters": [{"evidence": "challenges"}], "profiles": [TLS], "allow": {"dns": ["*"]}, "validity_max_s": DAY_S,
@@ -792,7 +792,7 @@ fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_go
     assert_refused(
         Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine),
         Reason::BadTime,
-        "31 days from now",
+        "must begin between",
     );
     Wish::for_host("a.example.org").by_account("a").since(noon().plus_s(DAY_S)).issue(&pki.engine).unwrap();
 }
@@ -803,7 +803,7 @@ fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_pol
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _fault = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
     assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
     let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
@@ -817,7 +817,7 @@ fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _fault = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     pki.pass_s(2 * 3_600);
     assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
 }
