@@ -780,12 +780,20 @@ fn s28_a_pattern_that_could_match_nothing_is_refused_before_it_denies_nothing() 
 fn a_certificate_for_the_distant_future_is_refused_so_that_no_validity_cap_is_got_around() {
     let pki = Pki::start();
     let later = noon().plus_s(5 * 365 * DAY_S);
-    assert_refused(Wish::for_host("a.example.org").since(later).issue(&pki.engine), Reason::BadTime, "must begin between");
+    assert_refused(
+        Wish::for_host("a.example.org").since(later).issue(&pki.engine),
+        Reason::BadTime,
+        "must begin between",
+    );
     let capped = json!([{
         "name": "a day", "requesters": [{"evidence": "challenges"}], "profiles": [TLS], "allow": {"dns": ["*"]}, "validity_max_s": DAY_S,
     }]);
     pki.put_endpoint(&[TLS], capped).unwrap();
-    assert_refused(Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine), Reason::BadTime, "must begin between");
+    assert_refused(
+        Wish::for_host("a.example.org").by_account("a").since(later).issue(&pki.engine),
+        Reason::BadTime,
+        "must begin between",
+    );
     Wish::for_host("a.example.org").by_account("a").since(noon().plus_s(DAY_S)).issue(&pki.engine).unwrap();
 }
 
@@ -795,7 +803,7 @@ fn what_was_approved_and_is_being_issued_cannot_be_rejected_and_goes_on_when_pol
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _fault = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     assert_refused(pki.engine.reject(&waiting, "chief", "no"), Reason::Conflict, "decided already");
     assert_eq!(audited(&pki.engine, Action::Approved).len(), 1);
     let Outcome::Issued(issued) = pki.engine.poll(&waiting).unwrap() else { panic!("approved, and still waiting") };
@@ -809,7 +817,7 @@ fn an_approval_that_was_never_signed_ends_in_words_that_say_so() {
     pki.put_endpoint(&[TLS], approval_rule()).unwrap();
     let waiting = ticket(Wish::for_host("host.example.org").by_account("a").ask(&pki.engine).unwrap());
     pki.bench.sign_faults.fail_before(1);
-    let _ = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
+    let _fault = fault(pki.engine.approve(&waiting, "chief").unwrap_err());
     pki.pass_s(2 * 3_600);
     assert_refused(pki.engine.poll(&waiting), Reason::NotReady, "ask anew");
 }

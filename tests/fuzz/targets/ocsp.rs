@@ -20,7 +20,7 @@ fuzz_target!(|octets: &[u8]| {
     if let Ok(text) = std::str::from_utf8(octets) {
         for path in [format!("/ocsp/issuing/{text}"), format!("/{text}")] {
             if let Ok(get) = Request::get(path).body(Bytes::new()) {
-                let _at_once = REVOCATION.from_memory(&get);
+                let _at_once = REVOCATION.answer_from_memory(&get);
                 let _answer = REVOCATION.handle(get, &peer());
             }
         }
