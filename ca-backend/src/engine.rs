@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 
@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) settings: EngineSettings,
     pub(crate) blocked_keys: BlockedKeys,
     registry: RwLock<Arc<Registry>>,
+    /// Earlier pictures that requests may still read.
+    earlier: Mutex<Vec<Weak<Registry>>>,
     /// One change of the PKI at a time; requests do not wait for it.
     pub(crate) changes: Mutex<()>,
     /// One CRL at a time.
@@ -158,6 +160,7 @@ impl Engine {
             rate: RequestRate::new(settings.issue_rate_per_requester_per_s, settings.issue_burst_per_requester_max, clock.clone()),
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
+            earlier: Mutex::default(),
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
@@ -231,7 +234,7 @@ impl Engine {
         let issuer = issuer_of(&registry, &request)?;
         services_include(&registry, &request, profile)?;
         let key = request.key.subject_key();
-        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, key: key.kind() };
+        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, extensions: &request.extensions.other, key: key.kind() };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
         let authorization = policy::authorize(endpoint, facts, &ask)?;
         self.accept_key(&registry, key)?;
@@ -484,8 +487,18 @@ impl Engine {
     /// Reads the PKI anew after a change.
     pub(crate) fn reload(&self) -> Result<(), Error> {
         let registry = Registry::load(self.inner.store.as_ref(), &self.inner.settings.status_base_url)?;
-        *self.inner.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        let mut current = self.inner.registry.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(registry));
+        let mut earlier = self.inner.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.retain(|picture| picture.strong_count() > 0);
+        earlier.push(Arc::downgrade(&before));
         Ok(())
+    }
+
+    /// Whether every request that runs knows the last change of the PKI.
+    pub(crate) fn last_change_is_known(&self) -> bool {
+        let earlier = self.inner.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.iter().all(|picture| picture.strong_count() == 0)
     }
 
     /// The present moment, from the engine's clock.

@@ -11,6 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Reason, Refusal};
 use crate::evidence::{EvidenceFacts, EvidenceKind};
 use crate::label::ProfileName;
+use crate::profile::RequestExtension;
 use crate::name::AlternativeName;
 use crate::request::{Origin, RequestedNames};
 use crate::serial::Serial;
@@ -40,6 +41,9 @@ pub struct AccessRule {
     /// Kinds of subject keys; every accepted kind if not stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<SubjectKeyKind>>,
+    /// Extensions that a request may bring, beside what the profile allows: `security-identifier`, ... None if not stated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<RequestExtension>,
     /// The longest validity in seconds; the profile's if not stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validity_max_s: Option<u64>,
@@ -357,6 +361,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) authority: &'a crate::label::AuthorityName,
     pub(crate) profile: &'a ProfileName,
     pub(crate) names: &'a RequestedNames,
+    /// The extensions asked for.
+    pub(crate) extensions: &'a [(ObjectIdentifier, Vec<u8>)],
     pub(crate) key: SubjectKeyKind,
 }
 
@@ -392,6 +398,8 @@ pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, 
             refusal = Refusal::new(Reason::NotAuthorized, format!("no access rule grants profile {} to this requester", ask.profile));
         } else if !by_key(&rule) {
             refusal = Refusal::new(Reason::BadKey, "the access rules do not allow this kind of key");
+        } else if let Some(extension) = unlisted(rule, ask.extensions) {
+            refusal = Refusal::new(Reason::NotAuthorized, format!("the access rules do not allow a request to bring extension {extension}"));
         } else if let Err(name) = allowed(rule, ask.names) {
             refusal = name;
         } else {
@@ -399,6 +407,12 @@ pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, 
         }
     }
     Err(refusal)
+}
+
+/// The first extension asked for that the rule does not list.
+fn unlisted<'a>(rule: &AccessRule, extensions: &'a [(ObjectIdentifier, Vec<u8>)]) -> Option<&'a ObjectIdentifier> {
+    let listed = |oid: &ObjectIdentifier| rule.extensions.iter().any(|extension| extension.oid() == *oid);
+    extensions.iter().map(|(oid, _)| oid).find(|oid| !listed(oid))
 }
 
 fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {

@@ -68,10 +68,7 @@ pub fn settings() -> Settings {
 /// # Errors
 /// [`StarterError`].
 pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterError> {
-    if engine.authorities()?.is_empty() {
-        make_authorities(engine)?;
-        put_endpoint(engine, http_01_port())?;
-    }
+    make_what_is_missing(engine)?;
     // What was not finished the last time goes on here.
     engine.maintain();
     let root = engine.authority(&AuthorityName::new(ROOT)?);
@@ -87,7 +84,13 @@ pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterEr
     Ok(text)
 }
 
-fn make_authorities(engine: &Engine) -> Result<(), StarterError> {
+/// On an empty store, and on one where this was interrupted. What operators made meanwhile is left alone.
+fn make_what_is_missing(engine: &Engine) -> Result<(), StarterError> {
+    let found: Vec<String> = engine.authorities()?.iter().map(|authority| authority.name.to_string()).collect();
+    let is_ours = found.iter().all(|name| name == ROOT || name == ISSUING);
+    if !is_ours || !engine.endpoints().is_empty() {
+        return Ok(());
+    }
     let authority = |name: &str, common_name: &str, parent: Option<&str>| -> Result<NewAuthority, StarterError> {
         Ok(NewAuthority {
             name: AuthorityName::new(name)?,
@@ -100,9 +103,12 @@ fn make_authorities(engine: &Engine) -> Result<(), StarterError> {
             services: if parent.is_some() { SERVICES.map(str::to_owned).to_vec() } else { Vec::new() },
         })
     };
-    engine.create_authority(&authority(ROOT, "Starter Root", None)?, OPERATOR)?;
-    engine.create_authority(&authority(ISSUING, "Starter Issuing", Some(ROOT))?, OPERATOR)?;
-    Ok(())
+    for new in [authority(ROOT, "Starter Root", None)?, authority(ISSUING, "Starter Issuing", Some(ROOT))?] {
+        if !found.contains(&new.name.to_string()) {
+            engine.create_authority(&new, OPERATOR)?;
+        }
+    }
+    put_endpoint(engine, http_01_port())
 }
 
 /// An ACME endpoint for whoever shows control of a name, limited to hosts that this machine reaches on its loopback addresses.
@@ -120,6 +126,7 @@ fn put_endpoint(engine: &Engine, http_01_port: u16) -> Result<(), StarterError> 
         },
         deny: NameRules::default(),
         keys: None,
+        extensions: Vec::new(),
         validity_max_s: None,
         approval: false,
     };

@@ -501,7 +501,7 @@ fn what_a_fault_stopped_does_not_go_on_under_an_authority_that_is_being_deleted(
     }
     let stopped = Wish::for_host("late.example.org");
     pki.bench.sign_faults.fail_before(1);
-    tests::pki::fault(stopped.issue(&pki.engine).unwrap_err());
+    let _fault = tests::pki::fault(stopped.issue(&pki.engine).unwrap_err());
     pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
     pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
     assert_eq!(pki.engine.authority(&authority(ISSUING)).unwrap().state, AuthorityState::Deleting);

@@ -6,6 +6,7 @@
 //! Deviations from RFC 8555, on purpose:
 //! - The orders list leaves out invalid orders and does not sort by time.
 //! - `keyChange` to a key that has an account answers 409 with that account's address, also if the account is the caller's own.
+//! - An account that holds authorizations for every name in another account's certificate cannot revoke it (section 7.6).
 //! - An order that fails for a name or a right ends as invalid; one that fails for its CSR, or for now, stays ready.
 
 mod account;
