@@ -241,13 +241,7 @@ impl Engine {
             authority: request.authority,
             origin_key,
         };
-        let batch = Batch::new()
-            .expect_absent(Space::Certificate, serial.as_bytes())
-            .expect_absent(Space::InFlight, serial.as_bytes())
-            .expect_absent(Space::Origin, in_flight.origin_key.clone())
-            .put(Space::InFlight, serial.as_bytes(), record::encode(&in_flight)?)
-            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial))?);
-        let batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
+        let batch = self.reservation(&serial, &in_flight, detail)?;
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
             // The same request came in twice at once, and the other one was faster.
@@ -273,13 +267,8 @@ impl Engine {
 
         // 5 record
         let certificate = CertificateForm { der, ..in_flight.certificate.clone() };
-        let batch = Batch::new()
-            .expect(Space::InFlight, serial.as_bytes(), version)
-            .delete(Space::InFlight, serial.as_bytes())
-            .put(Space::Certificate, serial.as_bytes(), record::encode(&certificate)?)
-            .append(Log::Event, record::encode(&EventForm(self.now(), EventKindForm::Issued, *serial, issuer.number))?);
-        let batch = inventory::index(batch, serial, &certificate, names);
-        let batch = self.audit_record(Action::Signed, &in_flight, serial).in_batch(batch)?;
+        let batch = Batch::new().expect(Space::InFlight, serial.as_bytes(), version);
+        let batch = self.completion(batch, serial, &in_flight, &certificate, names)?;
         match self.inner.store.commit(batch) {
             Ok(_) => {}
             // Another thread finished the same request: its certificate is the one that counts.
@@ -292,6 +281,35 @@ impl Engine {
 
         // 6 answer
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
+    }
+
+    /// What step 3 writes: the serial with the bytes to be signed, the outcome for repeats, the audit record.
+    pub(crate) fn reservation(&self, serial: &Serial, in_flight: &InFlightForm, detail: String) -> Result<Batch, Fault> {
+        let batch = Batch::new()
+            .expect_absent(Space::Certificate, serial.as_bytes())
+            .expect_absent(Space::InFlight, serial.as_bytes())
+            .expect_absent(Space::Origin, in_flight.origin_key.clone())
+            .put(Space::InFlight, serial.as_bytes(), record::encode(in_flight)?)
+            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(*serial))?);
+        self.audit_record(Action::WillSign, in_flight, serial).detail(detail).in_batch(batch)
+    }
+
+    /// What step 5 adds to a batch: the certificate with its indexes, the event, the audit record.
+    pub(crate) fn completion(
+        &self,
+        batch: Batch,
+        serial: &Serial,
+        in_flight: &InFlightForm,
+        certificate: &CertificateForm,
+        names: &RequestedNames,
+    ) -> Result<Batch, Fault> {
+        let event = EventForm(self.now(), EventKindForm::Issued, *serial, certificate.issuer);
+        let batch = batch
+            .delete(Space::InFlight, serial.as_bytes())
+            .put(Space::Certificate, serial.as_bytes(), record::encode(certificate)?)
+            .append(Log::Event, record::encode(&event)?);
+        let batch = inventory::index(batch, serial, certificate, names);
+        self.audit_record(Action::Signed, in_flight, serial).in_batch(batch)
     }
 
     /// Step 0: what became of the same request before, within the repeat window.

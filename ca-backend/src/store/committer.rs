@@ -273,7 +273,10 @@ impl<T: Table> Shared<T> {
         let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(writes)))
             .unwrap_or_else(|panic| Err(broken(panic.as_ref())));
         match applied {
-            Ok(()) => self.progress.settle(last),
+            Ok(()) => {
+                metrics::counter!("certgate_store_groups_total").increment(1);
+                self.progress.settle(last);
+            }
             Err(fault) => {
                 self.progress.fail(in_doubt(&fault));
                 return Err(fault);
