@@ -10,9 +10,9 @@ use const_oid::db::rfc5280::{
     ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_CRL_NUMBER, ID_CE_CRL_REASONS, ID_CE_INVALIDITY_DATE,
 };
 use der::asn1::{
-    BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, SequenceRef, UintRef,
+    BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef,
 };
-use der::{Decode, DecodeValue, Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber};
+use der::{Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Time as X509Time;
 
@@ -169,33 +169,6 @@ impl UnsignedCrl {
     }
 }
 
-/// What a CRL says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CrlHead {
-    /// The cRLNumber.
-    pub(crate) number: u64,
-    /// From when on it holds.
-    pub(crate) this_update: Time,
-    /// When relying parties stop believing it.
-    pub(crate) next_update: Time,
-}
-
-impl CrlHead {
-    /// Reads the head of a CRL that this module made. Entries are skipped, however many there are.
-    ///
-    /// Fails for bytes that are no CRL, for a CRL without nextUpdate and for one without a cRLNumber of at most 64 bits.
-    pub(crate) fn decode(crl_der: &[u8]) -> der::Result<Self> {
-        let SignedList { tbs, .. } = SignedList::from_der(crl_der)?;
-        let number = tbs.extensions.iter().find(|extension| extension.extn_id == ID_CE_CRL_NUMBER);
-        let number = number.ok_or(ErrorKind::Value { tag: Tag::Integer })?;
-        Ok(Self {
-            number: u64::from_der(number.extn_value.as_bytes())?,
-            this_update: tbs.this_update.to_date_time().into(),
-            next_update: tbs.next_update.to_date_time().into(),
-        })
-    }
-}
-
 fn sequence_header(content_bytes: usize) -> der::Result<Vec<u8>> {
     Header::new(Tag::Sequence, content_bytes.try_into()?).to_der()
 }
@@ -245,36 +218,6 @@ struct AuthorityKey<'a> {
 }
 
 impl FixedTag for AuthorityKey<'_> {
-    const TAG: Tag = Tag::Sequence;
-}
-
-// The same as it is read: entries stay raw.
-
-#[derive(DecodeValue)]
-struct SignedList<'a> {
-    tbs: ListHead<'a>,
-    algorithm: AlgorithmIdentifierRef<'a>,
-    signature: BitStringRef<'a>,
-}
-
-impl FixedTag for SignedList<'_> {
-    const TAG: Tag = Tag::Sequence;
-}
-
-#[derive(DecodeValue)]
-struct ListHead<'a> {
-    version: u8,
-    algorithm: AlgorithmIdentifierRef<'a>,
-    issuer: &'a SequenceRef,
-    this_update: X509Time,
-    next_update: X509Time,
-    #[asn1(optional = "true")]
-    entries: Option<&'a SequenceRef>,
-    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
-    extensions: Vec<x509_cert::ext::Extension>,
-}
-
-impl FixedTag for ListHead<'_> {
     const TAG: Tag = Tag::Sequence;
 }
 

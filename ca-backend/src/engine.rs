@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
-use crate::clock::{Clock, Rng, Time};
+use crate::clock::{Clock, Rng, Stopwatch, Time};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Evidence, EvidenceFacts};
@@ -27,7 +27,7 @@ use crate::serial::Serial;
 use crate::store::{Batch, CommitError, Log, Space, Store, Version};
 use crate::ticket::Ticket;
 use crate::weak_key::BlockedKeys;
-use crate::{inventory, sha256};
+use crate::{figures, inventory, sha256};
 
 /// What the engine needs to know of the node it runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,6 +175,26 @@ impl Engine {
     /// # Errors
     /// A refusal, which is in the audit log already, or a fault, after which the same request may be sent again.
     pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
+        let took = Stopwatch::start();
+        let (protocol, profile) = (request.origin.protocol.clone(), request.profile.clone());
+        let outcome = self.enroll_audited(request);
+        let (word, profile) = match &outcome {
+            Ok(Outcome::Issued(_)) => ("issued", profile.as_str()),
+            Ok(Outcome::Pending { .. }) => ("pending", profile.as_str()),
+            // A client can name any profile: only those that exist become labels.
+            Err(Error::Refused(refusal)) if refusal.reason() == Reason::UnknownProfile => ("refused", "unknown"),
+            Err(Error::Refused(_)) => ("refused", profile.as_str()),
+            Err(Error::Fault(_)) => ("unavailable", profile.as_str()),
+        };
+        metrics::counter!(figures::ENROLLMENTS,
+            "protocol" => protocol.to_string(), "profile" => profile.to_owned(), "outcome" => word)
+        .increment(1);
+        metrics::histogram!(figures::ENROLLMENT_SECONDS, "protocol" => protocol.to_string()).record(took.elapsed());
+        outcome
+    }
+
+    /// A refusal is in the audit log before the requester learns of it.
+    fn enroll_audited(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
         let facts = request.evidence.facts();
         let (authority, origin, evidence) = (request.authority.clone(), request.origin.clone(), facts.clone());
         self.enroll_in_steps(request, facts).or_else(|error| {
@@ -207,7 +227,7 @@ impl Engine {
         let key = request.key.subject_key();
         let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, key: key.kind() };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
-        let authorization = policy::authorize(endpoint.map(AsRef::as_ref), facts, &ask)?;
+        let authorization = policy::authorize(endpoint, facts, &ask)?;
         self.accept_key(&registry, key)?;
         if authorization.awaits_approval() {
             return self.open_ticket(&request, &authorization);
@@ -220,7 +240,7 @@ impl Engine {
         let prepared = Prepared::certificate(&serial, issuer, profile, &request, validity, &authorization)?;
 
         // 3 record
-        let origin_key = self.origin_key(&request.origin, now);
+        let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let certificate = CertificateForm {
             issuer: prepared.issuer().number,
             profile: request.profile.clone(),
@@ -275,9 +295,6 @@ impl Engine {
             Err(CommitError::Conflict) => return self.issued(serial)?.ok_or(Error::Fault(Fault::TryLater { after_s: 1 })),
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         }
-        metrics::counter!("certgate_certificates_issued_total",
-            "protocol" => certificate.protocol.to_string(), "profile" => certificate.profile.to_string())
-        .increment(1);
 
         // 6 answer
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
@@ -317,7 +334,7 @@ impl Engine {
         let now = self.now();
         let window = self.inner.settings.repeat_window_s;
         for at in [now, now.minus_s(window)] {
-            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, at))? else { continue };
+            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, &facts.requester, at))? else { continue };
             match record::decode(&found.value)? {
                 OutcomeForm::Ticket(ticket) => return self.poll(&Ticket::from_stored(ticket)).map(Some),
                 OutcomeForm::Serial(serial) => {
@@ -326,9 +343,7 @@ impl Engine {
                     }
                     if let Some(reserved) = self.inner.store.get(Space::InFlight, serial.as_bytes())? {
                         let in_flight: InFlightForm = record::decode(&reserved.value)?;
-                        if in_flight.facts.requester == facts.requester {
-                            return self.resume(&serial, in_flight, reserved.version).map(Some);
-                        }
+                        return self.resume(&serial, in_flight, reserved.version).map(Some);
                     }
                 }
             }
@@ -400,13 +415,14 @@ impl Engine {
         Ok(now)
     }
 
-    /// Where the first outcome of a request lies: by window, so that old ones go away together.
-    pub(crate) fn origin_key(&self, origin: &Origin, at: Time) -> Vec<u8> {
+    /// Where the first outcome of a request lies: by window, so that old ones go away together. The requester is part of it:
+    /// nobody is given what somebody else was granted.
+    pub(crate) fn origin_key(&self, origin: &Origin, requester: &str, at: Time) -> Vec<u8> {
         let window = at.unix() / self.inner.settings.repeat_window_s.max(1);
         let endpoint = origin.endpoint.as_ref().map_or("", EndpointName::as_str);
         // The lengths keep the parts apart.
         let mut text = Vec::with_capacity(128);
-        for part in [origin.protocol.as_str(), endpoint, origin.transaction.as_str()] {
+        for part in [origin.protocol.as_str(), endpoint, requester, origin.transaction.as_str()] {
             text.extend((part.len() as u64).to_be_bytes());
             text.extend(part.as_bytes());
         }
@@ -418,7 +434,7 @@ impl Engine {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
         let form = crate::ticket::form(request, authorization.facts(), now);
-        let origin_key = self.origin_key(&request.origin, now);
+        let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let batch = Batch::new()
             .expect_absent(Space::Origin, origin_key.clone())
             .put(Space::Origin, origin_key, record::encode(&OutcomeForm::Ticket(ticket.as_str().to_owned()))?)

@@ -106,7 +106,7 @@ impl RequestedExtensions {
 
 /// The extensions that a certificate will hold beside those that follow from issuer, key and profile. Made by [`resolve`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GrantedExtensions {
+pub(crate) struct GrantedExtensions {
     pub(crate) extended_key_usage: Vec<ObjectIdentifier>,
     pub(crate) other: Vec<(ObjectIdentifier, Vec<u8>)>,
 }
@@ -119,7 +119,7 @@ pub struct GrantedExtensions {
 /// # Errors
 /// `NotAuthorized` for purposes and extensions that the profile does not allow, `Malformed` for extensions given twice or with a
 /// value that does not follow its type.
-pub fn resolve(
+pub(crate) fn resolve(
     profile: &Profile,
     requested: &RequestedExtensions,
     operator_purposes: &[ObjectIdentifier],

@@ -187,13 +187,18 @@ pub(crate) fn counter(certificate: &CertificateForm, state: CertificateState) ->
     format!("certificates/{}/{}/{}", certificate.issuer, certificate.profile, state.name()).into_bytes()
 }
 
-/// The keys under which a certificate is found, except by serial.
-fn index_keys(serial: &Serial, certificate: &CertificateForm, names: &RequestedNames) -> Vec<(Space, Vec<u8>)> {
+/// The common names and alternative names as they are searched for.
+fn indexed_names(names: &RequestedNames) -> Vec<String> {
     let mut texts: Vec<String> = names.subject.common_names().iter().map(|name| name.to_lowercase()).collect();
     texts.extend(names.alternative.iter().map(crate::name::AlternativeName::search_key));
     texts.sort_unstable();
     texts.dedup();
-    let mut keys: Vec<_> = texts.iter().map(|text| (Space::ByName, text_key(reversed(text), serial))).collect();
+    texts
+}
+
+/// The keys under which a certificate is found, except by serial.
+fn index_keys(serial: &Serial, certificate: &CertificateForm, names: &RequestedNames) -> Vec<(Space, Vec<u8>)> {
+    let mut keys: Vec<_> = indexed_names(names).iter().map(|text| (Space::ByName, text_key(reversed(text), serial))).collect();
     if !names.subject.is_empty() {
         keys.push((Space::BySubject, text_key(reversed(&names.subject.search_key()), serial)));
     }
@@ -259,7 +264,8 @@ fn lead(query: &InventoryQuery) -> Result<(Space, Range), Refusal> {
     };
     if let Some(text) = &query.serial {
         let serial = Serial::parse(text)?;
-        return Ok((Space::Certificate, Range::prefix(serial.as_bytes())));
+        let until = Some([serial.as_bytes(), &[0]].concat());
+        return Ok((Space::Certificate, Range { from: serial.as_bytes().to_vec(), until, reverse: false }));
     }
     if let Some(name) = &query.name {
         return Ok((Space::ByName, text_range(name, true)));
@@ -297,6 +303,17 @@ impl InventoryQuery {
             && self.requester.as_ref().is_none_or(|requester| *requester == form.requester)
             && self.status.is_none_or(|state| state == form.status.state())
     }
+
+    /// Whether the conditions on names hold, of which one at most led the search.
+    fn admits_names(&self, names: &RequestedNames) -> bool {
+        let meets = |wanted: &str, text: &str| {
+            let wanted = wanted.to_lowercase();
+            wanted.strip_prefix('*').map_or(text == wanted, |end| text.ends_with(end))
+        };
+        let by_name = |wanted: &String| indexed_names(names).iter().any(|text| meets(wanted, text));
+        let by_subject = |wanted: &String| !names.subject.is_empty() && meets(wanted, &names.subject.search_key());
+        self.name.as_ref().is_none_or(by_name) && self.subject.as_ref().is_none_or(by_subject)
+    }
 }
 
 impl Engine {
@@ -331,7 +348,10 @@ impl Engine {
                     self.certificate_form(&serial)?
                 };
                 if let Some(form) = form.filter(|form| query.admits(&serial, form, &registry)) {
-                    items.push(summary(serial, form, &registry)?);
+                    let names = names_of(&form.der)?;
+                    if query.admits_names(&names) {
+                        items.push(summary(serial, form, &names, &registry)?);
+                    }
                 }
                 if items.len() == limit || examined == EXAMINED_MAX {
                     return Ok(Page { items, cursor: Some(hex::encode(entry.key)) });
@@ -354,7 +374,10 @@ impl Engine {
     /// The store's fault.
     pub fn find_certificate(&self, serial: &Serial) -> Result<Option<CertificateSummary>, Error> {
         match self.certificate_form(serial)? {
-            Some(form) if !matches!(form.status, StatusForm::Closed { .. }) => Ok(Some(summary(*serial, form, &self.registry())?)),
+            Some(form) if !matches!(form.status, StatusForm::Closed { .. }) => {
+                let names = names_of(&form.der)?;
+                Ok(Some(summary(*serial, form, &names, &self.registry())?))
+            }
             Some(_) | None => Ok(None),
         }
     }
@@ -419,9 +442,8 @@ fn serial_at_end(key: &[u8]) -> Result<Serial, Error> {
     Ok(Serial::from_magnitude(octets).map_err(|_| Fault::Broken("an index key ends without a serial".to_owned()))?)
 }
 
-fn summary(serial: Serial, form: CertificateForm, registry: &Registry) -> Result<CertificateSummary, Error> {
+fn summary(serial: Serial, form: CertificateForm, names: &RequestedNames, registry: &Registry) -> Result<CertificateSummary, Error> {
     let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
-    let names = names_of(&form.der)?;
     let (revoked_at, reason) = match form.status {
         StatusForm::Revoked { at, reason, .. } => (Some(at), Some(reason)),
         StatusForm::Good | StatusForm::Closed { .. } => (None, None),

@@ -104,7 +104,7 @@ impl Prepared {
             }
         };
         let draft = CertificateDraft {
-            serial: serial.clone(),
+            serial: *serial,
             issuer: facts,
             profile,
             subject: &request.names.subject,

@@ -3,6 +3,7 @@
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 pub(crate) mod key_pair;
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod memory;
 pub(crate) mod secret;
 pub(crate) mod software;

@@ -39,7 +39,7 @@ const START_DISTANCE_S_MAX: u64 = 31 * 86_400;
 
 /// What a certificate is judged against.
 #[derive(Clone, Copy, Debug)]
-pub struct LintContext<'a> {
+pub(crate) struct LintContext<'a> {
     /// What it should hold.
     pub profile: &'a Profile,
     /// Who will sign it.
@@ -56,7 +56,7 @@ pub struct LintContext<'a> {
 ///
 /// # Errors
 /// Refuses what names, key, extensions or times of the request made wrong; everything else that is wrong is a fault of ours.
-pub fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<(), Error> {
+pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<(), Error> {
     if tbs_der.len() > TBS_BYTES_MAX {
         return Err(refusal(
             Reason::Malformed,

@@ -5,6 +5,8 @@
 
 mod alternative;
 mod attribute;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +23,7 @@ pub use alternative::AlternativeName;
 use crate::error::{Fault, Reason, Refusal};
 
 /// Octets of the longest distinguished name that is read.
-pub const NAME_BYTES_MAX: usize = 8192;
+pub(crate) const NAME_BYTES_MAX: usize = 8192;
 
 /// Attributes of the longest distinguished name that is read.
 const ATTRIBUTES_MAX: usize = 64;

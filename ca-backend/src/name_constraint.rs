@@ -18,7 +18,7 @@ const SUBTREES_MAX: usize = 1000;
 
 /// The constraints of an issuer and of every authority above it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChainConstraints {
+pub(crate) struct ChainConstraints {
     /// How many further authorities may follow below the issuer; `None` is any number.
     pub path_len: Option<u8>,
     /// The name constraints of each certificate that has some. A name must satisfy all.
@@ -53,7 +53,7 @@ impl ChainConstraints {
     /// # Errors
     /// Refuses chains without or with too many certificates, certificates that may not issue, and those that stand deeper than a
     /// pathLenConstraint above them allows.
-    pub fn of(chain: &[&TbsCertificate]) -> Result<Self, Refusal> {
+    pub(crate) fn of(chain: &[&TbsCertificate]) -> Result<Self, Refusal> {
         if chain.is_empty() || chain.len() > CHAIN_MAX {
             return Err(unfit("chain has no certificates or more than 8"));
         }
@@ -102,7 +102,7 @@ impl ChainConstraints {
     ///
     /// # Errors
     /// `NameNotAllowed` with the first name that is not allowed.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         subject: &DistinguishedName,
         alternative_names: &[AlternativeName],

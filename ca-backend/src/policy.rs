@@ -1,6 +1,7 @@
 //! May this evidence use this profile for these names? The one authorizer of every protocol.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use const_oid::ObjectIdentifier;
 use ipnet::IpNet;
@@ -230,25 +231,25 @@ fn domain_of(address: &str) -> &str {
     address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
+/// A wildcard name, and the name below which it matches.
+fn wildcard_base(name: &AlternativeName) -> Option<(&str, &str)> {
+    let AlternativeName::Dns(dns) = name else { return None };
+    Some((dns, dns.strip_prefix("*.")?))
+}
+
 impl NameRules {
     fn allows(&self, name: &AlternativeName) -> bool {
-        match name {
-            AlternativeName::Dns(dns) => match dns.strip_prefix("*.") {
-                // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
-                Some(base) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
-                None => any(&self.dns, dns),
-            },
-            other => self.names(other),
+        match wildcard_base(name) {
+            // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
+            Some((dns, base)) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
+            None => self.names(name),
         }
     }
 
     fn denies(&self, name: &AlternativeName) -> bool {
-        match name {
-            AlternativeName::Dns(dns) => match dns.strip_prefix("*.") {
-                Some(base) => self.dns.iter().any(|rule| rule.covers(base) || rule.touches_below(base)),
-                None => any(&self.dns, dns),
-            },
-            other => self.names(other),
+        match wildcard_base(name) {
+            Some((_, base)) => self.dns.iter().any(|rule| rule.covers(base) || rule.touches_below(base)),
+            None => self.names(name),
         }
     }
 
@@ -284,7 +285,7 @@ enum Grant {
     /// An operator or the daemon itself, outside any endpoint.
     Operator,
     /// A rule of an endpoint.
-    Rule { endpoint: Endpoint, rule: AccessRule },
+    Rule { endpoint: Arc<Endpoint>, rule: Box<AccessRule> },
 }
 
 impl Authorization {
@@ -346,7 +347,7 @@ pub(crate) struct Ask<'a> {
 }
 
 /// Decides on a request. `endpoint` is the one that received it; `None` if there is none of that name.
-pub(crate) fn authorize(endpoint: Option<&Endpoint>, facts: EvidenceFacts, ask: &Ask<'_>) -> Result<Authorization, Refusal> {
+pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, ask: &Ask<'_>) -> Result<Authorization, Refusal> {
     let Some(endpoint_name) = &ask.origin.endpoint else {
         if facts.kind == EvidenceKind::Operator {
             return Ok(Authorization { facts, grant: Grant::Operator });
@@ -380,7 +381,7 @@ pub(crate) fn authorize(endpoint: Option<&Endpoint>, facts: EvidenceFacts, ask: 
         } else if let Err(name) = allowed(rule, ask.names) {
             refusal = name;
         } else {
-            return Ok(Authorization { facts, grant: Grant::Rule { endpoint: endpoint.clone(), rule: rule.clone() } });
+            return Ok(Authorization { facts, grant: Grant::Rule { endpoint: endpoint.clone(), rule: Box::new(rule.clone()) } });
         }
     }
     Err(refusal)
@@ -408,11 +409,9 @@ fn shown(facts: &EvidenceFacts, names: &RequestedNames) -> Result<(), Refusal> {
         return Ok(());
     }
     for name in &names.alternative {
-        let shown = facts.identifiers.iter().any(|identifier| match name {
-            AlternativeName::Dns(dns) if dns.starts_with("*.") => {
-                identifier.wildcard && matches!(&identifier.name, AlternativeName::Dns(base) if dns.strip_prefix("*.") == Some(base))
-            }
-            _ => identifier.name == *name,
+        let shown = facts.identifiers.iter().any(|identifier| match wildcard_base(name) {
+            Some((_, base)) => identifier.wildcard && identifier.name == AlternativeName::Dns(base.to_owned()),
+            None => identifier.name == *name,
         });
         if !shown {
             return Err(Refusal::new(Reason::NameNotAllowed, format!("control of {name} was not shown")));

@@ -15,7 +15,7 @@ use crate::ocsp::IssuerHashes;
 use crate::own_certificate::{self, Responder};
 use crate::profile::Profile;
 use crate::record::{self, AuthorityForm, CertificateForm, IssuerForm, ServiceKeyForm, StatusForm};
-use crate::store::{Range, Space, Store};
+use crate::store::{Entry, Range, Space, Store};
 use crate::tbs::IssuerFacts;
 
 /// Authorities, issuers, profiles and endpoints.
@@ -75,19 +75,19 @@ impl Registry {
     /// Reads the whole picture.
     pub(crate) fn load(store: &dyn Store, status_base_url: &str) -> Result<Self, Fault> {
         let mut registry = Self::default();
-        for (key, value) in everything(store, Space::Authority)? {
+        for Entry { key, value, .. } in everything(store, Space::Authority)? {
             registry.authorities.insert(label(&key, |name| AuthorityName::new(name))?, record::decode(&value)?);
         }
-        for (key, value) in everything(store, Space::Profile)? {
+        for Entry { key, value, .. } in everything(store, Space::Profile)? {
             let profile = text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
             registry.own_profiles.insert(label(profile.id.as_bytes(), |name| ProfileName::new(name))?, Arc::new(profile));
         }
-        for (key, value) in everything(store, Space::Endpoint)? {
+        for Entry { key, value, .. } in everything(store, Space::Endpoint)? {
             let endpoint: Endpoint = serde_json::from_slice(&value).map_err(|e| corrupt(&key, &e.to_string()))?;
             registry.endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
         }
         let mut forms = BTreeMap::new();
-        for (key, value) in everything(store, Space::Issuer)? {
+        for Entry { key, value, .. } in everything(store, Space::Issuer)? {
             let number = key.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| corrupt(&key, "not an issuer number"))?;
             forms.insert(number, record::decode::<IssuerForm>(&value)?);
         }
@@ -168,9 +168,9 @@ fn chain(form: &IssuerForm, all: &BTreeMap<u32, IssuerForm>) -> Vec<Bytes> {
     chain
 }
 
-fn everything(store: &dyn Store, space: Space) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFault> {
-    let found = store.scan(space, &Range::default(), usize::MAX)?;
-    Ok(found.into_iter().map(|entry| (entry.key, entry.value)).collect())
+
+fn everything(store: &dyn Store, space: Space) -> Result<Vec<Entry>, StoreFault> {
+    store.scan(space, &Range::default(), usize::MAX)
 }
 
 fn label<T>(key: &[u8], wrap: impl Fn(&str) -> Result<T, crate::error::Refusal>) -> Result<T, Fault> {

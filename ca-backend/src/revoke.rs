@@ -22,7 +22,7 @@ use crate::request::{RevocationRequest, StatusChange};
 use crate::serial::Serial;
 use crate::status::{CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 use crate::store::{Batch, CommitError, Log, Range, Space, Version};
-use crate::sha256;
+use crate::{figures, sha256};
 
 /// A change of status that is durable, and visible in OCSP at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,8 +39,6 @@ pub struct Revocation {
 pub(crate) struct PublishedCrl {
     /// `None` until the first one is published.
     crl: Option<Arc<SignedCrl>>,
-    /// The issuer's revocation counter that the CRL covers.
-    revision: i64,
     /// The stored head, if there is one.
     head: Option<Version>,
     /// How many pieces lie in the store.
@@ -127,7 +125,7 @@ impl Engine {
         if self.registry().issuers.values().any(|issuer| issuer.form.serial.as_ref() == Some(serial)) {
             self.reload()?;
         }
-        metrics::counter!("certgate_status_changes_total", "action" => event_name(event)).increment(1);
+        metrics::counter!(figures::STATUS_CHANGES, "change" => event_name(event)).increment(1);
         Ok(Revocation { serial: *serial, state: status.state(), at })
     }
 
@@ -197,12 +195,12 @@ impl Engine {
         let data = draft.encode().map_err(Fault::from)?;
         let signature = self.inner.keys.sign(&responder.form.key, &data).map_err(Fault::from)?;
         let algorithm = responder.form.algorithm.signature_algorithm();
-        let der = ocsp::assemble(&data, (&algorithm).into(), &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
+        let der = ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
         let answer = Arc::new(SignedOcsp::new(der, now, now, next_update, cacheable));
         if let (true, Some(key), Some((serial, epoch))) = (cacheable, query.cache_key(), epoch) {
             self.inner.responses.keep(&serial, key, &answer, epoch);
         }
-        metrics::counter!("certgate_ocsp_signed_total").increment(1);
+        metrics::counter!(figures::OCSP_SIGNED, "issuer" => issuer.path.clone()).increment(1);
         Ok(answer)
     }
 
@@ -269,7 +267,7 @@ impl Engine {
         let draft = CrlDraft {
             issuer_name_der: active.facts.name.as_der(),
             key_identifier: &active.facts.key_identifier,
-            algorithm: (&identifier).into(),
+            algorithm: (&identifier),
             number,
             this_update: now,
             next_update,
@@ -327,7 +325,6 @@ impl Engine {
             issuer.number,
             PublishedCrl {
                 crl: Some(crl.clone()),
-                revision,
                 head: Some(version),
                 chunks,
                 stale_since: missed.then_some(now),
@@ -379,7 +376,6 @@ impl Engine {
             let stale = self.counter(&revision_counter(issuer.number))? != head.revision;
             let published = PublishedCrl {
                 crl: Some(Arc::new(SignedCrl::new(der, head.number, head.this_update, head.next_update))),
-                revision: head.revision,
                 head: Some(found.version),
                 chunks: head.chunks,
                 // How long the change has been waiting is not known: long enough.
@@ -422,7 +418,7 @@ impl Engine {
 
 impl PublishedCrl {
     fn none() -> Self {
-        Self { crl: None, revision: 0, head: None, chunks: 0, stale_since: None, retry_at: Time::default() }
+        Self { crl: None, head: None, chunks: 0, stale_since: None, retry_at: Time::default() }
     }
 }
 
@@ -479,11 +475,14 @@ pub(crate) struct ResponseCache {
     entries_max: usize,
 }
 
+/// The CertID of a question, and the answer to it.
+type KeptAnswer = (Vec<u8>, Arc<SignedOcsp>);
+
 #[derive(Default)]
 struct Shard {
     /// Counts purges: an answer that was made before a purge is not kept after it.
     epoch: u64,
-    answers: HashMap<Serial, Vec<(Vec<u8>, Arc<SignedOcsp>)>>,
+    answers: HashMap<Serial, Vec<KeptAnswer>>,
 }
 
 /// How many forms of CertID one serial is kept under.

@@ -10,7 +10,7 @@ use crate::clock::{Rng, Time, random};
 use crate::error::{Reason, Refusal};
 
 /// Octets of a serial that this daemon makes (RFC 5280 section 4.1.2.2 allows 20).
-pub const SERIAL_BYTES: usize = 20;
+pub(crate) const SERIAL_BYTES: usize = 20;
 
 /// Octets of the longest serial that is understood. Some authorities write 20 octets of which the first has its top bit set, and
 /// so 21 octets of content.

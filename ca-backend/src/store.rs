@@ -174,8 +174,6 @@ pub(crate) enum Space {
     Endpoint = 0x13,
     /// Service keys (OCSP responders, server TLS) by role.
     ServiceKey = 0x14,
-    /// Hashes of shared secrets by scope and name.
-    Secret = 0x15,
     /// Blocked public keys by SHA-256 of the SubjectPublicKeyInfo.
     BlockedKey = 0x16,
     /// Certificates by serial, which is ordered by time of issue.
@@ -200,8 +198,6 @@ pub(crate) enum Space {
     CrlHead = 0x29,
     /// The bytes of CRLs in pieces.
     CrlChunk = 0x2a,
-    /// Keys of certificates by SHA-256 of the SubjectPublicKeyInfo.
-    ByKey = 0x2b,
     /// ACME accounts.
     AcmeAccount = 0x40,
     /// ACME account identifiers by key thumbprint.

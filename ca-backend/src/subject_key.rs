@@ -357,8 +357,7 @@ mod tests {
         .unwrap();
         let own = crate::csr::CertificateRequest::open(&spki).unwrap();
         let own = own.key().subject_key();
-        let mut blocked = BlockedKeys::load([]);
-        blocked.check(own).unwrap();
+        BlockedKeys::load([]).check(own).unwrap();
         assert_eq!(
             BlockedKeys::load([own.fingerprint()])
                 .check(own)
@@ -366,9 +365,6 @@ mod tests {
                 .reason(),
             Reason::BadKey
         );
-        assert!(blocked.block(own.fingerprint()));
-        assert!(!blocked.block(own.fingerprint()));
-        assert_eq!(blocked.check(own).unwrap_err().reason(), Reason::BadKey);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::subject_key::SubjectKey;
 
 /// What must be known about an issuer to make and to judge its certificates.
 #[derive(Clone, Debug)]
-pub struct IssuerFacts {
+pub(crate) struct IssuerFacts {
     /// Its subject, whose bytes every certificate repeats.
     pub name: DistinguishedName,
     /// The content of its subjectKeyIdentifier.
@@ -57,7 +57,7 @@ pub struct IssuerFacts {
 impl IssuerFacts {
     /// The facts about an authority that signs its own certificate with `key`.
     #[must_use]
-    pub fn self_signed(
+    pub(crate) fn self_signed(
         name: DistinguishedName,
         key: &SubjectKey,
         algorithm: KeyAlgorithm,
@@ -83,7 +83,7 @@ impl IssuerFacts {
     ///
     /// # Errors
     /// Refuses an empty chain, certificates that are not DER, and issuers without authority (basicConstraints, key usage).
-    pub fn from_chain(chain: &[&[u8]], algorithm: KeyAlgorithm) -> Result<Self, Refusal> {
+    pub(crate) fn from_chain(chain: &[&[u8]], algorithm: KeyAlgorithm) -> Result<Self, Refusal> {
         let unfit =
             |why: &str| Refusal::new(Reason::Malformed, format!("the issuer's certificate {why}"));
         let undecodable = |_| unfit("is not valid DER");
@@ -195,7 +195,7 @@ struct AccessDescription<'a> {
 
 /// A certificate before it is signed.
 #[derive(Clone, Debug)]
-pub struct CertificateDraft<'a> {
+pub(crate) struct CertificateDraft<'a> {
     /// Its serial.
     pub serial: Serial,
     /// Who signs it.
@@ -221,7 +221,7 @@ impl CertificateDraft<'_> {
     ///
     /// # Errors
     /// Refuses keys that fit none of the profile's usages. Faults if the issuer lacks an address that the profile demands.
-    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
         let key_usage = self.profile.key_usage_for(self.key.kind())?;
         let alternative_names = match self.alternative_names {
             [] => None,
@@ -414,7 +414,7 @@ fn assemble(content_der: &[u8], algorithm: KeyAlgorithm, signature: &[u8]) -> de
 ///
 /// # Errors
 /// A fault if the parts cannot be encoded.
-pub fn assemble_certificate(
+pub(crate) fn assemble_certificate(
     tbs_der: &[u8],
     algorithm: KeyAlgorithm,
     signature: &[u8],
@@ -443,7 +443,7 @@ struct RequestAttribute<'a> {
 ///
 /// # Errors
 /// Refuses keys that fit none of the profile's usages.
-pub fn certification_request_info(
+pub(crate) fn certification_request_info(
     subject: &DistinguishedName,
     key: &SubjectKey,
     profile: &Profile,
@@ -479,10 +479,13 @@ pub fn certification_request_info(
 ///
 /// # Errors
 /// A fault if the parts cannot be encoded.
-pub fn assemble_certification_request(
+pub(crate) fn assemble_certification_request(
     info_der: &[u8],
     algorithm: KeyAlgorithm,
     signature: &[u8],
 ) -> Result<Vec<u8>, Fault> {
     Ok(assemble(info_der, algorithm, signature)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::engine::{Engine, EngineSettings};
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
 use crate::store::faulty::FaultyStore;
-use crate::store::{self, Store};
+use crate::store::{self, Batch, CommitError, Space, Store};
 
 pub use crate::clock::{FakeClock, SeededRng};
 pub use self::load::{load_certificates, load_revocations};
@@ -59,6 +59,38 @@ impl Bench {
             store: store::open(kind, directory, options)?,
             keys: Arc::new(MemoryKeys::default()),
         })
+    }
+
+    /// The same keys and clock over the store of this kind in another directory, into which it was imported.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub fn moved_to(&self, kind: StoreKind, directory: &Path) -> Result<Self, Error> {
+        Ok(Self { clock: self.clock.clone(), rng: self.rng.clone(), keys: self.keys.clone(), ..Self::on(kind, directory)? })
+    }
+
+    /// The stored octets of an audit entry.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn stored_audit_entry(&self, number: u64) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.store.get(Space::Audit, &number.to_be_bytes())?.map(|found| found.value))
+    }
+
+    /// Overwrites or removes an audit entry behind the engine's back, as somebody could who has the files.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn tamper_with_audit(&self, number: u64, entry: Option<Vec<u8>>) -> Result<(), Error> {
+        let batch = match entry {
+            Some(entry) => Batch::new().put(Space::Audit, number.to_be_bytes(), entry),
+            None => Batch::new().delete(Space::Audit, number.to_be_bytes()),
+        };
+        match self.store.commit(batch) {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict) => Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(CommitError::Fault(fault)) => Err(fault.into()),
+        }
     }
 
     /// Starts an engine over the same store and keys, as after a restart. Faults that were set before it go away.

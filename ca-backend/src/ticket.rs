@@ -146,7 +146,7 @@ impl Engine {
         let request = released(&form, operator, ticket)?;
         let outcome = self.enroll(request)?;
         if let Outcome::Issued(certificate) = &outcome {
-            self.decide(ticket, form, version, TicketStateForm::Issued(certificate.serial.clone()), Action::Approved, operator, "")?;
+            self.decide(ticket, form, version, TicketStateForm::Issued(certificate.serial), Action::Approved, operator, "")?;
         }
         Ok(outcome)
     }

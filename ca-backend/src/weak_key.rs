@@ -158,24 +158,19 @@ const PUBLISHED_KEYS: &str = include_str!("weak_key/published_keys.txt");
 /// It knows the example keys of well-known standards. Operators add what they learn: keys of certificates revoked for compromise, and
 /// lists such as that of the Debian generator of 2008.
 #[derive(Clone)]
-pub struct BlockedKeys(BTreeSet<[u8; 32]>);
+pub(crate) struct BlockedKeys(BTreeSet<[u8; 32]>);
 
 impl BlockedKeys {
     /// The published keys and those that the operator adds, each given as SHA-256 of its SubjectPublicKeyInfo.
-    pub fn load(extra: impl IntoIterator<Item = [u8; 32]>) -> Self {
+    pub(crate) fn load(extra: impl IntoIterator<Item = [u8; 32]>) -> Self {
         Self(published_keys().chain(extra).collect())
-    }
-
-    /// Adds one key; returns whether it was not blocked before.
-    pub fn block(&mut self, fingerprint: [u8; 32]) -> bool {
-        self.0.insert(fingerprint)
     }
 
     /// Refuses a blocked key.
     ///
     /// # Errors
     /// `BadKey` if the key is on the list.
-    pub fn check(&self, key: &SubjectKey) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, key: &SubjectKey) -> Result<(), Refusal> {
         if self.0.contains(&key.fingerprint()) {
             return Err(weak("the private half of this key is known to others")
                 .with_private(format!("{key:?} is blocked")));

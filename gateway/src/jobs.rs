@@ -15,6 +15,8 @@ use crate::wiring::Wiring;
 const ROUND: Duration = Duration::from_secs(1);
 /// Validations and expired objects handled at a time.
 const STEP: usize = 100;
+/// Steps of expiry in one round, so that a busy hour is cleared within the next one.
+const EXPIRY_STEPS_MAX: usize = 20;
 /// Rounds between two looks at what rarely changes.
 const SLOW_ROUNDS: u64 = 60;
 
@@ -41,7 +43,7 @@ impl Jobs {
             self.keep_server_certificate(round);
             self.acme();
             self.figures.fold();
-            if round % SLOW_ROUNDS == 0 {
+            if round.is_multiple_of(SLOW_ROUNDS) {
                 self.gauges();
             }
             round += 1;
@@ -53,7 +55,7 @@ impl Jobs {
     }
 
     fn keep_server_certificate(&mut self, round: u64) {
-        if self.tls_ready.is_none() && round % SLOW_ROUNDS != 0 {
+        if self.tls_ready.is_none() && !round.is_multiple_of(SLOW_ROUNDS) {
             return;
         }
         match self.server_certificate.keep() {
@@ -63,7 +65,7 @@ impl Jobs {
                     drop(ready.send(tls));
                 }
             }
-            Ok(None) if round % SLOW_ROUNDS == 0 => {
+            Ok(None) if round.is_multiple_of(SLOW_ROUNDS) => {
                 tracing::warn!("HTTPS waits for an active issuing authority; make one with `certgate authority create`");
             }
             Ok(None) => {}
@@ -78,8 +80,15 @@ impl Jobs {
                 Ok(due) => due.into_iter().for_each(|validation| validator.begin(validation)),
                 Err(error) => tracing::warn!(?error, "failed to look for due validations"),
             }
-            if let Err(error) = acme.expire(STEP) {
-                tracing::warn!(?error, "failed to remove expired ACME objects");
+            for _ in 0..EXPIRY_STEPS_MAX {
+                match acme.expire(STEP) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(?error, "failed to remove expired ACME objects");
+                        break;
+                    }
+                }
             }
         }
     }

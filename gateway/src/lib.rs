@@ -3,6 +3,8 @@
 //! What is async stands here and nowhere else: sockets, TLS, timers, requests to other hosts. Protocols are called on the
 //! threads of a [`pool::Lane`].
 
+pub mod admin;
+pub mod cli;
 pub mod egress;
 pub mod jobs;
 pub mod listen;

@@ -1,6 +1,25 @@
-//! certgate.
-fn main() {
-    let settings = gateway::starter::settings();
-    gateway::telemetry::start_logs(&settings.log).unwrap();
-    gateway::run(&settings, gateway::RunOptions { starter: true }, |ready| println!("{}", ready.starter.clone().unwrap_or_default())).unwrap();
+//! certgate: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gateway::cli::{self, Arguments, Command, Failure, ServeArguments, Shared};
+use gateway::{RunOptions, telemetry};
+
+fn main() -> ExitCode {
+    let Arguments { shared, command } = Arguments::parse();
+    let done = match command {
+        Command::Serve(arguments) => serve(&shared, &arguments),
+        command => cli::run(&shared, command),
+    };
+    cli::conclude(&shared, done)
+}
+
+fn serve(shared: &Shared, arguments: &ServeArguments) -> Result<(), Failure> {
+    let settings = cli::serve_settings(shared, arguments)?;
+    telemetry::start_logs(&settings.log)
+        .map_err(|why| Failure::usage(why.to_string(), "correct log.level; `certgate check-config` checks a file"))?;
+    let options = RunOptions { starter: arguments.starter };
+    gateway::run(&settings, options, |ready| cli::announce(shared, ready))
+        .map_err(|why| Failure::unavailable(why.to_string(), "put right what it says, then start the daemon again"))
 }

@@ -9,6 +9,7 @@ use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::admin::{self, AdminState, SocketError};
 use crate::jobs::Jobs;
 use crate::listen::{Bounds, Listener, Mounts, Security};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
@@ -64,6 +65,9 @@ pub enum RunError {
     /// The settings name no usable server certificate.
     #[error(transparent)]
     ServerCertificate(#[from] ServerCertificateError),
+    /// The operators' socket cannot be bound.
+    #[error(transparent)]
+    OperatorSocket(#[from] SocketError),
     /// An enabled endpoint cannot be mounted.
     #[error("failed to start endpoint {}: {:?}", .0.endpoint, .0.error)]
     Mount(MountError),
@@ -169,6 +173,19 @@ async fn serve(
     ));
     wiring.remount().map_err(RunError::Mount)?;
 
+    let operators = operators_listener(settings)?;
+    let changed = wiring.clone();
+    let admin_state = AdminState {
+        engine: engine.clone(),
+        check_endpoint: Arc::new(Wiring::check),
+        endpoints_changed: Arc::new(move || {
+            if let Err(error) = changed.remount() {
+                tracing::error!(endpoint = error.endpoint, error = ?error.error, "failed to mount a changed endpoint");
+            }
+        }),
+        figures: figures.clone(),
+    };
+
     let signals = "listen for signals";
     let of_system = |error| RunError::System { doing: signals.to_owned(), error };
     let mut terminate = signal(SignalKind::terminate()).map_err(of_system)?;
@@ -192,6 +209,8 @@ async fn serve(
     let operator_socket = settings.operator_socket_path();
     let ready_facts = Ready { https: https.address(), http: http.address(), operator_socket, starter };
     let bounds = Bounds::new(settings);
+    let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
+    let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
     let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
     let secure = {
         let mut stopped = stopped.clone();
@@ -214,7 +233,7 @@ async fn serve(
     }
     tracing::info!("stopping: requests that run are finished");
     stop.send_replace(true);
-    for listener in [plain, secure] {
+    for listener in [operators, plain, secure] {
         if let Err(error) = listener.await {
             tracing::error!(%error, "a listener ended in a panic");
         }
@@ -224,6 +243,10 @@ async fn serve(
         tracing::error!("the thread of timed work ended in a panic");
     }
     Ok(())
+}
+
+fn operators_listener(settings: &Settings) -> Result<tokio::net::UnixListener, RunError> {
+    Ok(admin::bind(&settings.operator_socket_path(), settings.operator.socket_group.as_deref())?)
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<Listener, RunError> {

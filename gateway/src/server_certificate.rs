@@ -48,7 +48,8 @@ impl ServerCertificate {
     /// # Errors
     /// What keeps it from being made or read; the one in force stays.
     pub fn keep(&mut self) -> Result<Option<Tls>, ServerCertificateError> {
-        let Some((certified, leaf)) = self.certified()? else { return Ok(None) };
+        let Some(certified) = self.certified()? else { return Ok(None) };
+        let leaf = certified.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
         let tls = match self.in_force.take() {
             Some((tls, old)) => {
                 if old != leaf {
@@ -63,13 +64,11 @@ impl ServerCertificate {
         Ok(Some(tls))
     }
 
-    fn certified(&self) -> Result<Option<(Arc<CertifiedKey>, Vec<u8>)>, ServerCertificateError> {
+    fn certified(&self) -> Result<Option<Arc<CertifiedKey>>, ServerCertificateError> {
         let certificate = &self.settings.https.certificate;
         match (certificate.source, &certificate.certificate_path, &certificate.key_path) {
             (CertificateSource::Files, Some(certificate_path), Some(key_path)) => {
-                let certified = tls::read_files(certificate_path, key_path)?;
-                let leaf = certified.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-                Ok(Some((certified, leaf)))
+                Ok(Some(tls::read_files(certificate_path, key_path)?))
             }
             (CertificateSource::Files, _, _) => {
                 Err(ServerCertificateError::Name("https.certificate needs certificate_path and key_path".to_owned()))
@@ -78,8 +77,7 @@ impl ServerCertificate {
                 let Some(authority) = self.authority()? else { return Ok(None) };
                 let identity =
                     self.engine.tls_identity(&authority, &self.names).map_err(ServerCertificateError::Engine)?;
-                let leaf = identity.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-                Ok(Some((Arc::new(certified_key(identity)), leaf)))
+                Ok(Some(Arc::new(certified_key(identity))))
             }
         }
     }

@@ -31,16 +31,8 @@ pub const REQUEST_SECONDS: &str = "certgate_request_seconds";
 pub const REQUESTS_REFUSED: &str = "certgate_requests_refused_total";
 /// Requests to other hosts; labels `kind`, `outcome`.
 pub const EGRESS_SECONDS: &str = "certgate_egress_seconds";
-/// Outcomes of enrollment; labels `protocol`, `profile`, `outcome`.
-pub const ENROLLMENTS: &str = "certgate_enrollments_total";
-/// Time for an enrollment; label `protocol`.
-pub const ENROLLMENT_SECONDS: &str = "certgate_enrollment_seconds";
-/// Revocations; labels `authority`, `reason`.
-pub const REVOCATIONS: &str = "certgate_revocations_total";
-/// Age of the CRL that is served; label `authority`.
+/// Age of the CRL that is served; label `issuer`.
 pub const CRL_AGE_SECONDS: &str = "certgate_crl_age_seconds";
-/// OCSP answers; labels `authority`, `status`.
-pub const OCSP_ANSWERS: &str = "certgate_ocsp_answers_total";
 /// Time until an authority's certificate ends; label `authority`.
 pub const AUTHORITY_EXPIRES_SECONDS: &str = "certgate_authority_expires_seconds";
 /// Whether a part works: 1 or 0; label `part` (`store`, `keys`, `resolver`).
@@ -52,6 +44,7 @@ enum Kind {
     Histogram,
 }
 
+use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES};
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every figure, with the text that Prometheus shows.
@@ -125,14 +118,14 @@ const FIGURES: &[(Kind, &str, Unit, &str)] = &[
         Unit::Seconds,
         "time for an enrollment",
     ),
-    (Counter, REVOCATIONS, Unit::Count, "revocations"),
+    (Counter, STATUS_CHANGES, Unit::Count, "certificates revoked, held and unheld"),
     (
         Gauge,
         CRL_AGE_SECONDS,
         Unit::Seconds,
         "age of the CRL that is served",
     ),
-    (Counter, OCSP_ANSWERS, Unit::Count, "OCSP answers"),
+    (Counter, OCSP_SIGNED, Unit::Count, "OCSP answers that were signed"),
     (
         Gauge,
         AUTHORITY_EXPIRES_SECONDS,

@@ -5,4 +5,5 @@ pub mod acme_client;
 pub mod key;
 pub mod openssl;
 pub mod pki;
+pub mod status;
 pub mod wish;

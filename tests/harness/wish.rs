@@ -50,7 +50,12 @@ impl Wish {
     /// The same without a name yet, for this key.
     #[must_use]
     pub fn with_key(key: &Key) -> Self {
-        let csr = key.request("");
+        Self::with_csr(key.request(""))
+    }
+
+    /// The same for the key of this request.
+    #[must_use]
+    pub fn with_csr(csr: CertificateRequest) -> Self {
         Self {
             authority: ISSUING.to_owned(),
             profile: "privatessl-tls-server".to_owned(),

@@ -4,3 +4,7 @@
 mod acme;
 mod authorities;
 mod crash;
+mod engines;
+mod inventory;
+mod issuing;
+mod revocation;

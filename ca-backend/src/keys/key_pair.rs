@@ -112,10 +112,6 @@ impl KeyPair {
         der.map_err(|_| KeyFault::Unusable("the private key cannot be encoded".to_owned()))
     }
 
-    pub(crate) fn algorithm(&self) -> KeyAlgorithm {
-        self.algorithm
-    }
-
     /// The SubjectPublicKeyInfo, DER.
     pub(crate) fn public_key(&self) -> Result<Vec<u8>, KeyFault> {
         let der = match &self.secret {

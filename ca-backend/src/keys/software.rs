@@ -326,7 +326,7 @@ mod tests {
             .unwrap();
 
             let reopened = scratch.open();
-            assert_eq!(reopened.key(key.name()).unwrap().algorithm(), algorithm);
+            assert_eq!(KeyAlgorithm::of_public_key(&reopened.public_key(&key).unwrap()).unwrap(), algorithm);
             assert_eq!(reopened.public_key(&key).unwrap(), public_key);
             let signature = reopened.sign(&key, MESSAGE).unwrap();
             verify_signature(

@@ -1216,8 +1216,8 @@ fn order_of(batch: Batch, read: fn(&dyn Store)) -> Vec<&'static str> {
         (0..10_000).for_each(|_| thread::yield_now()); // a chance to read too early
         settle.send(()).unwrap();
     });
-    let order = order.lock().unwrap().clone();
-    order
+    
+    order.lock().unwrap().clone()
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct Options {
     pub http01_port: u16,
     /// The port that redirects to `https` may lead to.
     pub https_port: u16,
-    /// The address ranges that http-01 may reach. Nothing stated means nothing allowed.
+    /// The private and loopback address ranges that http-01 may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
 }
 
@@ -76,8 +76,8 @@ impl Options {
         if !ORDER_LIFETIME_S.contains(&options.order_lifetime_s) {
             return refuse("order_lifetime_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
         }
-        if options.identifiers_max == 0 || options.http01_port == 0 {
-            return refuse("identifiers_max and http01_port must be greater than zero".to_owned());
+        if options.identifiers_max == 0 || options.http01_port == 0 || options.https_port == 0 {
+            return refuse("identifiers_max, http01_port and https_port must be greater than zero".to_owned());
         }
         Ok(options)
     }
@@ -103,6 +103,7 @@ mod tests {
             json!({ "order_lifetime_s": 1 }),
             json!({ "identifiers_max": 0 }),
             json!({ "http01_port": 0 }),
+            json!({ "https_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),
             json!([]),
         ] {

@@ -1,9 +1,9 @@
 //! Names as text and as DER, the extensions that requests bring, and operators' own profiles.
 
-use ca_backend::error::Reason;
-use ca_backend::extension::{RequestedExtensions, resolve};
-use ca_backend::name::{AlternativeName, DistinguishedName};
-use ca_backend::profile::{Profile, purpose};
+use crate::error::Reason;
+use crate::extension::{RequestedExtensions, resolve};
+use crate::name::{AlternativeName, DistinguishedName};
+use crate::profile::{Profile, purpose};
 use const_oid::ObjectIdentifier;
 
 #[test]

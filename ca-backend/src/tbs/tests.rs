@@ -6,17 +6,17 @@ use std::process::{Command, Stdio};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
-use ca_backend::algorithm::KeyAlgorithm;
-use ca_backend::clock::{SystemRng, Time};
-use ca_backend::error::{Error, Reason};
-use ca_backend::extension::{GrantedExtensions, RequestedExtensions, resolve};
-use ca_backend::lint::{LintContext, lint};
-use ca_backend::name::{AlternativeName, DistinguishedName};
-use ca_backend::profile::{ExtendedKeyUsageRule, Profile, ProfileKind, RequestExtension, purpose};
-use ca_backend::serial::Serial;
-use ca_backend::subject_key::SubjectKey;
-use ca_backend::tbs::{self, CertificateDraft, IssuerFacts};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use crate::algorithm::KeyAlgorithm;
+use crate::clock::{SystemRng, Time};
+use crate::error::{Error, Reason};
+use crate::extension::{GrantedExtensions, RequestedExtensions, resolve};
+use crate::lint::{LintContext, lint};
+use crate::name::{AlternativeName, DistinguishedName};
+use crate::profile::{ExtendedKeyUsageRule, Profile, ProfileKind, RequestExtension, purpose};
+use crate::serial::Serial;
+use crate::subject_key::SubjectKey;
+use crate::tbs::{self, CertificateDraft, IssuerFacts};
 use const_oid::ObjectIdentifier;
 
 /// 2026-01-08T00:00:00Z
@@ -306,8 +306,8 @@ fn request_for(profile: &Profile) -> RequestedExtensions {
 #[test]
 fn every_row_of_the_appendix_holds_in_certificates_read_back_by_openssl() {
     assert_eq!(APPENDIX.len(), Profile::built_in().len());
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("profiles");
-    std::fs::create_dir_all(&directory).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path();
     let root = root();
     std::fs::write(directory.join("root.der"), &root.certificate).unwrap();
     let rsa = rsa();
@@ -559,7 +559,7 @@ fn s34_lint_stops_every_certificate_that_is_not_what_it_should_be() {
     let mut signer = profile.clone();
     signer.key_usage = Profile::find("basic-ca-root").unwrap().key_usage.clone();
     let mut no_crl = profile.clone();
-    no_crl.crl_distribution_points = ca_backend::profile::Presence::Never;
+    no_crl.crl_distribution_points = crate::profile::Presence::Never;
     let mut critical_purposes = profile.clone();
     critical_purposes.extended_key_usage.critical = true;
     let mut no_check = profile.clone();
@@ -784,7 +784,8 @@ fn s34_lint_stops_every_certificate_that_is_not_what_it_should_be() {
 
 #[test]
 fn s07_name_constraints_and_path_length_of_the_chain_hold() {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path();
     let key = directory.join("constrained.key");
     let settings = concat!(
         "[req]\ndistinguished_name=dn\nx509_extensions=ext\nprompt=no\n[dn]\nCN=Constrained\n[ext]\n",

@@ -1,0 +1,163 @@
+//! `/healthz`, `/readyz`, `/metrics`: the condition of the daemon.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ca_backend::{AuthorityState, Engine, KeyHealth};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::{AdminState, Moment};
+use crate::telemetry;
+
+/// That the daemon runs.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Alive {
+    /// Always `alive`.
+    pub status: String,
+}
+
+/// Whether the daemon can do its work, and if not, what keeps it from it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether every part is.
+    pub ready: bool,
+    /// The parts: the store, each key store, the CRL of each issuer.
+    pub parts: Vec<Part>,
+}
+
+/// A part that the daemon needs.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    /// `store`, `keys:NAME` or `crl:ISSUER`.
+    pub name: String,
+    /// Whether it works.
+    pub ready: bool,
+    /// What is wrong with it, for operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Until when the CRL counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_update: Option<Moment>,
+    /// The age of the CRL, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+}
+
+impl Part {
+    fn new(name: String, why: Option<String>) -> Self {
+        Self { name, ready: why.is_none(), why, next_update: None, age_s: None }
+    }
+}
+
+/// Whether the daemon runs at all.
+#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, body = Alive)))]
+pub(super) async fn healthz() -> Answer<Alive> {
+    Answer(Alive { status: "alive".to_owned() })
+}
+
+/// Whether the daemon can do its work.
+#[utoipa::path(get, path = "/readyz", tag = "status",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "A part does not work")))]
+pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
+    let engine = state.engine;
+    match tokio::task::spawn_blocking(move || readiness(&engine)).await {
+        Ok(readiness) => {
+            let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (status, Answer(readiness)).into_response()
+        }
+        Err(why) => failed(&why),
+    }
+}
+
+/// The figures of this process in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "status",
+    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
+pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
+    let (engine, figures) = (state.engine, state.figures);
+    let rendered = tokio::task::spawn_blocking(move || {
+        record(&engine);
+        figures.render()
+    });
+    match rendered.await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(why) => failed(&why),
+    }
+}
+
+fn failed(why: &tokio::task::JoinError) -> Response {
+    tracing::error!(%why, "failed to look at the daemon's condition");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+        .detail("the daemon failed")
+        .hint("look into the daemon's log")
+        .into_response()
+}
+
+/// The condition of every part.
+fn readiness(engine: &Engine) -> Readiness {
+    let mut parts = vec![Part::new("store".to_owned(), engine.store_health().err().map(|why| why.to_string()))];
+    for (name, health) in engine.key_health() {
+        let why = match health {
+            KeyHealth::Usable => None,
+            KeyHealth::Probing => Some("not known yet".to_owned()),
+            KeyHealth::Unusable(why) => Some(why),
+        };
+        parts.push(Part::new(format!("keys:{name}"), why));
+    }
+    match crls(engine) {
+        Ok(crls) => parts.extend(crls),
+        Err(why) => parts.push(Part::new("authorities".to_owned(), Some(why))),
+    }
+    Readiness { ready: parts.iter().all(|part| part.ready), parts }
+}
+
+/// The CRL of every authority that signs.
+fn crls(engine: &Engine) -> Result<Vec<Part>, String> {
+    let now = engine.now();
+    let published = engine.crl_ages();
+    let mut parts: Vec<Part> = published
+        .iter()
+        .map(|(issuer, crl)| Part {
+            next_update: Some(crl.next_update.into()),
+            age_s: Some(now.since_s(crl.this_update)),
+            ..Part::new(format!("crl:{issuer}"), (crl.next_update <= now).then(|| "out of date".to_owned()))
+        })
+        .collect();
+    parts.sort_by(|a, b| a.name.cmp(&b.name));
+    let authorities = engine.authorities().map_err(|_| "the records of the authorities cannot be read".to_owned())?;
+    for authority in authorities.iter().filter(|authority| authority.state == AuthorityState::Active) {
+        let issuer = |path: &str| path.split('.').next() == Some(authority.name.as_str());
+        if authority.crl_url.is_some() && !published.iter().any(|(path, _)| issuer(path)) {
+            parts.push(Part::new(format!("crl:{}", authority.name), Some("not published yet".to_owned())));
+        }
+    }
+    Ok(parts)
+}
+
+/// Brings the figures up to date that nothing else writes: ages, ends, and whether parts work.
+fn record(engine: &Engine) {
+    let now = engine.now();
+    for part in readiness(engine).parts {
+        let usable = if part.ready { 1.0 } else { 0.0 };
+        match (part.name.strip_prefix("crl:"), part.age_s) {
+            (Some(issuer), Some(age_s)) => {
+                metrics::gauge!(telemetry::CRL_AGE_SECONDS, "authority" => issuer.to_owned()).set(seconds(age_s));
+            }
+            (Some(_), None) => {}
+            (None, _) => metrics::gauge!(telemetry::PART_USABLE, "part" => part.name).set(usable),
+        }
+    }
+    for authority in engine.authorities().unwrap_or_default() {
+        if let Some(end) = authority.not_after {
+            let name = authority.name.to_string();
+            metrics::gauge!(telemetry::AUTHORITY_EXPIRES_SECONDS, "authority" => name).set(seconds(end.since_s(now)));
+        }
+    }
+}
+
+/// Figures are floating point; beyond 136 years the exact number matters to nobody.
+fn seconds(count: u64) -> f64 {
+    u32::try_from(count).map_or_else(|_| f64::from(u32::MAX), f64::from)
+}
