@@ -133,14 +133,6 @@ pub fn new_authority(name: &str, parent: Option<&str>) -> NewAuthority {
 pub fn found(engine: &Engine) -> Result<(), Error> {
     engine.create_authority(&new_authority(ROOT, None), OPERATOR)?;
     engine.create_authority(&new_authority(ISSUING, Some(ROOT)), OPERATOR)?;
-    put_endpoint(engine)
-}
-
-/// Makes the endpoint.
-///
-/// # Errors
-/// The engine's refusal or fault.
-pub fn put_endpoint(engine: &Engine) -> Result<(), Error> {
     let rule = json!([{
         "name": "everything below example.org",
         "requesters": [{"evidence": "challenges"}, {"evidence": "operator"}, {"evidence": "certificate"}],

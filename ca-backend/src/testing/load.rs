@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::engine::{Engine, IssuedCertificate};
 use crate::error::{Error, Fault};
-use crate::record::{self, CertificateForm, InFlightForm, RevokedForm};
+use crate::record::{self, CertificateForm, InFlightForm, Positional, RevokedForm};
 use crate::request::EnrollmentRequest;
 use crate::revoke::{revision_counter, revoked_key};
 use crate::serial::Serial;
@@ -52,12 +52,12 @@ fn certificate(engine: &Engine, original: &Serial, form: &CertificateForm, at: T
         der: with_serial(&form.der, original, &serial)?,
         ..form.clone()
     };
-    let origin_key = engine.origin_key(&request.origin, at);
+    let origin_key = engine.origin_key(&request.origin, &facts.requester, at);
     let in_flight =
-        InFlightForm { at, certificate: certificate.clone(), facts, origin: request.origin, authority: request.authority, origin_key };
-    let detail = format!("TBSCertificate SHA-256 {}", hex::encode(crate::sha256(&certificate.der)));
+        InFlightForm { at, certificate, facts: Positional(facts), origin: Positional(request.origin), authority: request.authority, origin_key };
+    let detail = format!("TBSCertificate SHA-256 {}", hex::encode(crate::sha256(&in_flight.certificate.der)));
     let batch = engine.reservation(&serial, &in_flight, detail)?;
-    let mut batch = engine.completion(batch, &serial, &in_flight, &certificate, &request.names)?;
+    let mut batch = engine.completion(batch, &serial, &in_flight.authority, &in_flight.certificate, &request.names)?;
     batch.checks.clear();
     batch.writes.retain(|(space, _, _)| *space != Space::InFlight);
     Ok(batch)
