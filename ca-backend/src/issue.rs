@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::algorithm::verify_signature;
-use crate::certificate::names_of_tbs;
 use crate::clock::Time;
 use crate::crl::UnsignedCrl;
 use crate::engine::EngineSettings;
@@ -115,8 +114,8 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.not_before, operator_purposes: choices })?;
-        authorization.admits(&names_of_tbs(&bytes)?)?;
+        let names = lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: validity.not_before, operator_purposes: choices })?;
+        authorization.admits(&names)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }
 
