@@ -1,10 +1,13 @@
 //! A CRL with a million entries, published through the engine: processor time, and memory above that of the idle engine.
 //!
 //! The measured engine runs in a process of its own, so that the memory in which the store was filled does not hide what is needed.
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss)] // a benchmark that fails should be loud
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
 
+#[allow(dead_code)] // each benchmark uses a part of it
 mod measure;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod node;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod process;
 
 use std::path::PathBuf;
@@ -48,7 +51,10 @@ fn main() {
     load_revocations(&engine, ISSUING, arguments.entries).unwrap();
     drop(engine);
     let store = format!("{:?}", arguments.store).to_lowercase();
-    let child = Command::new(std::env::current_exe().unwrap()).args(["--store", &store, "--publish"]).arg(directory.path()).status();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--store", &store, "--publish"])
+        .arg(directory.path())
+        .status();
     assert!(child.unwrap().success());
 }
 

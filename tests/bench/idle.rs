@@ -1,11 +1,15 @@
 //! The starter daemon: memory when it has nothing to do, and the time until it is ready with many certificates stored.
 //!
 //! The daemon is `gateway::run` in a child process of this very program, which is what `certgate serve --starter` calls.
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss)] // a benchmark that fails should be loud
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
 
+#[allow(dead_code)] // each benchmark uses a part of it
 mod issuing;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod measure;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod node;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod process;
 
 use std::io::{BufRead, BufReader};
@@ -68,11 +72,8 @@ fn main() {
 
 /// Lets the starter make its PKI, then stores certificates.
 fn prepare(store: Store, directory: &Path, stored: u64) {
-    let settings = node::settings(store, directory);
-    let engine = gateway::open_engine(&settings).unwrap();
-    gateway::starter::prepare(&engine, &settings).unwrap();
+    let engine = node::open(&node::settings(store, directory));
     if stored > 0 {
-        tests::pki::put_endpoint(&engine).unwrap();
         Subscribers::of(&engine).load(stored);
     }
 }

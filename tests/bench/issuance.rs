@@ -2,15 +2,19 @@
 //! cannot do without: two P-256 verifications (the CSR's signature, and our own before it leaves) and one signature.
 //!
 //! Only processor time and ratios mean anything on a machine that does other things as well.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss)] // a benchmark that fails should be loud
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
 
+#[allow(dead_code)] // each benchmark uses a part of it
 mod issuing;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod measure;
+#[allow(dead_code)] // each benchmark uses a part of it
 mod node;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ca_backend::figures::STORE_GROUPS;
 use clap::Parser;
 use gateway::telemetry::Figures;
 
@@ -51,7 +55,9 @@ fn main() {
     }
     let figures = Figures::install().unwrap();
     let mut empty = None;
-    println!("store  stored   requesters  certificates/s  CPU us each  ceiling us  ratio  against empty  fsyncs each  disk bytes each");
+    println!(
+        "store  stored   requesters  certificates/s  CPU us each  ceiling us  ratio  against empty  fsyncs each  disk bytes each"
+    );
     for &stored in &arguments.stored {
         let directory = directory(arguments.directory.as_deref());
         let settings = node::settings(arguments.store, directory.path());
@@ -106,6 +112,6 @@ fn ceiling(key: &BareKey, threads: u64, time: Duration) -> Cost {
 /// How many groups of batches the store has made durable: one `fdatasync` each.
 fn fsyncs(figures: &Figures) -> f64 {
     let text = figures.render();
-    let line = text.lines().find_map(|line| line.strip_prefix("certgate_store_groups_total "));
+    let line = text.lines().find_map(|line| line.strip_prefix(STORE_GROUPS)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
 }

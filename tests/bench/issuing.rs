@@ -5,19 +5,22 @@ use std::thread;
 
 use ca_backend::testing::load_certificates;
 use ca_backend::{
-    AlternativeName, CertificateRequest, Challenges, DistinguishedName, EndpointName, Engine, EnrollmentRequest, Evidence, IssuedCertificate,
-    Origin, Outcome, ProfileName, ProtocolName, RequestedExtensions, RequestedNames, ValidatedIdentifier,
+    AlternativeName, CertificateRequest, Challenges, DistinguishedName, EndpointName, Engine, EnrollmentRequest,
+    Evidence, IssuedCertificate, Origin, Outcome, ProfileName, ProtocolName, RequestedExtensions, RequestedNames,
+    ValidatedIdentifier,
 };
 use tests::key::Key;
-use tests::pki::{ENDPOINT, ISSUING, authority};
+use tests::pki::{ISSUING, authority};
 
+/// The starter's endpoint.
+const ENDPOINT: &str = "starter";
 /// CSRs of distinct keys. They are used again and again, each time for another name.
 const CSRS: usize = 512;
 /// Accounts that ask.
 const ACCOUNTS: u64 = 1_000;
 
 /// Whoever asks for certificates.
-pub struct Subscribers<'a> {
+pub(crate) struct Subscribers<'a> {
     engine: &'a Engine,
     csrs: Vec<Vec<u8>>,
     asked: AtomicU64,
@@ -25,13 +28,13 @@ pub struct Subscribers<'a> {
 
 impl<'a> Subscribers<'a> {
     /// With new keys.
-    pub fn of(engine: &'a Engine) -> Self {
+    pub(crate) fn of(engine: &'a Engine) -> Self {
         let csrs = (0..CSRS).map(|_| Key::ec().csr("")).collect();
         Self { engine, csrs, asked: AtomicU64::new(0) }
     }
 
     /// A certificate as an ACME client gets one: a CSR without subject, one host name.
-    pub fn enroll(&self) -> IssuedCertificate {
+    pub(crate) fn enroll(&self) -> IssuedCertificate {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let csr = CertificateRequest::open(&self.csrs[number as usize % CSRS]).unwrap();
         match self.engine.enroll(self.request(number, &csr)).unwrap() {
@@ -41,7 +44,7 @@ impl<'a> Subscribers<'a> {
     }
 
     /// Stores this many certificates, one for each second until now.
-    pub fn load(&self, count: u64) {
+    pub(crate) fn load(&self, count: u64) {
         const LOADERS: u64 = 4;
         let issued = self.enroll();
         let csr = CertificateRequest::open(&self.csrs[0]).unwrap();
@@ -51,7 +54,8 @@ impl<'a> Subscribers<'a> {
             for loader in 0..LOADERS {
                 let (issued, csr) = (&issued, &csr);
                 let numbers = (loader..count).step_by(LOADERS as usize);
-                let requests = numbers.map(move |number| (now.minus_s(count - number), self.request(first + number, csr)));
+                let requests =
+                    numbers.map(move |number| (now.minus_s(count - number), self.request(first + number, csr)));
                 scope.spawn(move || load_certificates(self.engine, issued, requests).unwrap());
             }
         });
@@ -73,9 +77,12 @@ impl<'a> Subscribers<'a> {
             extensions: RequestedExtensions::default(),
             key: csr.key().clone(),
             validity: None,
-            evidence: Evidence::Challenges(Challenges { account: format!("{:032x}", number % ACCOUNTS), identifiers: vec![shown] }),
+            evidence: Evidence::Challenges(Challenges {
+                account: format!("{:032x}", number % ACCOUNTS),
+                identifiers: vec![shown],
+            }),
             origin: Origin {
-                protocol: ProtocolName::new("test").unwrap(),
+                protocol: ProtocolName::new("acme").unwrap(),
                 endpoint: Some(EndpointName::new(ENDPOINT).unwrap()),
                 transaction: format!("order-{number:016x}"),
                 request_digest: csr.digest(),

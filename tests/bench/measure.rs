@@ -6,18 +6,20 @@ use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The processor time, user and system, that this process has used on all its threads.
-pub fn cpu() -> Duration {
+pub(crate) fn cpu() -> Duration {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(used.tv_sec.try_into().unwrap(), used.tv_nsec.try_into().unwrap())
 }
 
 /// How often something was done in a time, and what it cost.
 #[derive(Clone, Copy)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// How often it was done.
     pub times: u64,
     /// Processor time of the whole process.
@@ -28,23 +30,23 @@ pub struct Cost {
 
 impl Cost {
     /// Microseconds of processor time each.
-    pub fn cpu_us(&self) -> f64 {
+    pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.times as f64
     }
 
     /// How many a second on this machine, with whatever else it does.
-    pub fn per_s(&self) -> f64 {
+    pub(crate) fn per_s(&self) -> f64 {
         self.times as f64 / self.wall.as_secs_f64()
     }
 
     /// Both taken together.
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self { times: self.times + other.times, cpu: self.cpu + other.cpu, wall: self.wall + other.wall }
     }
 }
 
 /// Does `work` on this many threads for a time. `work` gets the thread's number and how often it was called there before.
-pub fn on_threads(threads: u64, time: Duration, work: impl Fn(u64, u64) + Sync) -> Cost {
+pub(crate) fn on_threads(threads: u64, time: Duration, work: impl Fn(u64, u64) + Sync) -> Cost {
     let over = AtomicBool::new(false);
     let times = AtomicU64::new(0);
     let begin = cpu();
@@ -71,24 +73,26 @@ pub fn on_threads(threads: u64, time: Duration, work: impl Fn(u64, u64) + Sync) 
 const MESSAGE: [u8; 600] = [0x5a; 600];
 
 /// A P-256 key for bare cryptography.
-pub struct BareKey {
+pub(crate) struct BareKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
 }
 
 impl BareKey {
     /// A new key.
-    pub fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         Self { pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap(), random: SystemRandom::new() }
     }
 
     /// One signature.
-    pub fn sign(&self) -> Vec<u8> {
+    pub(crate) fn sign(&self) -> Vec<u8> {
         self.pair.sign(&self.random, black_box(&MESSAGE)).unwrap().as_ref().to_vec()
     }
 
     /// One verification.
-    pub fn verify(&self, signature: &[u8]) {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.pair.public_key()).verify(black_box(&MESSAGE), signature).unwrap();
+    pub(crate) fn verify(&self, signature: &[u8]) {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.pair.public_key())
+            .verify(black_box(&MESSAGE), signature)
+            .unwrap();
     }
 }

@@ -10,13 +10,13 @@ use config::{Settings, StoreEngine};
 
 /// The storage engines that last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Store {
+pub(crate) enum Store {
     Sled,
     Redb,
 }
 
 /// The settings of a node whose state lies in `directory`.
-pub fn settings(store: Store, directory: &Path) -> Settings {
+pub(crate) fn settings(store: Store, directory: &Path) -> Settings {
     let mut settings = Settings { state_dir: directory.to_owned(), ..gateway::starter::settings() };
     settings.store.engine = match store {
         Store::Sled => StoreEngine::Sled,
@@ -26,24 +26,23 @@ pub fn settings(store: Store, directory: &Path) -> Settings {
     settings
 }
 
-/// Opens the engine of these settings. In a new directory, a PKI is made first.
-pub fn open(settings: &Settings) -> Engine {
+/// Opens the engine of these settings. In a new directory, the starter PKI is made first.
+pub(crate) fn open(settings: &Settings) -> Engine {
     let engine = gateway::open_engine(settings).unwrap();
-    if engine.authorities().unwrap().is_empty() {
-        tests::pki::found(&engine).unwrap();
-    }
-    engine.maintain();
+    gateway::starter::prepare(&engine, settings).unwrap();
     engine
 }
 
 /// Octets that the files in a directory take on the disk.
-pub fn disk_bytes(directory: &Path) -> u64 {
+pub(crate) fn disk_bytes(directory: &Path) -> u64 {
     fs::read_dir(directory)
         .unwrap()
         .map(|entry| {
             let entry = entry.unwrap();
             // A file may vanish while it is looked at.
-            entry.metadata().map_or(0, |file| if file.is_dir() { disk_bytes(&entry.path()) } else { file.blocks() * 512 })
+            entry
+                .metadata()
+                .map_or(0, |file| if file.is_dir() { disk_bytes(&entry.path()) } else { file.blocks() * 512 })
         })
         .sum()
 }

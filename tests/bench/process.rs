@@ -3,22 +3,22 @@
 use std::fs;
 
 /// Resident memory of this process, MB.
-pub fn memory_mb() -> f64 {
+pub(crate) fn memory_mb() -> f64 {
     of("self", "VmRSS:")
 }
 
 /// The most resident memory that this process had since [`forget_peak`], MB.
-pub fn peak_memory_mb() -> f64 {
+pub(crate) fn peak_memory_mb() -> f64 {
     of("self", "VmHWM:")
 }
 
 /// Begins a new measurement of the peak.
-pub fn forget_peak() {
+pub(crate) fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
 /// Resident memory of another process, MB.
-pub fn memory_of_mb(process_id: u32) -> f64 {
+pub(crate) fn memory_of_mb(process_id: u32) -> f64 {
     of(&process_id.to_string(), "VmRSS:")
 }
 
@@ -30,7 +30,7 @@ fn of(process: &str, what: &str) -> f64 {
 }
 
 /// Processor time, user and system, of another process, seconds.
-pub fn cpu_of_s(process_id: u32) -> f64 {
+pub(crate) fn cpu_of_s(process_id: u32) -> f64 {
     // Of a thread group, in nanoseconds.
     let tasks = fs::read_dir(format!("/proc/{process_id}/task")).unwrap();
     let each = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap());

@@ -43,7 +43,13 @@ pub fn load_certificates(
 }
 
 /// The records that are left once a certificate is issued.
-fn certificate(engine: &Engine, original: &Serial, form: &CertificateForm, at: Time, request: EnrollmentRequest) -> Result<Batch, Error> {
+fn certificate(
+    engine: &Engine,
+    original: &Serial,
+    form: &CertificateForm,
+    at: Time,
+    request: EnrollmentRequest,
+) -> Result<Batch, Error> {
     let serial = Serial::generate(at, engine.inner.rng.as_ref());
     let facts = request.evidence.facts();
     let certificate = CertificateForm {
@@ -53,8 +59,14 @@ fn certificate(engine: &Engine, original: &Serial, form: &CertificateForm, at: T
         ..form.clone()
     };
     let origin_key = engine.origin_key(&request.origin, &facts.requester, at);
-    let in_flight =
-        InFlightForm { at, certificate, facts: Positional(facts), origin: Positional(request.origin), authority: request.authority, origin_key };
+    let in_flight = InFlightForm {
+        at,
+        certificate,
+        facts: Positional(facts),
+        origin: Positional(request.origin),
+        authority: request.authority,
+        origin_key,
+    };
     let detail = format!("TBSCertificate SHA-256 {}", hex::encode(crate::sha256(&in_flight.certificate.der)));
     let batch = engine.reservation(&serial, &in_flight, detail)?;
     let mut batch = engine.completion(batch, &serial, &in_flight.authority, &in_flight.certificate, &request.names)?;
@@ -66,7 +78,9 @@ fn certificate(engine: &Engine, original: &Serial, form: &CertificateForm, at: T
 fn with_serial(der: &[u8], from: &Serial, to: &Serial) -> Result<Vec<u8>, Fault> {
     let wanted = from.as_bytes();
     let place = der.windows(wanted.len()).position(|octets| octets == wanted);
-    let (before, rest) = place.and_then(|at| der.split_at_checked(at)).ok_or_else(|| Fault::Broken("a certificate without its serial".to_owned()))?;
+    let (before, rest) = place
+        .and_then(|at| der.split_at_checked(at))
+        .ok_or_else(|| Fault::Broken("a certificate without its serial".to_owned()))?;
     let after = rest.get(wanted.len()..).unwrap_or_default();
     Ok([before, to.as_bytes(), after].concat())
 }
@@ -85,7 +99,9 @@ pub fn load_revocations(engine: &Engine, path: &str, count: u64) -> Result<(), E
         let at = now.minus_s(left);
         let form = RevokedForm(at, RevocationReason::KeyCompromise, None, now.plus_s(left));
         let serial = Serial::generate(at, engine.inner.rng.as_ref());
-        batch = batch.put(Space::Revoked, revoked_key(issuer, &serial), record::encode(&form)?).add(revision_counter(issuer), 1);
+        batch = batch
+            .put(Space::Revoked, revoked_key(issuer, &serial), record::encode(&form)?)
+            .add(revision_counter(issuer), 1);
         if left % REVOCATIONS_PER_COMMIT == 1 {
             commit(engine, std::mem::take(&mut batch))?;
         }
