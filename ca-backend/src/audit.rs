@@ -6,6 +6,7 @@ use crate::clock::Time;
 use crate::error::{Error, Fault, StoreFault};
 use crate::evidence::EvidenceFacts;
 use crate::label::AuthorityName;
+use crate::record::AuditForm;
 use crate::request::Origin;
 use crate::serial::Serial;
 use crate::store::{Batch, Log, Range, Space, Store};
@@ -111,8 +112,8 @@ impl AuditRecord {
     }
 
     /// Adds this record to a batch, so that it is durable with the act.
-    pub(crate) fn in_batch(&self, batch: Batch) -> Result<Batch, Fault> {
-        Ok(batch.append(Log::Audit, crate::record::encode(self)?))
+    pub(crate) fn in_batch(self, batch: Batch) -> Result<Batch, Fault> {
+        Ok(batch.append(Log::Audit, crate::record::encode(&AuditForm::from(self))?))
     }
 }
 
@@ -147,7 +148,7 @@ pub(crate) fn read(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<Au
 
 fn payload(number: u64, value: &[u8]) -> Result<AuditRecord, Fault> {
     let payload = value.get(DIGEST_OCTETS..).unwrap_or_default();
-    crate::record::decode(payload).map_err(|_| StoreFault::Corrupt(format!("audit record {number} cannot be read")).into())
+    crate::record::decode::<AuditForm>(payload).map(AuditRecord::from).map_err(|_| StoreFault::Corrupt(format!("audit record {number} cannot be read")).into())
 }
 
 fn entries(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {

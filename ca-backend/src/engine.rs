@@ -14,11 +14,11 @@ use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{EndpointName, ProfileName};
+use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::policy::{self, Ask};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
-use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, StatusForm, TicketStateForm};
+use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, Positional, StatusForm, TicketStateForm};
 use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
 use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
@@ -185,8 +185,8 @@ impl Engine {
     /// A refusal, which is in the audit log already, or a fault, after which the same request may be sent again.
     pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
         let took = Stopwatch::start();
-        let (protocol, profile) = (request.origin.protocol.clone(), request.profile.clone());
-        let outcome = self.enroll_audited(request);
+        let (protocol, profile) = (&request.origin.protocol, &request.profile);
+        let outcome = self.enroll_audited(&request);
         let (word, profile) = match &outcome {
             Ok(Outcome::Issued(_)) => ("issued", profile.as_str()),
             Ok(Outcome::Pending { .. }) => ("pending", profile.as_str()),
@@ -203,15 +203,13 @@ impl Engine {
     }
 
     /// A refusal is in the audit log before the requester learns of it.
-    fn enroll_audited(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
-        let facts = request.evidence.facts();
-        let (authority, origin, evidence) = (request.authority.clone(), request.origin.clone(), facts.clone());
-        self.enroll_in_steps(request, facts).or_else(|error| {
+    fn enroll_audited(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
+        self.enroll_in_steps(request).or_else(|error| {
             if let Error::Refused(refusal) = &error {
                 let record = AuditRecord::new(self.now(), Action::Refused)
-                    .origin(&origin)
-                    .evidence(&evidence)
-                    .authority(&authority)
+                    .origin(&request.origin)
+                    .evidence(&request.evidence.facts())
+                    .authority(&request.authority)
                     .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
                 self.commit_or_later(record.in_batch(Batch::new())?)?;
             }
@@ -219,7 +217,8 @@ impl Engine {
         })
     }
 
-    fn enroll_in_steps(&self, request: EnrollmentRequest, facts: EvidenceFacts) -> Result<Outcome, Error> {
+    fn enroll_in_steps(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
+        let facts = request.evidence.facts();
         // 0 repeat? The same request gets the first outcome again, or goes on where a fault stopped it.
         if let Some(outcome) = self.first_outcome(&request.origin, &facts)? {
             return Ok(outcome);
@@ -231,29 +230,29 @@ impl Engine {
         // 1 authorize
         let registry = self.registry();
         let profile = profile_of(&registry, &request.profile)?;
-        let issuer = issuer_of(&registry, &request)?;
-        services_include(&registry, &request, profile)?;
+        let issuer = issuer_of(&registry, request)?;
+        services_include(&registry, request, profile)?;
         let key = request.key.subject_key();
         let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, extensions: &request.extensions.other, key: key.kind() };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
         let authorization = policy::authorize(endpoint, facts, &ask)?;
         self.accept_key(&registry, key)?;
         if authorization.awaits_approval() {
-            return self.open_ticket(&request, &authorization);
+            return self.open_ticket(request, &authorization);
         }
 
         // 2 prepare
         let now = self.signing_time()?;
         let serial = Serial::generate(now, self.inner.rng.as_ref());
         let validity = issue::validity(now, &self.inner.settings, profile, &issuer, &authorization, request.validity)?;
-        let prepared = Prepared::certificate(&serial, issuer, profile, &request, validity, &authorization)?;
+        let prepared = Prepared::certificate(&serial, issuer, profile, request, validity, &authorization)?;
 
         // 3 record
         let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let certificate = CertificateForm {
             issuer: prepared.issuer().number,
             profile: request.profile.clone(),
-            snapshot: profile.snapshot_id(),
+            snapshot: registry.snapshot_of(profile),
             protocol: request.origin.protocol.clone(),
             endpoint: request.origin.endpoint.clone(),
             requester: authorization.facts().requester.clone(),
@@ -265,18 +264,12 @@ impl Engine {
         let in_flight = InFlightForm {
             at: now,
             certificate,
-            facts: authorization.facts().clone(),
-            origin: request.origin,
-            authority: request.authority,
+            origin: Positional(request.origin.clone()),
+            authority: request.authority.clone(),
+            facts: Positional(authorization.into_facts()),
             origin_key,
         };
-        let batch = Batch::new()
-            .expect_absent(Space::Certificate, serial.as_bytes())
-            .expect_absent(Space::InFlight, serial.as_bytes())
-            .expect_absent(Space::Origin, in_flight.origin_key.clone())
-            .put(Space::InFlight, serial.as_bytes(), record::encode(&in_flight)?)
-            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(serial))?);
-        let mut batch = self.audit_record(Action::WillSign, &in_flight, &serial).detail(detail).in_batch(batch)?;
+        let mut batch = self.reservation(&serial, &in_flight, detail)?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
             batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
         }
@@ -304,14 +297,9 @@ impl Engine {
         let der = prepared.sign(&self.inner.keys)?.der.to_vec();
 
         // 5 record
-        let certificate = CertificateForm { der, ..in_flight.certificate.clone() };
-        let batch = Batch::new()
-            .expect(Space::InFlight, serial.as_bytes(), version)
-            .delete(Space::InFlight, serial.as_bytes())
-            .put(Space::Certificate, serial.as_bytes(), record::encode(&certificate)?)
-            .append(Log::Event, record::encode(&EventForm(self.now(), EventKindForm::Issued, *serial, issuer.number))?);
-        let batch = inventory::index(batch, serial, &certificate, names);
-        let batch = self.audit_record(Action::Signed, &in_flight, serial).in_batch(batch)?;
+        let certificate = CertificateForm { der, ..in_flight.certificate };
+        let batch = Batch::new().expect(Space::InFlight, serial.as_bytes(), version);
+        let batch = self.completion(batch, serial, &in_flight.authority, &certificate, names)?;
         match self.inner.store.commit(batch) {
             Ok(_) => {}
             // Another thread finished the same request: its certificate is the one that counts.
@@ -321,6 +309,43 @@ impl Engine {
 
         // 6 answer
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
+    }
+
+    /// What step 3 writes: the serial with the bytes to be signed, the outcome for repeats, the audit record.
+    pub(crate) fn reservation(&self, serial: &Serial, in_flight: &InFlightForm, detail: String) -> Result<Batch, Fault> {
+        let batch = Batch::new()
+            .expect_absent(Space::Certificate, serial.as_bytes())
+            .expect_absent(Space::InFlight, serial.as_bytes())
+            .expect_absent(Space::Origin, in_flight.origin_key.clone())
+            .put(Space::InFlight, serial.as_bytes(), record::encode(in_flight)?)
+            .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(*serial))?);
+        AuditRecord::new(self.now(), Action::WillSign)
+            .origin(&in_flight.origin.0)
+            .evidence(&in_flight.facts.0)
+            .authority(&in_flight.authority)
+            .profile(format!("{}@{}", in_flight.certificate.profile, in_flight.certificate.snapshot))
+            .serial(serial)
+            .detail(detail)
+            .in_batch(batch)
+    }
+
+    /// What step 5 adds to a batch: the certificate with its indexes, the event, the audit record, which need not repeat what the
+    /// one of step 3 says of this serial.
+    pub(crate) fn completion(
+        &self,
+        batch: Batch,
+        serial: &Serial,
+        authority: &AuthorityName,
+        certificate: &CertificateForm,
+        names: &RequestedNames,
+    ) -> Result<Batch, Fault> {
+        let event = EventForm(self.now(), EventKindForm::Issued, *serial, certificate.issuer);
+        let batch = batch
+            .delete(Space::InFlight, serial.as_bytes())
+            .put(Space::Certificate, serial.as_bytes(), record::encode(certificate)?)
+            .append(Log::Event, record::encode(&event)?);
+        let batch = inventory::index(batch, serial, certificate, names);
+        AuditRecord::new(self.now(), Action::Signed).authority(authority).serial(serial).in_batch(batch)
     }
 
     /// Step 0: what became of the same request before, within the repeat window.
@@ -453,15 +478,6 @@ impl Engine {
             .detail(format!("ticket {ticket}"));
         self.commit_or_later(record.in_batch(batch)?)?;
         Ok(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })
-    }
-
-    fn audit_record(&self, action: Action, in_flight: &InFlightForm, serial: &Serial) -> AuditRecord {
-        AuditRecord::new(self.now(), action)
-            .origin(&in_flight.origin)
-            .evidence(&in_flight.facts)
-            .authority(&in_flight.authority)
-            .profile(format!("{}@{}", in_flight.certificate.profile, in_flight.certificate.snapshot))
-            .serial(serial)
     }
 
     pub(crate) fn certificate_form(&self, serial: &Serial) -> Result<Option<CertificateForm>, Error> {

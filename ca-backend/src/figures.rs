@@ -8,3 +8,5 @@ pub const ENROLLMENT_SECONDS: &str = "certgate_enrollment_seconds";
 pub const STATUS_CHANGES: &str = "certgate_status_changes_total";
 /// OCSP answers that were signed; label `issuer`. Those from memory are counted by the gateway.
 pub const OCSP_SIGNED: &str = "certgate_ocsp_signed_total";
+/// Groups of batches that the store made durable, each with one wait for the disk.
+pub const STORE_GROUPS: &str = "certgate_store_groups_total";

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::algorithm::verify_signature;
-use crate::certificate::names_of_tbs;
 use crate::clock::Time;
 use crate::crl::UnsignedCrl;
 use crate::engine::EngineSettings;
@@ -118,8 +117,8 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
-        authorization.admits(&names_of_tbs(&bytes)?)?;
+        let names = lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
+        authorization.admits(&names)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }
 

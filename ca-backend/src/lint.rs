@@ -26,6 +26,7 @@ use crate::clock::Time;
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::extension;
 use crate::name::{AlternativeName, DistinguishedName};
+use crate::request::RequestedNames;
 use crate::profile::{ExtendedKeyUsageRule, Presence, Profile, ProfileKind};
 use crate::serial::Serial;
 use crate::subject_key::SubjectKey;
@@ -52,11 +53,11 @@ pub(crate) struct LintContext<'a> {
     pub operator_purposes: &'a [ObjectIdentifier],
 }
 
-/// Decodes a TBSCertificate anew and holds it against RFC 5280, the profile, and the issuer's whole chain.
+/// Decodes a TBSCertificate anew and holds it against RFC 5280, the profile, and the issuer's whole chain. Returns the names in it.
 ///
 /// # Errors
 /// Refuses what names, key, extensions or times of the request made wrong; everything else that is wrong is a fault of ours.
-pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<(), Error> {
+pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<RequestedNames, Error> {
     if tbs_der.len() > TBS_BYTES_MAX {
         return Err(refusal(
             Reason::Malformed,
@@ -89,7 +90,7 @@ pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<(), Erro
     check_common_names(&subject, &names, &purposes)?;
     // S-07: what every authority of the chain allows.
     context.issuer.constraints.check(&subject, &names)?;
-    Ok(())
+    Ok(RequestedNames { subject, alternative: names })
 }
 
 fn fault(rule: &str, what: impl Into<String>) -> Error {

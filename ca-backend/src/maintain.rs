@@ -96,8 +96,8 @@ impl Engine {
                 .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), record::encode(&revoked)?)
                 .add(crate::revoke::revision_counter(issuer), 1);
             let record = AuditRecord::new(now, Action::Closed)
-                .origin(&form.origin)
-                .evidence(&form.facts)
+                .origin(&form.origin.0)
+                .evidence(&form.facts.0)
                 .authority(&form.authority)
                 .serial(&serial)
                 .detail("reserved, never signed");

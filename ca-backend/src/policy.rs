@@ -311,6 +311,10 @@ impl Authorization {
         &self.facts
     }
 
+    pub(crate) fn into_facts(self) -> EvidenceFacts {
+        self.facts
+    }
+
     /// The name of the rule that granted the request.
     pub(crate) fn rule(&self) -> &str {
         match &self.grant {

@@ -2,14 +2,17 @@
 //! what operators write (endpoints, profiles) is stored as the document they wrote.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_bytes::{ByteArray, Bytes};
 
 use crate::algorithm::KeyAlgorithm;
+use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::error::{Fault, StoreFault};
-use crate::evidence::EvidenceFacts;
+use crate::evidence::{EvidenceFacts, ValidatedIdentifier};
 use crate::keys::KeyRef;
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
+use crate::name::AlternativeName;
 use crate::request::{Origin, RequestedNames, RequestedValidity};
 use crate::serial::Serial;
 use crate::status::RevocationReason;
@@ -35,21 +38,29 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     }
 }
 
-/// A certificate, by serial.
+/// A certificate, by serial. There are many of these, so their fields have short names in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CertificateForm {
     /// The issuer's number.
+    #[serde(rename = "i")]
     pub(crate) issuer: u32,
+    #[serde(rename = "p")]
     pub(crate) profile: ProfileName,
     /// The profile's snapshot.
+    #[serde(rename = "v")]
     pub(crate) snapshot: String,
+    #[serde(rename = "l")]
     pub(crate) protocol: ProtocolName,
+    #[serde(rename = "e")]
     pub(crate) endpoint: Option<EndpointName>,
+    #[serde(rename = "r")]
     pub(crate) requester: String,
+    #[serde(rename = "n")]
     pub(crate) not_after: Time,
+    #[serde(rename = "s")]
     pub(crate) status: StatusForm,
     /// The certificate; the TBSCertificate if the serial was closed without one.
-    #[serde(with = "serde_bytes")]
+    #[serde(rename = "d", with = "serde_bytes")]
     pub(crate) der: Vec<u8>,
 }
 
@@ -65,15 +76,91 @@ pub(crate) enum StatusForm {
 /// A reserved serial whose certificate is being signed, by serial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct InFlightForm {
+    #[serde(rename = "t")]
     pub(crate) at: Time,
     /// The certificate's record as it will be, with the TBSCertificate in place of the certificate.
+    #[serde(rename = "c")]
     pub(crate) certificate: CertificateForm,
-    pub(crate) facts: EvidenceFacts,
-    pub(crate) origin: Origin,
+    #[serde(rename = "f")]
+    pub(crate) facts: Positional<EvidenceFacts>,
+    #[serde(rename = "o")]
+    pub(crate) origin: Positional<Origin>,
+    #[serde(rename = "a")]
     pub(crate) authority: AuthorityName,
     /// The first outcome's key in [`crate::store::Space::Origin`].
-    #[serde(with = "serde_bytes")]
+    #[serde(rename = "k", with = "serde_bytes")]
     pub(crate) origin_key: Vec<u8>,
+}
+
+/// A domain type stored as the array of its fields, since their names would take more room than what they hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Positional<T>(pub(crate) T);
+
+impl Serialize for Positional<Origin> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Origin { protocol, endpoint, transaction, request_digest, peer, request_id } = &self.0;
+        (protocol, endpoint, transaction, Bytes::new(request_digest), peer, request_id).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Positional<Origin> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (protocol, endpoint, transaction, request_digest, peer, request_id) = Deserialize::deserialize(deserializer)?;
+        let request_digest = ByteArray::into_array(request_digest);
+        Ok(Self(Origin { protocol, endpoint, transaction, request_digest, peer, request_id }))
+    }
+}
+
+impl Serialize for Positional<EvidenceFacts> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let EvidenceFacts { kind, requester, identifiers, approved_by } = &self.0;
+        let fields = |identifier: &ValidatedIdentifier| {
+            let ValidatedIdentifier { name, wildcard, method, at, detail } = identifier.clone();
+            (name, wildcard, method, at, detail)
+        };
+        let identifiers: Vec<IdentifierFields> = identifiers.iter().map(fields).collect();
+        (kind, requester, identifiers, approved_by).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Positional<EvidenceFacts> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, requester, identifiers, approved_by) = Deserialize::deserialize(deserializer)?;
+        let named = |(name, wildcard, method, at, detail)| ValidatedIdentifier { name, wildcard, method, at, detail };
+        let identifiers = Vec::<IdentifierFields>::into_iter(identifiers).map(named).collect();
+        Ok(Self(EvidenceFacts { kind, requester, identifiers, approved_by }))
+    }
+}
+
+/// A [`ValidatedIdentifier`]'s fields.
+type IdentifierFields = (AlternativeName, bool, String, Time, String);
+
+/// One entry of the audit log: an [`AuditRecord`]'s fields in their order.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AuditForm(
+    Time,
+    Action,
+    Option<Positional<Origin>>,
+    Option<Positional<EvidenceFacts>>,
+    Option<AuthorityName>,
+    Option<String>,
+    Option<Serial>,
+    String,
+);
+
+impl From<AuditRecord> for AuditForm {
+    fn from(record: AuditRecord) -> Self {
+        let AuditRecord { at, action, origin, evidence, authority, profile, serial, detail } = record;
+        Self(at, action, origin.map(Positional), evidence.map(Positional), authority, profile, serial, detail)
+    }
+}
+
+impl From<AuditForm> for AuditRecord {
+    fn from(form: AuditForm) -> Self {
+        let AuditForm(at, action, origin, evidence, authority, profile, serial, detail) = form;
+        let (origin, evidence) = (origin.map(|origin| origin.0), evidence.map(|facts| facts.0));
+        Self { at, action, origin, evidence, authority, profile, serial, detail }
+    }
 }
 
 /// What became of a request, by origin.

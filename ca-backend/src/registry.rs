@@ -25,6 +25,8 @@ pub(crate) struct Registry {
     pub(crate) issuers: BTreeMap<u32, Arc<Issuer>>,
     pub(crate) by_path: HashMap<String, u32>,
     pub(crate) own_profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    /// [`Profile::snapshot_id`] of every profile, which costs too much to be computed for each certificate.
+    snapshots: HashMap<String, String>,
     pub(crate) endpoints: BTreeMap<EndpointName, Arc<Endpoint>>,
     /// OCSP responders by issuer number.
     pub(crate) responders: HashMap<u32, Arc<Responder>>,
@@ -82,6 +84,8 @@ impl Registry {
             let profile = text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
             registry.own_profiles.insert(label(profile.id.as_bytes(), |name| ProfileName::new(name))?, Arc::new(profile));
         }
+        let profiles = Profile::built_in().iter().chain(registry.own_profiles.values().map(AsRef::as_ref));
+        registry.snapshots = profiles.map(|profile| (profile.id.clone(), profile.snapshot_id())).collect();
         for Entry { key, value, .. } in everything(store, Space::Endpoint)? {
             let endpoint: Endpoint = serde_json::from_slice(&value).map_err(|e| corrupt(&key, &e.to_string()))?;
             registry.endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
@@ -119,6 +123,11 @@ impl Registry {
     /// A built-in profile or one of the operators'.
     pub(crate) fn profile(&self, name: &ProfileName) -> Option<&Profile> {
         self.own_profiles.get(name).map(AsRef::as_ref).or_else(|| Profile::find(name.as_str()))
+    }
+
+    /// The snapshot of a profile that [`Registry::profile`] found.
+    pub(crate) fn snapshot_of(&self, profile: &Profile) -> String {
+        self.snapshots.get(&profile.id).cloned().unwrap_or_else(|| profile.snapshot_id())
     }
 }
 

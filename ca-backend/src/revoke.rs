@@ -83,7 +83,7 @@ impl Engine {
 
         let at = self.now();
         let (status, event, action) = next_status(form.status, request.change, at)?;
-        let revoked_key = [form.issuer.to_be_bytes().as_slice(), serial.as_bytes()].concat();
+        let revoked_key = revoked_key(form.issuer, serial);
         let changed = CertificateForm { status, ..form.clone() };
         let mut batch = Batch::new()
             .expect(Space::Certificate, serial.as_bytes(), found.version)
@@ -419,6 +419,11 @@ impl PublishedCrl {
     fn none() -> Self {
         Self { crl: None, stale_since: None, retry_at: Time::default() }
     }
+}
+
+/// Where a revoked certificate lies in [`Space::Revoked`].
+pub(crate) fn revoked_key(issuer: u32, serial: &Serial) -> Vec<u8> {
+    [issuer.to_be_bytes().as_slice(), serial.as_bytes()].concat()
 }
 
 fn chunk_key(issuer: u32, number: u64, index: u32) -> Vec<u8> {

@@ -383,7 +383,7 @@ impl Batch {
 }
 
 /// Why a batch left no trace.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     /// A check did not hold: somebody was faster. Read again and decide anew.
     #[error("a record changed meanwhile")]

@@ -1,5 +1,7 @@
 //! What only the tests crate may use: an engine in memory whose store, keys, clock and faults the test holds in its hands.
 
+mod load;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use crate::store::faulty::FaultyStore;
 use crate::store::{self, Batch, CommitError, Space, Store};
 
 pub use crate::clock::{FakeClock, SeededRng};
+pub use self::load::{load_certificates, load_revocations};
 pub use crate::keys::faulty::SignFaults;
 pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
 

@@ -44,7 +44,7 @@ enum Kind {
     Histogram,
 }
 
-use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES};
+use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES, STORE_GROUPS};
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every figure, with the text that Prometheus shows.
@@ -110,6 +110,12 @@ const FIGURES: &[(Kind, &str, Unit, &str)] = &[
         EGRESS_SECONDS,
         Unit::Seconds,
         "time for requests to other hosts",
+    ),
+    (
+        Counter,
+        STORE_GROUPS,
+        Unit::Count,
+        "groups of batches that the store made durable",
     ),
     (Counter, ENROLLMENTS, Unit::Count, "outcomes of enrollment"),
     (

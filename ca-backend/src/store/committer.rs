@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use super::group::{Group, Tip};
 use super::progress::Progress;
-use super::queue::{GROUP_BYTES_MAX, Queue, Submission, lock};
+use super::queue::{GROUP_BYTES_MAX, Queue, Together, lock};
 use super::table::{RawRange, RawValue, Table, Writes, raw_key, raw_value, space_end, versioned};
 use super::{Batch, CommitError, Entry, Key, Range, Space, Store, Version, Versioned};
 use crate::error::StoreFault;
+use crate::figures;
 
 /// The longest key, in octets. `sled::SEGMENT_BYTES` depends on it.
 pub(super) const KEY_BYTES_MAX: usize = 1024;
@@ -102,7 +103,6 @@ impl<T: Table> Committer<T> {
             ));
         }
         shared.progress.wait_durable(newest)?;
-        shared.progress.wait_deletions()?;
         Ok(entries)
     }
 }
@@ -116,7 +116,7 @@ impl<T: Table> Store for Committer<T> {
             .transpose()?;
         match &found {
             Some(found) => shared.progress.wait_durable(found.version)?,
-            None => shared.progress.wait_deletions()?,
+            None => shared.progress.wait_deletions(space as u8)?,
         }
         Ok(found)
     }
@@ -131,11 +131,9 @@ impl<T: Table> Store for Committer<T> {
             until: Some(until),
             reverse: range.reverse,
         };
-        Ok(self
-            .entries(&raw, limit, usize::MAX)?
-            .into_iter()
-            .map(|(_, entry)| entry)
-            .collect())
+        let entries = self.entries(&raw, limit, usize::MAX)?;
+        self.shared.progress.wait_deletions(space as u8)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     fn commit(&self, batch: Batch) -> Result<Version, CommitError> {
@@ -176,7 +174,7 @@ impl<T: Table> Store for Committer<T> {
             next.push(0); // the least key after it
             next
         });
-        self.entries(
+        let entries = self.entries(
             &RawRange {
                 from,
                 until: None,
@@ -184,7 +182,9 @@ impl<T: Table> Store for Committer<T> {
             },
             limit,
             DUMP_BYTES,
-        )
+        )?;
+        self.shared.progress.wait_all_deletions()?;
+        Ok(entries)
     }
 
     fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault> {
@@ -223,22 +223,16 @@ impl<T: Table> Shared<T> {
 
     /// Answers every caller of the group, after its outcome is durable: also a conflict, since it may be one with an earlier batch
     /// of the same group, whose caller must not read the old state again.
-    fn commit_group(&self, mut group: Vec<Submission>) {
-        let batches = group.iter_mut().map(Submission::take_batch).collect();
-        let outcomes = self.guarded(|| self.write_group(batches));
-        match outcomes {
+    fn commit_group(&self, mut group: Together) {
+        let batches = group.take_batches();
+        match self.guarded(|| self.write_group(batches)) {
             Ok(outcomes) => {
                 *lock(&self.last_fault) = None;
-                group
-                    .into_iter()
-                    .zip(outcomes)
-                    .for_each(|(submission, outcome)| submission.answer(outcome));
+                group.answer(Ok(outcomes));
             }
             Err(fault) => {
                 *lock(&self.last_fault) = Some(fault.clone());
-                group
-                    .into_iter()
-                    .for_each(|submission| submission.answer(Err(fault.clone().into())));
+                group.answer(Err(fault));
             }
         }
     }
@@ -268,12 +262,18 @@ impl<T: Table> Shared<T> {
             .sum();
         self.table
             .room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
-        self.progress
-            .begin(last, writes.values().any(Option::is_none));
+        let deletes_in = writes
+            .iter()
+            .filter(|(_, value)| value.is_none())
+            .filter_map(|(key, _)| key.first().copied());
+        self.progress.begin(last, deletes_in);
         let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(writes)))
             .unwrap_or_else(|panic| Err(broken(panic.as_ref())));
         match applied {
-            Ok(()) => self.progress.settle(last),
+            Ok(()) => {
+                metrics::counter!(figures::STORE_GROUPS).increment(1);
+                self.progress.settle(last);
+            }
             Err(fault) => {
                 self.progress.fail(in_doubt(&fault));
                 return Err(fault);

@@ -119,7 +119,7 @@ impl<'t, T: Table> Group<'t, T> {
         Self {
             table,
             tip,
-            writes: HashMap::new(),
+            writes: Writes::new(),
             appended_to: Vec::new(),
         }
     }

@@ -11,13 +11,16 @@ use super::Version;
 use super::queue::lock;
 use crate::error::StoreFault;
 
+/// A space is an octet.
+const SPACES: usize = 1 << u8::BITS;
+
 /// How far the committer is.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Every group up to this version is durable.
     durable: AtomicU64,
-    /// The last version of the group being written, if it deletes something, otherwise 0.
-    deleting: AtomicU64,
+    /// By space: the last version of the group being written, if it deletes something there, otherwise 0.
+    deleting: [AtomicU64; SPACES],
     failed: OnceLock<StoreFault>,
     waiting: Mutex<()>,
     settled: Condvar,
@@ -27,24 +30,29 @@ impl Progress {
     pub(super) fn at(durable: Version) -> Self {
         Self {
             durable: AtomicU64::new(durable.0),
-            deleting: AtomicU64::new(0),
+            deleting: [const { AtomicU64::new(0) }; SPACES],
             failed: OnceLock::new(),
             waiting: Mutex::default(),
             settled: Condvar::new(),
         }
     }
 
-    /// A group that ends with `last` is about to be written.
-    pub(super) fn begin(&self, last: Version, deletes: bool) {
-        self.deleting
-            .store(if deletes { last.0 } else { 0 }, Ordering::SeqCst);
+    /// A group that ends with `last` and deletes something in these spaces is about to be written.
+    pub(super) fn begin(&self, last: Version, deletes_in: impl Iterator<Item = u8>) {
+        for space in deletes_in {
+            if let Some(deleting) = self.deleting.get(usize::from(space)) {
+                deleting.store(last.0, Ordering::SeqCst);
+            }
+        }
     }
 
     /// Everything up to `last` is durable.
     pub(super) fn settle(&self, last: Version) {
         let waiting = lock(&self.waiting);
         self.durable.fetch_max(last.0, Ordering::SeqCst);
-        self.deleting.store(0, Ordering::SeqCst);
+        self.deleting
+            .iter()
+            .for_each(|deleting| deleting.store(0, Ordering::SeqCst));
         drop(waiting);
         self.settled.notify_all();
     }
@@ -67,12 +75,20 @@ impl Progress {
         self.wait_while(|| self.durable.load(Ordering::SeqCst) < read.0)
     }
 
-    /// Waits until the deletions that may have caused an absence are durable.
-    pub(super) fn wait_deletions(&self) -> Result<(), StoreFault> {
-        match self.deleting.load(Ordering::SeqCst) {
+    /// Waits until the deletions that may have caused an absence in a space are durable.
+    pub(super) fn wait_deletions(&self, space: u8) -> Result<(), StoreFault> {
+        let Some(deleting) = self.deleting.get(usize::from(space)) else {
+            return Ok(());
+        };
+        match deleting.load(Ordering::SeqCst) {
             0 => Ok(()),
-            group => self.wait_while(|| self.deleting.load(Ordering::SeqCst) == group),
+            group => self.wait_while(|| deleting.load(Ordering::SeqCst) == group),
         }
+    }
+
+    /// The same for every space.
+    pub(super) fn wait_all_deletions(&self) -> Result<(), StoreFault> {
+        (0..=u8::MAX).try_for_each(|space| self.wait_deletions(space))
     }
 
     fn wait_while(&self, unsettled: impl Fn() -> bool) -> Result<(), StoreFault> {

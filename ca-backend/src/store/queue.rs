@@ -1,8 +1,7 @@
 //! The bounded queue in front of the committer thread.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{Batch, CommitError, Version};
 use crate::error::StoreFault;
@@ -28,70 +27,70 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    submissions: VecDeque<Submission>,
+    groups: VecDeque<Together>,
+    batches: usize,
     bytes: usize,
     committer_idle: bool,
     closed: bool,
 }
 
-/// A batch and whom to tell. Dropped without an answer, it answers that the store stopped, so that no caller waits for ever.
-#[derive(Debug)]
-pub(super) struct Submission {
-    batch: Batch,
+/// Batches that are written together, and whom to tell. Dropped without an answer, it answers that the store stopped, so that no
+/// caller waits for ever.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    batches: Vec<Batch>,
     bytes: usize,
-    reply: Option<Arc<Reply>>,
+    answers: Arc<Answers>,
 }
 
-#[derive(Debug)]
-struct Reply {
-    outcome: Mutex<Option<Outcome>>,
-    caller: Thread,
-}
+/// What became of a group: the outcomes of its batches in their order, or what became of all of them. All callers are woken with
+/// one call to the kernel.
+type Answers = OnceLock<Result<Vec<Outcome>, StoreFault>>;
 
 impl Queue {
     /// Hands a batch to the committer and waits for its outcome.
     pub(super) fn submit(&self, batch: Batch) -> Outcome {
-        let reply = Arc::new(Reply {
-            outcome: Mutex::new(None),
-            caller: thread::current(),
-        });
-        let bytes = batch.bytes();
-        self.enqueue(Submission {
-            batch,
-            bytes,
-            reply: Some(Arc::clone(&reply)),
-        });
-        loop {
-            if let Some(outcome) = lock(&reply.outcome).take() {
-                return outcome;
-            }
-            thread::park();
+        let stopped = || StoreFault::Unavailable("the store has stopped".into());
+        let (answers, place) = self.enqueue(batch).ok_or_else(stopped)?;
+        match answers.wait() {
+            Ok(outcomes) => outcomes
+                .get(place)
+                .cloned()
+                .unwrap_or_else(|| Err(stopped().into())),
+            Err(fault) => Err(fault.clone().into()),
         }
     }
 
-    fn enqueue(&self, submission: Submission) {
+    /// Where to find the outcome; `None` once the queue is closed.
+    fn enqueue(&self, batch: Batch) -> Option<(Arc<Answers>, usize)> {
+        let bytes = batch.bytes();
         let mut waiting = lock(&self.waiting);
-        while !waiting.has_room_for(submission.bytes) && !waiting.closed {
+        while !waiting.has_room_for(bytes) && !waiting.closed {
             waiting = self
                 .drained
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if waiting.closed {
-            drop(waiting);
-            return; // dropping the submission answers it
+            return None;
         }
-        waiting.bytes = waiting.bytes.saturating_add(submission.bytes);
-        waiting.submissions.push_back(submission);
+        let place = waiting.join(batch, bytes);
         if std::mem::take(&mut waiting.committer_idle) {
             self.arrived.notify_one();
         }
+        place
     }
 
     /// Waits for work and takes the next group; `None` once the queue is closed and empty.
-    pub(super) fn next_group(&self) -> Option<Vec<Submission>> {
+    pub(super) fn next_group(&self) -> Option<Together> {
         let mut waiting = lock(&self.waiting);
-        while waiting.submissions.is_empty() {
+        loop {
+            if let Some(group) = waiting.groups.pop_front() {
+                waiting.bytes = waiting.bytes.saturating_sub(group.bytes);
+                waiting.batches = waiting.batches.saturating_sub(group.batches.len());
+                self.drained.notify_all();
+                return Some(group);
+            }
             if waiting.closed {
                 return None;
             }
@@ -101,20 +100,6 @@ impl Queue {
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let mut group = Vec::with_capacity(waiting.submissions.len().min(GROUP_BATCHES_MAX));
-        let mut bytes = 0_usize;
-        while group.len() < GROUP_BATCHES_MAX {
-            let Some(next) = waiting.submissions.pop_front_if(|next| {
-                bytes == 0 || bytes.saturating_add(next.bytes) <= GROUP_BYTES_MAX
-            }) else {
-                break;
-            };
-            bytes = bytes.saturating_add(next.bytes);
-            group.push(next);
-        }
-        waiting.bytes = waiting.bytes.saturating_sub(bytes);
-        self.drained.notify_all();
-        Some(group)
     }
 
     /// Lets nothing more in; what waits is still committed.
@@ -127,47 +112,58 @@ impl Queue {
     /// Closes, and answers what still waits: the committer is gone.
     pub(super) fn abandon(&self) {
         self.close();
-        let left = std::mem::take(&mut lock(&self.waiting).submissions);
+        let left = std::mem::take(&mut lock(&self.waiting).groups);
         drop(left);
     }
 }
 
 impl Waiting {
     fn has_room_for(&self, bytes: usize) -> bool {
-        self.submissions.is_empty()
-            || (self.submissions.len() < WAITING_BATCHES_MAX
+        self.groups.is_empty()
+            || (self.batches < WAITING_BATCHES_MAX
                 && self.bytes.saturating_add(bytes) <= WAITING_BYTES_MAX)
     }
-}
 
-impl Submission {
-    /// The batch; what is left is the duty to answer.
-    pub(super) fn take_batch(&mut self) -> Batch {
-        std::mem::take(&mut self.batch)
-    }
-
-    /// Tells the caller.
-    pub(super) fn answer(mut self, outcome: Outcome) {
-        if let Some(reply) = self.reply.take() {
-            reply.give(outcome);
+    /// Adds a batch to the last group, or to a new one if that is full.
+    fn join(&mut self, batch: Batch, bytes: usize) -> Option<(Arc<Answers>, usize)> {
+        if self
+            .groups
+            .back()
+            .is_none_or(|group| !group.has_room_for(bytes))
+        {
+            self.groups.push_back(Together::default());
         }
+        let group = self.groups.back_mut()?;
+        let place = group.batches.len();
+        group.batches.push(batch);
+        group.bytes = group.bytes.saturating_add(bytes);
+        self.batches = self.batches.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+        Some((Arc::clone(&group.answers), place))
     }
 }
 
-impl Drop for Submission {
+impl Together {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.batches.len() < GROUP_BATCHES_MAX
+            && self.bytes.saturating_add(bytes) <= GROUP_BYTES_MAX
+    }
+
+    /// The batches; what is left is the duty to answer.
+    pub(super) fn take_batches(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.batches)
+    }
+
+    /// Tells every caller.
+    pub(super) fn answer(self, outcomes: Result<Vec<Outcome>, StoreFault>) {
+        let _first_answer_stays = self.answers.set(outcomes);
+    }
+}
+
+impl Drop for Together {
     fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply.give(Err(
-                StoreFault::Unavailable("the store has stopped".into()).into()
-            ));
-        }
-    }
-}
-
-impl Reply {
-    fn give(&self, outcome: Outcome) {
-        *lock(&self.outcome) = Some(outcome);
-        self.caller.unpark();
+        let stopped = StoreFault::Unavailable("the store has stopped".into());
+        let _first_answer_stays = self.answers.set(Err(stopped));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an embedded engine has to offer: a durable, ordered map of raw octets.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Space, Version, Versioned};
@@ -12,8 +12,9 @@ pub(super) type RawKey = Vec<u8>;
 /// The version (8 octets, big endian), then the value.
 pub(super) type RawValue = Vec<u8>;
 
-/// The final state of every key that a group of batches touches; `None` deletes.
-pub(super) type Writes = HashMap<RawKey, Option<RawValue>>;
+/// The final state of every key that a group of batches touches; `None` deletes. In key order, since an engine then meets the same
+/// pages again.
+pub(super) type Writes = BTreeMap<RawKey, Option<RawValue>>;
 
 /// A part of the table in raw keys; `until` is exclusive, `None` is the end of the table.
 #[derive(Clone, Debug)]
