@@ -14,10 +14,9 @@ use aws_lc_rs::signature::{
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{
-    DSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512,
-    ID_EC_PUBLIC_KEY, MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION, RSA_ENCRYPTION,
-    SECP_256_R_1, SECP_384_R_1, SECP_521_R_1, SHA_1_WITH_RSA_ENCRYPTION,
-    SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
+    DSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY,
+    MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
+    SHA_1_WITH_RSA_ENCRYPTION, SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
     SHA_512_WITH_RSA_ENCRYPTION,
 };
 use const_oid::db::rfc8410::ID_ED_25519;
@@ -58,15 +57,8 @@ pub enum KeyAlgorithm {
 
 impl KeyAlgorithm {
     /// Every algorithm, in the order in which an operator is offered them.
-    pub const ALL: [Self; 7] = [
-        Self::EcP256,
-        Self::EcP384,
-        Self::EcP521,
-        Self::Rsa2048,
-        Self::Rsa3072,
-        Self::Rsa4096,
-        Self::Ed25519,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::EcP256, Self::EcP384, Self::EcP521, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096, Self::Ed25519];
 
     /// The name that settings, the command line and stored records use: `ec-p256`, `rsa-2048`, `ed25519`.
     #[must_use]
@@ -129,13 +121,10 @@ impl FromStr for KeyAlgorithm {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == text)
-            .ok_or_else(|| {
-                let choices = Self::ALL.map(Self::name).join(", ");
-                format!("{text:?} is not a key algorithm; choose one of {choices}")
-            })
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == text).ok_or_else(|| {
+            let choices = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is not a key algorithm; choose one of {choices}")
+        })
     }
 }
 
@@ -155,26 +144,18 @@ pub fn verify_signature(
     signature: &[u8],
 ) -> Result<(), Refusal> {
     let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|error| {
-        Refusal::new(Reason::BadKey, "the public key is not well-formed")
-            .with_private(error.to_string())
+        Refusal::new(Reason::BadKey, "the public key is not well-formed").with_private(error.to_string())
     })?;
     let family = KeyFamily::of(&spki.algorithm)?;
     let digest = SignatureDigest::of(algorithm.owned_to_ref())?;
     let verification = verification(family, digest)?;
-    let public_key = spki.subject_public_key.as_bytes().ok_or_else(|| {
-        Refusal::new(
-            Reason::BadKey,
-            "the public key is not a whole number of octets",
-        )
-    })?;
+    let public_key = spki
+        .subject_public_key
+        .as_bytes()
+        .ok_or_else(|| Refusal::new(Reason::BadKey, "the public key is not a whole number of octets"))?;
     UnparsedPublicKey::new(verification, public_key)
         .verify(message, signature)
-        .map_err(|_| {
-            Refusal::new(
-                Reason::BadProof,
-                "the signature does not verify with the public key",
-            )
-        })
+        .map_err(|_| Refusal::new(Reason::BadProof, "the signature does not verify with the public key"))
 }
 
 /// What a SubjectPublicKeyInfo says that it holds.
@@ -192,42 +173,24 @@ impl KeyFamily {
     pub(crate) fn of(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<Self, Refusal> {
         match (algorithm.oid, algorithm.parameters) {
             (ID_EC_PUBLIC_KEY, Some(parameters)) => Self::of_curve(parameters),
-            (ID_EC_PUBLIC_KEY, None) => Err(Refusal::new(
-                Reason::BadKey,
-                "the elliptic curve key names no curve",
-            )),
+            (ID_EC_PUBLIC_KEY, None) => Err(Refusal::new(Reason::BadKey, "the elliptic curve key names no curve")),
             (RSA_ENCRYPTION, Some(parameters)) if parameters.is_null() => Ok(Self::Rsa),
-            (RSA_ENCRYPTION, _) => Err(Refusal::new(
-                Reason::BadKey,
-                "the parameters of an RSA key must be NULL",
-            )),
+            (RSA_ENCRYPTION, _) => Err(Refusal::new(Reason::BadKey, "the parameters of an RSA key must be NULL")),
             (ID_ED_25519, None) => Ok(Self::Ed25519),
-            (ID_ED_25519, Some(_)) => Err(Refusal::new(
-                Reason::BadKey,
-                "an Ed25519 key must have no parameters",
-            )),
-            (other, _) => Err(Refusal::new(
-                Reason::BadKey,
-                format!("keys of the kind {other} are not accepted"),
-            )),
+            (ID_ED_25519, Some(_)) => Err(Refusal::new(Reason::BadKey, "an Ed25519 key must have no parameters")),
+            (other, _) => Err(Refusal::new(Reason::BadKey, format!("keys of the kind {other} are not accepted"))),
         }
     }
 
     fn of_curve(parameters: AnyRef<'_>) -> Result<Self, Refusal> {
         let curve = parameters.decode_as::<ObjectIdentifier>().map_err(|_| {
-            Refusal::new(
-                Reason::BadKey,
-                "the curve must be given by name; explicit parameters are not accepted",
-            )
+            Refusal::new(Reason::BadKey, "the curve must be given by name; explicit parameters are not accepted")
         })?;
         match curve {
             SECP_256_R_1 => Ok(Self::P256),
             SECP_384_R_1 => Ok(Self::P384),
             SECP_521_R_1 => Ok(Self::P521),
-            other => Err(Refusal::new(
-                Reason::BadKey,
-                format!("the curve {other} is not accepted"),
-            )),
+            other => Err(Refusal::new(Reason::BadKey, format!("the curve {other} is not accepted"))),
         }
     }
 }
@@ -278,29 +241,19 @@ impl SignatureDigest {
         };
         let parameters_fit = match digest {
             // RFC 4055 section 5: NULL when written, absent must be accepted too.
-            Self::RsaSha256 | Self::RsaSha384 | Self::RsaSha512 => {
-                algorithm.parameters.is_none_or(AnyRef::is_null)
-            }
-            Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512 | Self::Ed25519 => {
-                algorithm.parameters.is_none()
-            }
+            Self::RsaSha256 | Self::RsaSha384 | Self::RsaSha512 => algorithm.parameters.is_none_or(AnyRef::is_null),
+            Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512 | Self::Ed25519 => algorithm.parameters.is_none(),
         };
         if parameters_fit {
             Ok(digest)
         } else {
-            Err(Refusal::new(
-                Reason::BadAlgorithm,
-                "the signature algorithm carries parameters that it must not have",
-            ))
+            Err(Refusal::new(Reason::BadAlgorithm, "the signature algorithm carries parameters that it must not have"))
         }
     }
 }
 
 /// The one verification for a key and a signature algorithm, if they fit each other.
-fn verification(
-    family: KeyFamily,
-    digest: SignatureDigest,
-) -> Result<&'static dyn VerificationAlgorithm, Refusal> {
+fn verification(family: KeyFamily, digest: SignatureDigest) -> Result<&'static dyn VerificationAlgorithm, Refusal> {
     Ok(match (family, digest) {
         (KeyFamily::P256, SignatureDigest::EcdsaSha256) => &ECDSA_P256_SHA256_ASN1,
         (KeyFamily::P256, SignatureDigest::EcdsaSha384) => &ECDSA_P256_SHA384_ASN1,
@@ -315,18 +268,8 @@ fn verification(
         (KeyFamily::Rsa, SignatureDigest::RsaSha384) => &RSA_PKCS1_2048_8192_SHA384,
         (KeyFamily::Rsa, SignatureDigest::RsaSha512) => &RSA_PKCS1_2048_8192_SHA512,
         (KeyFamily::Ed25519, SignatureDigest::Ed25519) => &ED25519,
-        (
-            KeyFamily::P256
-            | KeyFamily::P384
-            | KeyFamily::P521
-            | KeyFamily::Rsa
-            | KeyFamily::Ed25519,
-            _,
-        ) => {
-            return Err(Refusal::new(
-                Reason::BadAlgorithm,
-                "the signature algorithm does not fit the public key",
-            ));
+        (KeyFamily::P256 | KeyFamily::P384 | KeyFamily::P521 | KeyFamily::Rsa | KeyFamily::Ed25519, _) => {
+            return Err(Refusal::new(Reason::BadAlgorithm, "the signature algorithm does not fit the public key"));
         }
     })
 }
@@ -336,8 +279,7 @@ mod tests {
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P521_SHA384_ASN1_SIGNING, EcdsaKeyPair,
-        Ed25519KeyPair, KeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P521_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
     };
 
     use super::*;
@@ -351,10 +293,7 @@ mod tests {
     fn p256_signature() -> (Vec<u8>, Vec<u8>) {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
         let signature = pair.sign(&SystemRandom::new(), MESSAGE).unwrap();
-        (
-            pair.public_key().as_der().unwrap().as_ref().to_vec(),
-            signature.as_ref().to_vec(),
-        )
+        (pair.public_key().as_der().unwrap().as_ref().to_vec(), signature.as_ref().to_vec())
     }
 
     fn reason(result: Result<(), Refusal>) -> Reason {
@@ -365,10 +304,7 @@ mod tests {
     fn every_algorithm_is_written_as_it_is_read() {
         for algorithm in KeyAlgorithm::ALL {
             assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
-            assert_eq!(
-                toml::Value::try_from(algorithm).unwrap().as_str(),
-                Some(algorithm.name())
-            );
+            assert_eq!(toml::Value::try_from(algorithm).unwrap().as_str(), Some(algorithm.name()));
         }
     }
 
@@ -376,9 +312,7 @@ mod tests {
     fn an_unknown_algorithm_is_answered_with_the_choices() {
         let error = "rsa-1024".parse::<KeyAlgorithm>().unwrap_err();
         assert!(
-            error.contains("rsa-1024")
-                && error.contains("ec-p256, ec-p384")
-                && error.contains("ed25519"),
+            error.contains("rsa-1024") && error.contains("ec-p256, ec-p384") && error.contains("ed25519"),
             "{error}"
         );
     }
@@ -388,24 +322,8 @@ mod tests {
         let (spki, signature) = p256_signature();
         let algorithm = KeyAlgorithm::EcP256.signature_algorithm();
         verify_signature(&spki, &algorithm, MESSAGE, &signature).unwrap();
-        assert_eq!(
-            reason(verify_signature(
-                &spki,
-                &algorithm,
-                b"other bytes",
-                &signature
-            )),
-            Reason::BadProof
-        );
-        assert_eq!(
-            reason(verify_signature(
-                &spki,
-                &algorithm,
-                MESSAGE,
-                &signature[..8]
-            )),
-            Reason::BadProof
-        );
+        assert_eq!(reason(verify_signature(&spki, &algorithm, b"other bytes", &signature)), Reason::BadProof);
+        assert_eq!(reason(verify_signature(&spki, &algorithm, MESSAGE, &signature[..8])), Reason::BadProof);
     }
 
     #[test]
@@ -413,48 +331,29 @@ mod tests {
         let pair = EcdsaKeyPair::generate(&ECDSA_P521_SHA384_ASN1_SIGNING).unwrap();
         let signature = pair.sign(&SystemRandom::new(), MESSAGE).unwrap();
         let spki = pair.public_key().as_der().unwrap();
-        verify_signature(
-            spki.as_ref(),
-            &identifier(ECDSA_WITH_SHA_384, None),
-            MESSAGE,
-            signature.as_ref(),
-        )
-        .unwrap();
+        verify_signature(spki.as_ref(), &identifier(ECDSA_WITH_SHA_384, None), MESSAGE, signature.as_ref()).unwrap();
     }
 
     #[test]
     fn a_signature_algorithm_that_does_not_fit_the_key_is_refused() {
         let (spki, signature) = p256_signature();
         for algorithm in [KeyAlgorithm::Rsa2048, KeyAlgorithm::Ed25519] {
-            let refused =
-                verify_signature(&spki, &algorithm.signature_algorithm(), MESSAGE, &signature);
+            let refused = verify_signature(&spki, &algorithm.signature_algorithm(), MESSAGE, &signature);
             assert_eq!(reason(refused), Reason::BadAlgorithm);
         }
         let pair = Ed25519KeyPair::generate().unwrap();
         let spki = pair.public_key().as_der().unwrap();
         let ecdsa = KeyAlgorithm::EcP256.signature_algorithm();
-        assert_eq!(
-            reason(verify_signature(spki.as_ref(), &ecdsa, MESSAGE, &signature)),
-            Reason::BadAlgorithm
-        );
+        assert_eq!(reason(verify_signature(spki.as_ref(), &ecdsa, MESSAGE, &signature)), Reason::BadAlgorithm);
     }
 
     #[test]
     fn s24_weak_digests_are_refused_by_algorithm() {
         let (spki, signature) = p256_signature();
-        for oid in [
-            ECDSA_WITH_SHA_1,
-            ECDSA_WITH_SHA_224,
-            SHA_1_WITH_RSA_ENCRYPTION,
-            MD_5_WITH_RSA_ENCRYPTION,
-        ] {
-            let refusal =
-                verify_signature(&spki, &identifier(oid, None), MESSAGE, &signature).unwrap_err();
+        for oid in [ECDSA_WITH_SHA_1, ECDSA_WITH_SHA_224, SHA_1_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION] {
+            let refusal = verify_signature(&spki, &identifier(oid, None), MESSAGE, &signature).unwrap_err();
             assert_eq!(refusal.reason(), Reason::BadAlgorithm);
-            assert!(
-                refusal.public().contains("SHA-256 or better"),
-                "{refusal:?}"
-            );
+            assert!(refusal.public().contains("SHA-256 or better"), "{refusal:?}");
         }
     }
 
@@ -462,26 +361,15 @@ mod tests {
     fn parameters_where_none_belong_are_refused() {
         let (spki, signature) = p256_signature();
         let with_null = identifier(ECDSA_WITH_SHA_256, Some(Any::null()));
-        assert_eq!(
-            reason(verify_signature(&spki, &with_null, MESSAGE, &signature)),
-            Reason::BadAlgorithm
-        );
+        assert_eq!(reason(verify_signature(&spki, &with_null, MESSAGE, &signature)), Reason::BadAlgorithm);
     }
 
     #[test]
     fn bytes_that_are_no_public_key_are_refused_by_key() {
         let (spki, signature) = p256_signature();
         let algorithm = KeyAlgorithm::EcP256.signature_algorithm();
-        for bytes in [
-            &spki[1..],
-            &spki[..20],
-            b"".as_slice(),
-            &[spki.as_slice(), b"\0"].concat(),
-        ] {
-            assert_eq!(
-                reason(verify_signature(bytes, &algorithm, MESSAGE, &signature)),
-                Reason::BadKey
-            );
+        for bytes in [&spki[1..], &spki[..20], b"".as_slice(), &[spki.as_slice(), b"\0"].concat()] {
+            assert_eq!(reason(verify_signature(bytes, &algorithm, MESSAGE, &signature)), Reason::BadKey);
         }
     }
 }

@@ -78,7 +78,16 @@ pub struct AuditRecord {
 
 impl AuditRecord {
     pub(crate) fn new(at: Time, action: Action) -> Self {
-        Self { at, action, origin: None, evidence: None, authority: None, profile: None, serial: None, detail: String::new() }
+        Self {
+            at,
+            action,
+            origin: None,
+            evidence: None,
+            authority: None,
+            profile: None,
+            serial: None,
+            detail: String::new(),
+        }
     }
 
     pub(crate) fn origin(mut self, origin: &Origin) -> Self {
@@ -143,12 +152,17 @@ const DIGEST_OCTETS: usize = 32;
 
 /// Reads up to `limit` entries after number `after`.
 pub(crate) fn read(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<AuditEntry>, Error> {
-    entries(store, after, limit)?.into_iter().map(|(number, value)| Ok(AuditEntry { number, record: payload(number, &value)? })).collect()
+    entries(store, after, limit)?
+        .into_iter()
+        .map(|(number, value)| Ok(AuditEntry { number, record: payload(number, &value)? }))
+        .collect()
 }
 
 fn payload(number: u64, value: &[u8]) -> Result<AuditRecord, Fault> {
     let payload = value.get(DIGEST_OCTETS..).unwrap_or_default();
-    crate::record::decode::<AuditForm>(payload).map(AuditRecord::from).map_err(|_| StoreFault::Corrupt(format!("audit record {number} cannot be read")).into())
+    crate::record::decode::<AuditForm>(payload)
+        .map(AuditRecord::from)
+        .map_err(|_| StoreFault::Corrupt(format!("audit record {number} cannot be read")).into())
 }
 
 fn entries(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
@@ -165,7 +179,8 @@ fn number(key: &[u8]) -> u64 {
 pub(crate) fn verify(store: &dyn Store, head: (u64, [u8; DIGEST_OCTETS])) -> Result<AuditVerdict, Error> {
     let mut digest = [0; DIGEST_OCTETS];
     let mut last = 0;
-    let verdict = |entries, digest: [u8; DIGEST_OCTETS], damage| AuditVerdict { entries, head: hex::encode(digest), damage };
+    let verdict =
+        |entries, digest: [u8; DIGEST_OCTETS], damage| AuditVerdict { entries, head: hex::encode(digest), damage };
     while last < head.0 {
         let page = entries(store, last, PAGE)?;
         if page.is_empty() {

@@ -154,7 +154,9 @@ impl Engine {
         }
         new.subject.validate()?;
         if registry.issuers.values().any(|issuer| issuer.subject == new.subject) {
-            return Err(Refusal::new(Reason::Conflict, format!("another authority has the name {}", new.subject)).into());
+            return Err(
+                Refusal::new(Reason::Conflict, format!("another authority has the name {}", new.subject)).into()
+            );
         }
         check_services(&registry, &new.services)?;
         let parent = match &new.parent {
@@ -253,7 +255,8 @@ impl Engine {
     /// Gets the certificate of an issuer below one of our own, or its own signature for a root. May be repeated.
     pub(crate) fn provision(&self, number: u32) -> Result<(), Error> {
         let registry = self.registry();
-        let issuer = registry.issuers.get(&number).ok_or_else(|| Fault::Broken(format!("there is no issuer {number}")))?;
+        let issuer =
+            registry.issuers.get(&number).ok_or_else(|| Fault::Broken(format!("there is no issuer {number}")))?;
         let (profile, signer) = match issuer.form.parent.and_then(|parent| registry.issuers.get(&parent)) {
             Some(parent) => ("basic-ca-subord", &parent.form.authority),
             None => ("basic-ca-root", &issuer.form.authority),
@@ -262,7 +265,8 @@ impl Engine {
         let transaction = format!("authority {}", issuer.path);
         let mut request = own_request(signer, profile, names, &issuer.form.public_key, transaction)?;
         let begin = self.now().minus_s(self.inner.settings.backdate_s);
-        let parent_end = registry.issuer_of(signer).and_then(|signer| signer.active.as_ref()).map(|active| active.facts.not_after);
+        let parent_end =
+            registry.issuer_of(signer).and_then(|signer| signer.active.as_ref()).map(|active| active.facts.not_after);
         let wish = begin.plus_s(issuer.form.validity_s.saturating_sub(1));
         request.validity = Some(crate::request::RequestedValidity {
             not_before: None,
@@ -272,7 +276,11 @@ impl Engine {
         let Outcome::Issued(issued) = self.enroll(request)? else {
             return Err(Fault::Broken("an authority's own certificate waits for nobody".to_owned()).into());
         };
-        let form = IssuerForm { certificate: Some(ByteBuf::from(issued.der)), serial: Some(issued.serial), ..issuer.form.clone() };
+        let form = IssuerForm {
+            certificate: Some(ByteBuf::from(issued.der)),
+            serial: Some(issued.serial),
+            ..issuer.form.clone()
+        };
         self.activate(number, &form, "certgate", "active")
     }
 
@@ -311,7 +319,11 @@ impl Engine {
         };
         let parts = CertificateParts::open(der)?;
         if parts.tbs.issuer != parts.tbs.subject {
-            return Err(Refusal::new(Reason::Unsupported, "the certificate is not self-signed; import the root above it").into());
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                "the certificate is not self-signed; import the root above it",
+            )
+            .into());
         }
         parts.verify(parts.tbs.public_key)?;
         IssuerFacts::from_chain(&[der.as_slice()], KeyAlgorithm::of_public_key(parts.tbs.public_key)?)?;
@@ -356,7 +368,9 @@ impl Engine {
         let registry = self.registry();
         let issuer = registry.issuer_of(name).ok_or_else(|| no_authority(name))?;
         let csr = issuer.form.csr.as_ref();
-        let csr = csr.ok_or_else(|| Refusal::new(Reason::NotReady, format!("authority {name} needs no certificate from elsewhere")))?;
+        let csr = csr.ok_or_else(|| {
+            Refusal::new(Reason::NotReady, format!("authority {name} needs no certificate from elsewhere"))
+        })?;
         Ok(csr.to_vec())
     }
 
@@ -365,14 +379,22 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal that says what does not fit, or a fault.
-    pub fn install_certificate(&self, name: &AuthorityName, certificates: &[u8], operator: &str) -> Result<Authority, Error> {
+    pub fn install_certificate(
+        &self,
+        name: &AuthorityName,
+        certificates: &[u8],
+        operator: &str,
+    ) -> Result<Authority, Error> {
         let _one_at_a_time = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = self.registry();
         let issuer = registry.issuer_of(name).ok_or_else(|| no_authority(name))?;
         if issuer.form.csr.is_none() {
-            return Err(Refusal::new(Reason::NotReady, format!("authority {name} does not wait for a certificate")).into());
+            return Err(
+                Refusal::new(Reason::NotReady, format!("authority {name} does not wait for a certificate")).into()
+            );
         }
-        let root = issuer.form.parent.and_then(|parent| registry.issuers.get(&parent)).ok_or_else(|| no_authority(name))?;
+        let root =
+            issuer.form.parent.and_then(|parent| registry.issuers.get(&parent)).ok_or_else(|| no_authority(name))?;
         let chain = chain_to(root, &issuer.form.public_key, certificates_in(certificates)?)?;
         let [own, between @ ..] = chain.as_slice() else {
             return Err(Refusal::new(Reason::BadKey, "none of the certificates holds this authority's key").into());
@@ -386,7 +408,11 @@ impl Engine {
         let root_certificate = root.form.certificate.as_ref().ok_or_else(|| no_authority(name))?;
         let root_parts = CertificateParts::open(root_certificate)?;
         if parts.tbs.not_after > root_parts.tbs.not_after {
-            return Err(Refusal::new(Reason::BadTime, format!("the certificate outlives its root, which ends {}", root_parts.tbs.not_after)).into());
+            return Err(Refusal::new(
+                Reason::BadTime,
+                format!("the certificate outlives its root, which ends {}", root_parts.tbs.not_after),
+            )
+            .into());
         }
         // basicConstraints, keyUsage and subjectKeyIdentifier are judged where they are read.
         let whole: Vec<&[u8]> = chain.iter().map(Vec::as_slice).chain([root_certificate.as_slice()]).collect();
@@ -405,7 +431,12 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal if there is no such authority or service, or the store's fault.
-    pub fn change_authority(&self, name: &AuthorityName, change: &AuthorityChange, operator: &str) -> Result<Authority, Error> {
+    pub fn change_authority(
+        &self,
+        name: &AuthorityName,
+        change: &AuthorityChange,
+        operator: &str,
+    ) -> Result<Authority, Error> {
         let _one_at_a_time = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = self.registry();
         let mut form = registry.authorities.get(name).ok_or_else(|| no_authority(name))?.clone();
@@ -432,11 +463,20 @@ impl Engine {
             let _one_at_a_time = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
             let registry = self.registry();
             let form = registry.authorities.get(name).ok_or_else(|| no_authority(name))?;
-            if let Some((child, _)) = registry.authorities.iter().find(|(_, child)| child.parent.as_ref() == Some(name)) {
-                return Err(Refusal::new(Reason::Conflict, format!("authority {child} is below {name}; delete it first")).into());
+            if let Some((child, _)) = registry.authorities.iter().find(|(_, child)| child.parent.as_ref() == Some(name))
+            {
+                return Err(Refusal::new(
+                    Reason::Conflict,
+                    format!("authority {child} is below {name}; delete it first"),
+                )
+                .into());
             }
             if let Some(endpoint) = registry.endpoints.values().find(|endpoint| endpoint.authority == *name) {
-                return Err(Refusal::new(Reason::Conflict, format!("endpoint {} uses {name}; delete it first", endpoint.name)).into());
+                return Err(Refusal::new(
+                    Reason::Conflict,
+                    format!("endpoint {} uses {name}; delete it first", endpoint.name),
+                )
+                .into());
             }
             let form = AuthorityForm { deleting: true, ..form.clone() };
             let batch = Batch::new().put(Space::Authority, name.as_str(), record::encode(&form)?);
@@ -455,7 +495,8 @@ impl Engine {
         }
         let registry = self.registry();
         for (name, _) in registry.authorities.iter().filter(|(_, form)| form.deleting) {
-            let issuers: Vec<_> = registry.issuers.values().filter(|issuer| issuer.form.authority == *name).cloned().collect();
+            let issuers: Vec<_> =
+                registry.issuers.values().filter(|issuer| issuer.form.authority == *name).cloned().collect();
             if self.delete_certificates(name, &issuers)? {
                 self.delete_records(name, &issuers)?;
             }
@@ -489,7 +530,8 @@ impl Engine {
                 }
             }
             if !removed_here.is_empty() {
-                let record = self.authority_changed(name, "certgate", &format!("{} certificates removed", removed_here.len()));
+                let record =
+                    self.authority_changed(name, "certgate", &format!("{} certificates removed", removed_here.len()));
                 self.commit_or_later(record.in_batch(batch)?)?;
                 removed_here.iter().for_each(|serial| self.inner.responses.purge(serial));
             }
@@ -547,7 +589,8 @@ impl Engine {
 }
 
 fn view(name: &AuthorityName, form: &AuthorityForm, registry: &Registry, now: Time) -> Result<Authority, Fault> {
-    let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("authority {name} has no issuer")))?;
+    let issuer =
+        registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("authority {name} has no issuer")))?;
     let active = issuer.active.as_ref();
     let state = match active {
         _ if form.deleting => AuthorityState::Deleting,
@@ -605,14 +648,18 @@ fn usable_parent(registry: &Registry, name: &AuthorityName) -> Result<std::sync:
     let issuer = registry.issuer_of(name).filter(|issuer| issuer.may_sign() && !form.deleting);
     let issuer = issuer.ok_or_else(|| Refusal::new(Reason::NotReady, format!("authority {name} is not active")))?;
     if form.kind == AuthorityKindForm::Issuing {
-        return Err(Refusal::new(Reason::NotAuthorized, format!("authority {name} is an issuing one; only a root can be above another")));
+        return Err(Refusal::new(
+            Reason::NotAuthorized,
+            format!("authority {name} is an issuing one; only a root can be above another"),
+        ));
     }
     Ok(issuer.clone())
 }
 
 fn valid_now(parts: &CertificateParts<'_>, now: Time) -> Result<(), Refusal> {
     if now < parts.tbs.not_before || now > parts.tbs.not_after {
-        let text = format!("the certificate is valid from {} to {}, not now", parts.tbs.not_before, parts.tbs.not_after);
+        let text =
+            format!("the certificate is valid from {} to {}, not now", parts.tbs.not_before, parts.tbs.not_after);
         return Err(Refusal::new(Reason::BadTime, text));
     }
     Ok(())
@@ -643,7 +690,9 @@ fn certificates_in(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
 /// Orders certificates from the one with our key up to the external root (left out), each signed by the next.
 fn chain_to(root: &Issuer, public_key: &[u8], certificates: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Refusal> {
     let opened = certificates.iter().map(|der| CertificateParts::open(der)).collect::<Result<Vec<_>, _>>()?;
-    let Some(mut at) = opened.iter().position(|parts| parts.tbs.public_key == public_key) else { return Ok(Vec::new()) };
+    let Some(mut at) = opened.iter().position(|parts| parts.tbs.public_key == public_key) else {
+        return Ok(Vec::new());
+    };
     let mut chain = Vec::new();
     while let (Some(parts), Some(der)) = (opened.get(at), certificates.get(at)) {
         chain.push(der.clone());

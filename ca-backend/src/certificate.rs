@@ -51,7 +51,8 @@ impl<'a> CertificateParts<'a> {
         if der.len() > CERTIFICATE_OCTETS_MAX {
             return Err(Refusal::new(Reason::Malformed, "the certificate is too large"));
         }
-        Self::decode(der).map_err(|error| Refusal::new(Reason::Malformed, format!("the certificate is not valid DER: {error}")))
+        Self::decode(der)
+            .map_err(|error| Refusal::new(Reason::Malformed, format!("the certificate is not valid DER: {error}")))
     }
 
     fn decode(der: &'a [u8]) -> der::Result<Self> {
@@ -79,16 +80,19 @@ impl<'a> TbsParts<'a> {
         let parts = reader.sequence(|reader| {
             let _version: Option<ContextSpecific<u8>> = ContextSpecific::decode_explicit(reader, TagNumber(0))?;
             let serial = AnyRef::decode(reader)?;
-            let serial = Serial::from_integer(serial.value()).map_err(|_| der::ErrorKind::Value { tag: der::Tag::Integer })?;
+            let serial =
+                Serial::from_integer(serial.value()).map_err(|_| der::ErrorKind::Value { tag: der::Tag::Integer })?;
             let _algorithm = AlgorithmIdentifierRef::decode(reader)?;
             let issuer = reader.tlv_bytes()?;
             let validity = Validity::<x509_cert::certificate::Rfc5280>::decode(reader)?;
             let subject = reader.tlv_bytes()?;
             let public_key = reader.tlv_bytes()?;
             for number in [1, 2] {
-                let _unique_id: Option<ContextSpecific<BitStringRef<'_>>> = ContextSpecific::decode_implicit(reader, TagNumber(number))?;
+                let _unique_id: Option<ContextSpecific<BitStringRef<'_>>> =
+                    ContextSpecific::decode_implicit(reader, TagNumber(number))?;
             }
-            let extensions: Option<ContextSpecific<Vec<ExtensionParts<'a>>>> = ContextSpecific::decode_explicit(reader, TagNumber(3))?;
+            let extensions: Option<ContextSpecific<Vec<ExtensionParts<'a>>>> =
+                ContextSpecific::decode_explicit(reader, TagNumber(3))?;
             Ok::<_, der::Error>(Self {
                 serial,
                 issuer,

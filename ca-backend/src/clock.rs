@@ -47,8 +47,7 @@ impl Time {
     /// This moment as a DER date; never fails, since the range is bounded by construction.
     #[must_use]
     pub fn date_time(self) -> der::DateTime {
-        der::DateTime::from_unix_duration(Duration::from_secs(self.0))
-            .unwrap_or(der::DateTime::INFINITY)
+        der::DateTime::from_unix_duration(Duration::from_secs(self.0)).unwrap_or(der::DateTime::INFINITY)
     }
 }
 
@@ -108,11 +107,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // the one place
     fn now(&self) -> Time {
-        Time::from_unix(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
-        )
+        Time::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
     }
 }
 
@@ -198,10 +193,7 @@ mod testing {
 
     impl Rng for SeededRng {
         fn fill(&self, bytes: &mut [u8]) {
-            let mut counter = self
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for chunk in bytes.chunks_mut(32) {
                 *counter += 1;
                 let block = [self.1.to_be_bytes(), counter.to_be_bytes()].concat();

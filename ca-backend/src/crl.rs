@@ -9,9 +9,7 @@ use bytes::Bytes;
 use const_oid::db::rfc5280::{
     ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_CRL_NUMBER, ID_CE_CRL_REASONS, ID_CE_INVALIDITY_DATE,
 };
-use der::asn1::{
-    BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef,
-};
+use der::asn1::{BitStringRef, ContextSpecific, GeneralizedTime, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Encode, EncodeValue, ErrorKind, FixedTag, Header, Tag, TagMode, TagNumber};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::time::Time as X509Time;

@@ -30,8 +30,7 @@ pub const REQUEST_PEM_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 const ENTRIES_MAX: usize = 64;
 
 /// Microsoft's older name for the extensionRequest attribute (szOID_CERT_EXTENSIONS).
-const MICROSOFT_EXTENSION_REQUEST: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.14");
+const MICROSOFT_EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.14");
 
 /// A request whose signature was verified with the key in it.
 ///
@@ -56,28 +55,19 @@ impl CertificateRequest {
     /// signature algorithm that is not accepted, `BadProof` for a signature that does not verify.
     pub fn open(der: &[u8]) -> Result<Self, Refusal> {
         if der.len() > REQUEST_BYTES_MAX {
-            return Err(malformed(format!(
-                "the certificate request has more than {REQUEST_BYTES_MAX} octets"
-            )));
+            return Err(malformed(format!("the certificate request has more than {REQUEST_BYTES_MAX} octets")));
         }
-        check_nesting(der).map_err(|why| {
-            malformed("the certificate request is not well-formed DER").with_private(why)
-        })?;
+        check_nesting(der)
+            .map_err(|why| malformed("the certificate request is not well-formed DER").with_private(why))?;
         let signed = SignedRequest::decode(der).map_err(not_a_request)?;
         let mut info = RequestInfo::decode(signed.info_der).map_err(not_a_request)?;
 
         let key = SubjectKey::accept(info.spki_der)?;
-        verify_signature(
-            info.spki_der,
-            &signed.algorithm,
-            signed.info_der,
-            signed.signature,
-        )?;
+        verify_signature(info.spki_der, &signed.algorithm, signed.info_der, signed.signature)?;
 
         let extensions = requested_extensions(&info.attributes)?;
         let challenge_password = challenge_password(&info.attributes)?;
-        info.attributes
-            .retain(|attribute| attribute.oid != PKCS_9_AT_CHALLENGE_PASSWORD); // a secret stays in one place
+        info.attributes.retain(|attribute| attribute.oid != PKCS_9_AT_CHALLENGE_PASSWORD); // a secret stays in one place
         Ok(Self {
             digest: sha256(der),
             subject_der: info.subject_der.to_vec(),
@@ -99,19 +89,14 @@ impl CertificateRequest {
             return Self::open(bytes);
         }
         if bytes.len() > REQUEST_PEM_BYTES_MAX {
-            return Err(malformed(format!(
-                "the certificate request has more than {REQUEST_PEM_BYTES_MAX} octets"
-            )));
+            return Err(malformed(format!("the certificate request has more than {REQUEST_PEM_BYTES_MAX} octets")));
         }
         let (label, der) = der::pem::decode_vec(bytes).map_err(|error| {
-            malformed("the certificate request is neither DER nor PEM")
-                .with_private(error.to_string())
+            malformed("the certificate request is neither DER nor PEM").with_private(error.to_string())
         })?;
         match label {
             "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => Self::open(&der),
-            other => Err(malformed(format!(
-                "the PEM block is a {other:?}, not a CERTIFICATE REQUEST"
-            ))),
+            other => Err(malformed(format!("the PEM block is a {other:?}, not a CERTIFICATE REQUEST"))),
         }
     }
 
@@ -155,12 +140,7 @@ impl CertificateRequest {
 /// Key and digest only: the rest is long, and some of it is for nobody's log.
 impl fmt::Debug for CertificateRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "CertificateRequest({:?}, digest {})",
-            self.key,
-            hex::encode(self.digest)
-        )
+        write!(f, "CertificateRequest({:?}, digest {})", self.key, hex::encode(self.digest))
     }
 }
 
@@ -196,14 +176,8 @@ impl<'a> SignedRequest<'a> {
             let info_der = reader.tlv_bytes()?;
             let algorithm = AlgorithmIdentifierOwned::decode(reader)?;
             let signature = BitStringRef::decode(reader)?;
-            let signature = signature
-                .as_bytes()
-                .ok_or_else(|| Tag::BitString.value_error())?;
-            Ok::<_, der::Error>(Self {
-                info_der,
-                algorithm,
-                signature,
-            })
+            let signature = signature.as_bytes().ok_or_else(|| Tag::BitString.value_error())?;
+            Ok::<_, der::Error>(Self { info_der, algorithm, signature })
         })?;
         reader.finish()?;
         Ok(request)
@@ -227,16 +201,8 @@ impl<'a> RequestInfo<'a> {
             let subject_der = reader.tlv_bytes()?;
             Name::from_der(subject_der)?;
             let spki_der = reader.tlv_bytes()?;
-            let attributes = if reader.is_finished() {
-                Vec::new()
-            } else {
-                decode_attributes(reader)?
-            };
-            Ok::<_, der::Error>(Self {
-                subject_der,
-                spki_der,
-                attributes,
-            })
+            let attributes = if reader.is_finished() { Vec::new() } else { decode_attributes(reader)? };
+            Ok::<_, der::Error>(Self { subject_der, spki_der, attributes })
         })?;
         reader.finish()?;
         Ok(info)
@@ -245,10 +211,7 @@ impl<'a> RequestInfo<'a> {
 
 /// `[0] IMPLICIT SET OF Attribute`. Clients in the field do not sort it, so the order is not checked.
 fn decode_attributes<'a>(reader: &mut impl Reader<'a>) -> der::Result<Vec<Attribute>> {
-    let expected = Tag::ContextSpecific {
-        constructed: true,
-        number: TagNumber(0),
-    };
+    let expected = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
     let header = Header::decode(reader)?;
     header.tag().assert_eq(expected)?;
     reader.read_nested(header.length(), |reader| {
@@ -266,64 +229,39 @@ fn decode_attributes<'a>(reader: &mut impl Reader<'a>) -> der::Result<Vec<Attrib
 /// The extensions of the extensionRequest attribute, in either of its names.
 fn requested_extensions(attributes: &[Attribute]) -> Result<Vec<Extension>, Refusal> {
     let mut types = BTreeSet::new();
-    if let Some(repeated) = attributes
-        .iter()
-        .find(|attribute| !types.insert(attribute.oid))
-    {
-        return Err(malformed(format!(
-            "the certificate request has the attribute {} twice",
-            repeated.oid
-        )));
+    if let Some(repeated) = attributes.iter().find(|attribute| !types.insert(attribute.oid)) {
+        return Err(malformed(format!("the certificate request has the attribute {} twice", repeated.oid)));
     }
 
     let mut extensions = Vec::new();
-    for attribute in attributes.iter().filter(|attribute| {
-        [ID_EXTENSION_REQ, MICROSOFT_EXTENSION_REQUEST].contains(&attribute.oid)
-    }) {
-        let more: Vec<Extension> = single_value(attribute)?
-            .decode_as()
-            .map_err(not_a_request)?;
+    for attribute in
+        attributes.iter().filter(|attribute| [ID_EXTENSION_REQ, MICROSOFT_EXTENSION_REQUEST].contains(&attribute.oid))
+    {
+        let more: Vec<Extension> = single_value(attribute)?.decode_as().map_err(not_a_request)?;
         extensions.extend(more);
     }
     if extensions.len() > ENTRIES_MAX {
-        return Err(malformed(format!(
-            "the certificate request asks for more than {ENTRIES_MAX} extensions"
-        )));
+        return Err(malformed(format!("the certificate request asks for more than {ENTRIES_MAX} extensions")));
     }
     let mut identifiers = BTreeSet::new();
-    if let Some(repeated) = extensions
-        .iter()
-        .find(|extension| !identifiers.insert(extension.extn_id))
-    {
-        return Err(malformed(format!(
-            "the certificate request has the extension {} twice",
-            repeated.extn_id
-        )));
+    if let Some(repeated) = extensions.iter().find(|extension| !identifiers.insert(extension.extn_id)) {
+        return Err(malformed(format!("the certificate request has the extension {} twice", repeated.extn_id)));
     }
     Ok(extensions)
 }
 
 fn challenge_password(attributes: &[Attribute]) -> Result<Option<ChallengePassword>, Refusal> {
-    let Some(attribute) = attributes
-        .iter()
-        .find(|attribute| attribute.oid == PKCS_9_AT_CHALLENGE_PASSWORD)
-    else {
+    let Some(attribute) = attributes.iter().find(|attribute| attribute.oid == PKCS_9_AT_CHALLENGE_PASSWORD) else {
         return Ok(None);
     };
-    let text = decode_directory_string(single_value(attribute)?).ok_or_else(|| {
-        malformed("the challenge password of the certificate request is not a text")
-    })?;
+    let text = decode_directory_string(single_value(attribute)?)
+        .ok_or_else(|| malformed("the challenge password of the certificate request is not a text"))?;
     Ok(Some(ChallengePassword(text)))
 }
 
 /// Reads a DirectoryString as clients write it: with octets that its type does not allow, or as an IA5String.
 fn decode_directory_string(value: &Any) -> Option<Zeroizing<String>> {
-    const ASCII_BY_NAME: [Tag; 4] = [
-        Tag::PrintableString,
-        Tag::Ia5String,
-        Tag::TeletexString,
-        Tag::VisibleString,
-    ];
+    const ASCII_BY_NAME: [Tag; 4] = [Tag::PrintableString, Tag::Ia5String, Tag::TeletexString, Tag::VisibleString];
     let octets = value.value();
     let utf8 = str::from_utf8(octets).ok().map(str::to_owned);
     let text = if value.tag() == Tag::Utf8String {
@@ -333,9 +271,7 @@ fn decode_directory_string(value: &Any) -> Option<Zeroizing<String>> {
         Some(utf8.unwrap_or_else(|| octets.iter().map(|octet| char::from(*octet)).collect()))
     } else if value.tag() == Tag::BmpString && octets.len().is_multiple_of(2) {
         let (units, _) = octets.as_chunks::<2>();
-        char::decode_utf16(units.iter().map(|unit| u16::from_be_bytes(*unit)))
-            .collect::<Result<_, _>>()
-            .ok()
+        char::decode_utf16(units.iter().map(|unit| u16::from_be_bytes(*unit))).collect::<Result<_, _>>().ok()
     } else {
         None
     };
@@ -345,10 +281,7 @@ fn decode_directory_string(value: &Any) -> Option<Zeroizing<String>> {
 fn single_value(attribute: &Attribute) -> Result<&Any, Refusal> {
     match attribute.values.as_slice() {
         [value] => Ok(value),
-        _ => Err(malformed(format!(
-            "the attribute {} of the certificate request must have one value",
-            attribute.oid
-        ))),
+        _ => Err(malformed(format!("the attribute {} of the certificate request must have one value", attribute.oid))),
     }
 }
 
@@ -385,8 +318,7 @@ mod tests {
     }
 
     fn open(name: &str) -> CertificateRequest {
-        CertificateRequest::from_pem_or_der(&vector(name))
-            .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"))
+        CertificateRequest::from_pem_or_der(&vector(name)).unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"))
     }
 
     fn refused(bytes: &[u8]) -> Reason {
@@ -399,26 +331,16 @@ mod tests {
         let mut wrong = Vec::new();
         let mut seen = 0;
         for line in expectations.lines().filter(|line| !line.starts_with('#')) {
-            let [name, expected, why] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
-                panic!("{line:?}")
-            };
+            let [name, expected, why] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
             let outcome = CertificateRequest::from_pem_or_der(&vector(name));
-            let found = outcome
-                .as_ref()
-                .map_or_else(|refusal| refusal.reason().name(), |_| "accepted");
+            let found = outcome.as_ref().map_or_else(|refusal| refusal.reason().name(), |_| "accepted");
             if found != expected {
-                wrong.push(format!(
-                    "{name} ({why}): {found} instead of {expected}: {outcome:?}"
-                ));
+                wrong.push(format!("{name} ({why}): {found} instead of {expected}: {outcome:?}"));
             }
             seen += 1;
         }
         let files = fs::read_dir(vectors()).unwrap().count();
-        assert_eq!(
-            seen + 2,
-            files,
-            "every file but make.py and expectations.txt has its expectation"
-        );
+        assert_eq!(seen + 2, files, "every file but make.py and expectations.txt has its expectation");
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
@@ -457,10 +379,7 @@ mod tests {
             ("x25519.der", "1.3.101.110"),
         ] {
             let refusal = CertificateRequest::open(&vector(name)).unwrap_err();
-            assert!(
-                refusal.reason() == Reason::BadKey && refusal.public().contains(told),
-                "{name}: {refusal:?}"
-            );
+            assert!(refusal.reason() == Reason::BadKey && refusal.public().contains(told), "{name}: {refusal:?}");
         }
     }
 
@@ -468,19 +387,10 @@ mod tests {
     fn key_subject_and_extensions_are_those_of_the_request() {
         let request = open("extensions.der");
         assert_eq!(request.key().subject_key().kind(), SubjectKeyKind::EcP256);
-        assert_eq!(
-            Name::from_der(request.subject_der()).unwrap().to_string(),
-            "CN=host.example,O=Example"
-        );
-        let found: Vec<_> = request
-            .extensions()
-            .iter()
-            .map(|extension| (extension.extn_id, extension.critical))
-            .collect();
-        assert_eq!(
-            found,
-            [(ID_CE_SUBJECT_ALT_NAME, false), (ID_CE_KEY_USAGE, true)]
-        );
+        assert_eq!(Name::from_der(request.subject_der()).unwrap().to_string(), "CN=host.example,O=Example");
+        let found: Vec<_> =
+            request.extensions().iter().map(|extension| (extension.extn_id, extension.critical)).collect();
+        assert_eq!(found, [(ID_CE_SUBJECT_ALT_NAME, false), (ID_CE_KEY_USAGE, true)]);
         let microsoft = open("microsoft-extensions.der");
         assert_eq!(microsoft.extensions().len(), 2);
     }
@@ -518,13 +428,7 @@ mod tests {
             ("challenge-latin1.der", "pässwort"),
             ("challenge-printable-at.der", "a@b_c"),
         ] {
-            assert_eq!(
-                open(name)
-                    .challenge_password()
-                    .map(ChallengePassword::reveal),
-                Some(password),
-                "{name}"
-            );
+            assert_eq!(open(name).challenge_password().map(ChallengePassword::reveal), Some(password), "{name}");
         }
         assert_eq!(open("p256.der").challenge_password(), None);
     }
@@ -532,15 +436,8 @@ mod tests {
     #[test]
     fn s47_the_challenge_password_is_never_printed() {
         let request = open("challenge-utf8.der");
-        let printed = format!(
-            "{request:?} {:?} {:?}",
-            request.challenge_password(),
-            request.attributes()
-        );
-        assert!(
-            !printed.contains("sswort") && !printed.contains("115, 115, 119, 111"),
-            "{printed}"
-        );
+        let printed = format!("{request:?} {:?} {:?}", request.challenge_password(), request.attributes());
+        assert!(!printed.contains("sswort") && !printed.contains("115, 115, 119, 111"), "{printed}");
     }
 
     #[test]
@@ -548,19 +445,12 @@ mod tests {
         for name in ["extensions.der", "unsorted-attributes.der", "ed25519.der"] {
             let good = vector(name);
             for length in 0..good.len() {
-                assert_eq!(
-                    refused(&good[..length]),
-                    Reason::Malformed,
-                    "{name} cut to {length}"
-                );
+                assert_eq!(refused(&good[..length]), Reason::Malformed, "{name} cut to {length}");
             }
             for position in 0..good.len() {
                 let mut altered = good.clone();
                 altered[position] ^= 0x01;
-                assert!(
-                    CertificateRequest::open(&altered).is_err(),
-                    "{name} with octet {position} altered"
-                );
+                assert!(CertificateRequest::open(&altered).is_err(), "{name} with octet {position} altered");
             }
         }
     }
@@ -569,12 +459,7 @@ mod tests {
     fn s20_an_oversized_request_is_refused_before_it_is_read() {
         let mut large = vec![0x30; REQUEST_BYTES_MAX + 1];
         assert_eq!(refused(&large), Reason::Malformed);
-        assert!(
-            CertificateRequest::open(&large)
-                .unwrap_err()
-                .public()
-                .contains("65536 octets")
-        );
+        assert!(CertificateRequest::open(&large).unwrap_err().public().contains("65536 octets"));
         large = b"-".repeat(REQUEST_PEM_BYTES_MAX + 1);
         let refusal = CertificateRequest::from_pem_or_der(&large).unwrap_err();
         assert!(refusal.public().contains("131072 octets"), "{refusal:?}");

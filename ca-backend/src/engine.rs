@@ -18,7 +18,9 @@ use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::policy::{self, Ask};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
-use crate::record::{self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, Positional, StatusForm, TicketStateForm};
+use crate::record::{
+    self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, Positional, StatusForm, TicketStateForm,
+};
 use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
 use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
@@ -157,7 +159,11 @@ impl Engine {
         let registry = Registry::load(store.as_ref(), &settings.status_base_url)?;
         let latest = inventory::latest_issue(store.as_ref())?;
         let inner = Inner {
-            rate: RequestRate::new(settings.issue_rate_per_requester_per_s, settings.issue_burst_per_requester_max, clock.clone()),
+            rate: RequestRate::new(
+                settings.issue_rate_per_requester_per_s,
+                settings.issue_burst_per_requester_max,
+                clock.clone(),
+            ),
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
             earlier: Mutex::default(),
@@ -233,7 +239,14 @@ impl Engine {
         let issuer = issuer_of(&registry, request)?;
         services_include(&registry, request, profile)?;
         let key = request.key.subject_key();
-        let ask = Ask { origin: &request.origin, authority: &request.authority, profile: &request.profile, names: &request.names, extensions: &request.extensions.other, key: key.kind() };
+        let ask = Ask {
+            origin: &request.origin,
+            authority: &request.authority,
+            profile: &request.profile,
+            names: &request.names,
+            extensions: &request.extensions.other,
+            key: key.kind(),
+        };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
         let authorization = policy::authorize(endpoint, facts, &ask)?;
         self.accept_key(&registry, key)?;
@@ -260,7 +273,11 @@ impl Engine {
             status: StatusForm::Good,
             der: prepared.bytes().to_vec(),
         };
-        let detail = format!("rule {:?}, TBSCertificate SHA-256 {}", authorization.rule(), hex::encode(sha256(prepared.bytes())));
+        let detail = format!(
+            "rule {:?}, TBSCertificate SHA-256 {}",
+            authorization.rule(),
+            hex::encode(sha256(prepared.bytes()))
+        );
         let in_flight = InFlightForm {
             at: now,
             certificate,
@@ -303,7 +320,9 @@ impl Engine {
         match self.inner.store.commit(batch) {
             Ok(_) => {}
             // Another thread finished the same request: its certificate is the one that counts.
-            Err(CommitError::Conflict) => return self.issued(serial)?.ok_or(Error::Fault(Fault::TryLater { after_s: 1 })),
+            Err(CommitError::Conflict) => {
+                return self.issued(serial)?.ok_or(Error::Fault(Fault::TryLater { after_s: 1 }));
+            }
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         }
 
@@ -312,7 +331,12 @@ impl Engine {
     }
 
     /// What step 3 writes: the serial with the bytes to be signed, the outcome for repeats, the audit record.
-    pub(crate) fn reservation(&self, serial: &Serial, in_flight: &InFlightForm, detail: String) -> Result<Batch, Fault> {
+    pub(crate) fn reservation(
+        &self,
+        serial: &Serial,
+        in_flight: &InFlightForm,
+        detail: String,
+    ) -> Result<Batch, Fault> {
         let batch = Batch::new()
             .expect_absent(Space::Certificate, serial.as_bytes())
             .expect_absent(Space::InFlight, serial.as_bytes())
@@ -353,7 +377,10 @@ impl Engine {
         let now = self.now();
         let window = self.inner.settings.repeat_window_s;
         for at in [now, now.minus_s(window)] {
-            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, &facts.requester, at))? else { continue };
+            let Some(found) = self.inner.store.get(Space::Origin, &self.origin_key(origin, &facts.requester, at))?
+            else {
+                continue;
+            };
             match record::decode(&found.value)? {
                 OutcomeForm::Ticket(ticket) => return self.poll(&Ticket::from_stored(ticket)).map(Some),
                 OutcomeForm::Serial(serial) => {
@@ -386,11 +413,10 @@ impl Engine {
         self.signing_time()?;
         let registry = self.registry();
         let stands = registry.authorities.get(&in_flight.authority).is_some_and(|authority| !authority.deleting);
-        let issuer = registry
-            .issuers
-            .get(&in_flight.certificate.issuer)
-            .filter(|_| stands)
-            .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", in_flight.authority)))?;
+        let issuer =
+            registry.issuers.get(&in_flight.certificate.issuer).filter(|_| stands).ok_or_else(|| {
+                Refusal::new(Reason::NotReady, format!("there is no authority {}", in_flight.authority))
+            })?;
         if issuer.revoked {
             let text = format!("the certificate of authority {} is revoked or on hold", in_flight.authority);
             return Err(Refusal::new(Reason::NotReady, text).into());
@@ -406,7 +432,10 @@ impl Engine {
             return Ok(None);
         }
         let registry = self.registry();
-        let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+        let issuer = registry
+            .issuers
+            .get(&form.issuer)
+            .ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
         Ok(Some(Outcome::Issued(issued(serial, form.der, form.not_after, issuer)?)))
     }
 
@@ -426,7 +455,8 @@ impl Engine {
         let fingerprint = key.fingerprint();
         self.inner.blocked_keys.check(key)?;
         // An authority's own certificates are the one place where its key may stand.
-        let reused = registry.issuers.values().any(|issuer| issuer.key_fingerprint == fingerprint && issuer.active.is_some());
+        let reused =
+            registry.issuers.values().any(|issuer| issuer.key_fingerprint == fingerprint && issuer.active.is_some());
         if reused {
             return Err(Refusal::new(Reason::BadKey, "this key belongs to an authority").into());
         }
@@ -462,7 +492,11 @@ impl Engine {
         [window.to_be_bytes().as_slice(), &sha256(&text)].concat()
     }
 
-    fn open_ticket(&self, request: &EnrollmentRequest, authorization: &policy::Authorization) -> Result<Outcome, Error> {
+    fn open_ticket(
+        &self,
+        request: &EnrollmentRequest,
+        authorization: &policy::Authorization,
+    ) -> Result<Outcome, Error> {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
         let form = crate::ticket::form(request, authorization.facts(), now);
@@ -578,7 +612,13 @@ fn issued(serial: &Serial, der: Vec<u8>, not_after: Time, issuer: &Issuer) -> Re
             Ok(IssuedCertificate { serial: *serial, der, chain: chain.to_vec(), root: root.clone(), not_after })
         }
         // A root's own certificate, signed a moment ago.
-        None => Ok(IssuedCertificate { serial: *serial, root: Bytes::copy_from_slice(&der), der, chain: Vec::new(), not_after }),
+        None => Ok(IssuedCertificate {
+            serial: *serial,
+            root: Bytes::copy_from_slice(&der),
+            der,
+            chain: Vec::new(),
+            not_after,
+        }),
     }
 }
 
@@ -592,7 +632,10 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
     let issuer = authority.and_then(|_| registry.issuer_of(name));
     let issuer = issuer.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {name}")))?;
     if issuer.revoked {
-        return Err(Refusal::new(Reason::NotReady, format!("the certificate of authority {name} is revoked or on hold")));
+        return Err(Refusal::new(
+            Reason::NotReady,
+            format!("the certificate of authority {name} is revoked or on hold"),
+        ));
     }
     Ok(issuer.clone())
 }
@@ -601,12 +644,21 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
 fn services_include(registry: &Registry, request: &EnrollmentRequest, profile: &Profile) -> Result<(), Refusal> {
     let for_daemon = profile.kind != ProfileKind::EndEntity;
     let own_act = matches!(&request.evidence, Evidence::Operator(approval) if approval.daemon);
-    let offered = registry.authorities.get(&request.authority).is_some_and(|authority| authority.services.contains(&profile.library));
+    let offered = registry
+        .authorities
+        .get(&request.authority)
+        .is_some_and(|authority| authority.services.contains(&profile.library));
     if for_daemon && !own_act {
-        return Err(Refusal::new(Reason::NotAuthorized, format!("profile {} is for the daemon's own certificates", profile.id)));
+        return Err(Refusal::new(
+            Reason::NotAuthorized,
+            format!("profile {} is for the daemon's own certificates", profile.id),
+        ));
     }
     if !for_daemon && !offered && !own_act {
-        let text = format!("authority {} does not offer the service {} that profile {} belongs to", request.authority, profile.library, profile.id);
+        let text = format!(
+            "authority {} does not offer the service {} that profile {} belongs to",
+            request.authority, profile.library, profile.id
+        );
         return Err(Refusal::new(Reason::UnknownProfile, text));
     }
     Ok(())

@@ -36,12 +36,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal whose text may be shown to the requester.
     pub fn new(reason: Reason, public: impl Into<String>) -> Self {
-        Self {
-            reason,
-            public: public.into(),
-            private: String::new(),
-            retry_after_s: None,
-        }
+        Self { reason, public: public.into(), private: String::new(), retry_after_s: None }
     }
 
     /// Adds what only the log and the audit record may say.
@@ -73,11 +68,7 @@ impl Refusal {
     /// The text for the log and the audit record: the public one and what was added to it.
     #[must_use]
     pub fn private(&self) -> String {
-        if self.private.is_empty() {
-            self.public.clone()
-        } else {
-            format!("{} ({})", self.public, self.private)
-        }
+        if self.private.is_empty() { self.public.clone() } else { format!("{} ({})", self.public, self.private) }
     }
 
     /// Seconds after which a new attempt makes sense.

@@ -32,10 +32,7 @@ impl RequestedExtensions {
     /// # Errors
     /// A fault if the value cannot be encoded.
     pub fn with_certificate_policies(self, policies: &[ObjectIdentifier]) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::CertificatePolicies,
-            value::encode_policies(policies)?,
-        ))
+        Ok(self.with(RequestExtension::CertificatePolicies, value::encode_policies(policies)?))
     }
 
     /// Asks for Microsoft's application policies.
@@ -43,10 +40,7 @@ impl RequestedExtensions {
     /// # Errors
     /// A fault if the value cannot be encoded.
     pub fn with_application_policies(self, purposes: &[ObjectIdentifier]) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::ApplicationPolicies,
-            value::encode_policies(purposes)?,
-        ))
+        Ok(self.with(RequestExtension::ApplicationPolicies, value::encode_policies(purposes)?))
     }
 
     /// Asks for S/MIME capabilities (RFC 4262) without parameters, the strongest first.
@@ -54,26 +48,15 @@ impl RequestedExtensions {
     /// # Errors
     /// A fault if the value cannot be encoded.
     pub fn with_smime_capabilities(self, algorithms: &[ObjectIdentifier]) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::SmimeCapabilities,
-            value::encode_capabilities(algorithms)?,
-        ))
+        Ok(self.with(RequestExtension::SmimeCapabilities, value::encode_capabilities(algorithms)?))
     }
 
     /// Asks for a Microsoft template by object identifier and version.
     ///
     /// # Errors
     /// A fault if the value cannot be encoded.
-    pub fn with_template(
-        self,
-        template: ObjectIdentifier,
-        major: u32,
-        minor: u32,
-    ) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::MicrosoftTemplate,
-            value::encode_template(template, major, minor)?,
-        ))
+    pub fn with_template(self, template: ObjectIdentifier, major: u32, minor: u32) -> Result<Self, Fault> {
+        Ok(self.with(RequestExtension::MicrosoftTemplate, value::encode_template(template, major, minor)?))
     }
 
     /// Asks for a Microsoft template by name.
@@ -81,10 +64,7 @@ impl RequestedExtensions {
     /// # Errors
     /// A fault if the value cannot be encoded.
     pub fn with_template_name(self, name: &str) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::MicrosoftTemplateName,
-            value::encode_template_name(name)?,
-        ))
+        Ok(self.with(RequestExtension::MicrosoftTemplateName, value::encode_template_name(name)?))
     }
 
     /// Asks for the security identifier of an account, such as `S-1-5-21-1-2-3-1105`.
@@ -92,10 +72,7 @@ impl RequestedExtensions {
     /// # Errors
     /// A fault if the value cannot be encoded.
     pub fn with_security_identifier(self, sid: &str) -> Result<Self, Fault> {
-        Ok(self.with(
-            RequestExtension::SecurityIdentifier,
-            value::encode_security_identifier(sid)?,
-        ))
+        Ok(self.with(RequestExtension::SecurityIdentifier, value::encode_security_identifier(sid)?))
     }
 
     fn with(mut self, extension: RequestExtension, value: Vec<u8>) -> Self {
@@ -124,23 +101,16 @@ pub(crate) fn resolve(
     requested: &RequestedExtensions,
     operator_purposes: &[ObjectIdentifier],
 ) -> Result<GrantedExtensions, Refusal> {
-    let extended_key_usage =
-        resolve_purposes(profile, &requested.extended_key_usage, operator_purposes)?;
+    let extended_key_usage = resolve_purposes(profile, &requested.extended_key_usage, operator_purposes)?;
     let mut other: Vec<(ObjectIdentifier, Vec<u8>)> = Vec::with_capacity(requested.other.len());
     for (oid, value) in &requested.other {
         if other.iter().any(|(earlier, _)| earlier == oid) {
-            return Err(Refusal::new(
-                Reason::Malformed,
-                format!("the extension {oid} is requested twice"),
-            ));
+            return Err(Refusal::new(Reason::Malformed, format!("the extension {oid} is requested twice")));
         }
         check_value(profile, oid, value, &extended_key_usage)?;
         other.push((*oid, value.clone()));
     }
-    Ok(GrantedExtensions {
-        extended_key_usage,
-        other,
-    })
+    Ok(GrantedExtensions { extended_key_usage, other })
 }
 
 fn resolve_purposes(
@@ -149,17 +119,10 @@ fn resolve_purposes(
     operator_purposes: &[ObjectIdentifier],
 ) -> Result<Vec<ObjectIdentifier>, Refusal> {
     let own = &profile.extended_key_usage;
-    if let Some(refused) = requested
-        .iter()
-        .find(|purpose| !may_have(profile, purpose, operator_purposes))
-    {
+    if let Some(refused) = requested.iter().find(|purpose| !may_have(profile, purpose, operator_purposes)) {
         return Err(Refusal::new(
             Reason::NotAuthorized,
-            format!(
-                "the profile {} does not allow the extended key usage {}",
-                profile.id,
-                purpose::name(refused)
-            ),
+            format!("the profile {} does not allow the extended key usage {}", profile.id, purpose::name(refused)),
         ));
     }
     if requested.len() > PURPOSES_MAX {
@@ -179,18 +142,14 @@ fn resolve_purposes(
             distinct
         }
         // A request may confirm what the profile fixes, never narrow or widen it.
-        ExtendedKeyUsageRule::FromRequest
-        | ExtendedKeyUsageRule::Fixed
-        | ExtendedKeyUsageRule::Never => own.values.clone(),
+        ExtendedKeyUsageRule::FromRequest | ExtendedKeyUsageRule::Fixed | ExtendedKeyUsageRule::Never => {
+            own.values.clone()
+        }
     })
 }
 
 /// Whether a certificate of this profile may have this purpose.
-pub(crate) fn may_have(
-    profile: &Profile,
-    purpose: &ObjectIdentifier,
-    operator_purposes: &[ObjectIdentifier],
-) -> bool {
+pub(crate) fn may_have(profile: &Profile, purpose: &ObjectIdentifier, operator_purposes: &[ObjectIdentifier]) -> bool {
     let own = &profile.extended_key_usage;
     let chosen = own.rule == ExtendedKeyUsageRule::FromRequest
         && operator_purposes.contains(purpose)
@@ -205,28 +164,18 @@ pub(crate) fn check_value(
     value: &[u8],
     extended_key_usage: &[ObjectIdentifier],
 ) -> Result<(), Refusal> {
-    let Some(extension) = RequestExtension::of(oid)
-        .filter(|extension| profile.request_extensions.contains(extension))
+    let Some(extension) = RequestExtension::of(oid).filter(|extension| profile.request_extensions.contains(extension))
     else {
-        let reason = format!(
-            "the profile {} does not allow the extension {oid} in requests",
-            profile.id
-        );
+        let reason = format!("the profile {} does not allow the extension {oid} in requests", profile.id);
         return Err(Refusal::new(Reason::NotAuthorized, reason));
     };
     value::check(extension, value).map_err(|why| {
-        Refusal::new(
-            Reason::Malformed,
-            format!("the requested extension {} {why}", extension.name()),
-        )
+        Refusal::new(Reason::Malformed, format!("the requested extension {} {why}", extension.name()))
     })?;
     // Windows prefers application policies over the extended key usage: they must not say more than it does.
     if extension == RequestExtension::ApplicationPolicies {
         let policies = value::policies(value).unwrap_or_default();
-        if let Some(beyond) = policies
-            .iter()
-            .find(|policy| !extended_key_usage.contains(policy))
-        {
+        if let Some(beyond) = policies.iter().find(|policy| !extended_key_usage.contains(policy)) {
             return Err(Refusal::new(
                 Reason::NotAuthorized,
                 format!(

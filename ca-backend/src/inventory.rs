@@ -198,7 +198,8 @@ fn indexed_names(names: &RequestedNames) -> Vec<String> {
 
 /// The keys under which a certificate is found, except by serial.
 fn index_keys(serial: &Serial, certificate: &CertificateForm, names: &RequestedNames) -> Vec<(Space, Vec<u8>)> {
-    let mut keys: Vec<_> = indexed_names(names).iter().map(|text| (Space::ByName, text_key(reversed(text), serial))).collect();
+    let mut keys: Vec<_> =
+        indexed_names(names).iter().map(|text| (Space::ByName, text_key(reversed(text), serial))).collect();
     if !names.subject.is_empty() {
         keys.push((Space::BySubject, text_key(reversed(&names.subject.search_key()), serial)));
     }
@@ -275,7 +276,10 @@ fn lead(query: &InventoryQuery) -> Result<(Space, Range), Refusal> {
     }
     if let Some(requester) = &query.requester {
         // Requesters are stored as they are.
-        return Ok((Space::ByRequester, Range::prefix([cut(requester.clone().into_bytes()).as_slice(), &[0]].concat())));
+        return Ok((
+            Space::ByRequester,
+            Range::prefix([cut(requester.clone().into_bytes()).as_slice(), &[0]].concat()),
+        ));
     }
     if query.expires_from.is_some() || query.expires_until.is_some() {
         let from = query.expires_from.unwrap_or_default().unix().to_be_bytes().to_vec();
@@ -395,7 +399,10 @@ impl Engine {
             let Some((authority, profile, state)) = counted(&entry.key, &registry) else { continue };
             let sum = entry.value.as_slice().try_into().map(i64::from_be_bytes).unwrap_or_default();
             let certificates = u64::try_from(sum).unwrap_or_default();
-            match counts.iter_mut().find(|count| count.authority == authority && count.profile == profile && count.state == state) {
+            match counts
+                .iter_mut()
+                .find(|count| count.authority == authority && count.profile == profile && count.state == state)
+            {
                 Some(count) => count.certificates += certificates,
                 None => counts.push(CertificateCount { authority, profile, state, certificates }),
             }
@@ -444,8 +451,14 @@ fn serial_at_end(key: &[u8]) -> Result<Serial, Error> {
     Ok(Serial::from_magnitude(octets).map_err(|_| Fault::Broken("an index key ends without a serial".to_owned()))?)
 }
 
-fn summary(serial: Serial, form: CertificateForm, names: &RequestedNames, registry: &Registry) -> Result<CertificateSummary, Error> {
-    let issuer = registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
+fn summary(
+    serial: Serial,
+    form: CertificateForm,
+    names: &RequestedNames,
+    registry: &Registry,
+) -> Result<CertificateSummary, Error> {
+    let issuer =
+        registry.issuers.get(&form.issuer).ok_or_else(|| Fault::Broken(format!("serial {serial} has no issuer")))?;
     let (revoked_at, reason) = match form.status {
         StatusForm::Revoked { at, reason, .. } => (Some(at), Some(reason)),
         StatusForm::Good | StatusForm::Closed { .. } => (None, None),

@@ -8,8 +8,8 @@ use crate::algorithm::verify_signature;
 use crate::clock::Time;
 use crate::crl::UnsignedCrl;
 use crate::engine::EngineSettings;
-use crate::extension;
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
+use crate::extension;
 use crate::keys::KeyRing;
 use crate::lint::{self, LintContext};
 use crate::policy::Authorization;
@@ -98,11 +98,19 @@ impl Prepared {
             (Some(active), ProfileKind::Subordinate | ProfileKind::Responder | ProfileKind::EndEntity) => &active.facts,
             (None, ProfileKind::Root) if issuer.form.public_key == key.spki_der() => {
                 let (_, algorithm) = issuer.signing_key()?;
-                own_facts = IssuerFacts::self_signed(issuer.subject.clone(), key, algorithm, validity.not_before, validity.not_after);
+                own_facts = IssuerFacts::self_signed(
+                    issuer.subject.clone(),
+                    key,
+                    algorithm,
+                    validity.not_before,
+                    validity.not_after,
+                );
                 &own_facts
             }
             (Some(_), ProfileKind::Root) | (None, _) => {
-                return Err(Refusal::new(Reason::NotReady, format!("authority {} is not active", request.authority)).into());
+                return Err(
+                    Refusal::new(Reason::NotReady, format!("authority {} is not active", request.authority)).into()
+                );
             }
         };
         let draft = CertificateDraft {
@@ -117,7 +125,10 @@ impl Prepared {
             not_after: validity.not_after,
         };
         let bytes = draft.encode()?;
-        let names = lint::lint(&bytes, &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices })?;
+        let names = lint::lint(
+            &bytes,
+            &LintContext { profile, issuer: facts, key, now: serial.issued_at(), operator_purposes: choices },
+        )?;
         authorization.admits(&names)?;
         Ok(Self { issuer, form: Form::Certificate(bytes) })
     }
@@ -172,4 +183,3 @@ pub(crate) struct Signed {
     /// The signature alone.
     pub(crate) signature: Vec<u8>,
 }
-

@@ -90,25 +90,14 @@ pub(crate) struct KeyRing {
 
 impl KeyRing {
     /// A ring in which new keys are made in `default`; references to the others stay usable.
-    pub(crate) fn new(
-        default: Arc<dyn KeyStore>,
-        others: impl IntoIterator<Item = Arc<dyn KeyStore>>,
-    ) -> Self {
-        Self {
-            stores: std::iter::once(default).chain(others).collect(),
-        }
+    pub(crate) fn new(default: Arc<dyn KeyStore>, others: impl IntoIterator<Item = Arc<dyn KeyStore>>) -> Self {
+        Self { stores: std::iter::once(default).chain(others).collect() }
     }
 
     /// Makes a key in the default store and keeps it durably before it returns.
-    pub(crate) fn generate(
-        &self,
-        label: &KeyLabel,
-        algorithm: KeyAlgorithm,
-    ) -> Result<KeyRef, KeyFault> {
-        let default = self
-            .stores
-            .first()
-            .ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))?;
+    pub(crate) fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
+        let default =
+            self.stores.first().ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))?;
         default.generate(label, algorithm)
     }
 
@@ -129,20 +118,12 @@ impl KeyRing {
 
     /// The condition of every store, by scheme; the default store comes first.
     pub(crate) fn health(&self) -> Vec<(&'static str, KeyHealth)> {
-        self.stores
-            .iter()
-            .map(|store| (store.scheme(), store.health()))
-            .collect()
+        self.stores.iter().map(|store| (store.scheme(), store.health())).collect()
     }
 
     fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
-        let store = self
-            .stores
-            .iter()
-            .find(|store| store.scheme() == key.scheme());
-        store
-            .map(AsRef::as_ref)
-            .ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
+        let store = self.stores.iter().find(|store| store.scheme() == key.scheme());
+        store.map(AsRef::as_ref).ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
     }
 }
 
@@ -187,33 +168,16 @@ mod tests {
 
     #[test]
     fn a_dead_key_store_leaves_the_keys_of_the_others_usable() {
-        let ring = KeyRing::new(
-            Arc::new(MemoryKeys::default()),
-            [Arc::new(Broken) as Arc<dyn KeyStore>],
-        );
-        let key = ring
-            .generate(&label("root"), KeyAlgorithm::Ed25519)
-            .unwrap();
+        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), [Arc::new(Broken) as Arc<dyn KeyStore>]);
+        let key = ring.generate(&label("root"), KeyAlgorithm::Ed25519).unwrap();
         assert_eq!(key.to_string(), "memory:root");
         let signature = ring.sign(&key, b"message").unwrap();
         let algorithm = KeyAlgorithm::Ed25519.signature_algorithm();
-        verify_signature(
-            &ring.public_key(&key).unwrap(),
-            &algorithm,
-            b"message",
-            &signature,
-        )
-        .unwrap();
+        verify_signature(&ring.public_key(&key).unwrap(), &algorithm, b"message", &signature).unwrap();
 
         let dead = KeyRef("pkcs11:token=a;object=b".to_owned());
-        assert!(matches!(
-            ring.sign(&dead, b"message"),
-            Err(KeyFault::Unavailable(_))
-        ));
-        let health = [
-            ("memory", KeyHealth::Usable),
-            ("pkcs11", KeyHealth::Unusable("unplugged".to_owned())),
-        ];
+        assert!(matches!(ring.sign(&dead, b"message"), Err(KeyFault::Unavailable(_))));
+        let health = [("memory", KeyHealth::Usable), ("pkcs11", KeyHealth::Unusable("unplugged".to_owned()))];
         assert_eq!(ring.health(), health);
     }
 
@@ -222,25 +186,16 @@ mod tests {
         let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
         for reference in ["file:root", "root", ""] {
             let key = KeyRef(reference.to_owned());
-            assert!(
-                matches!(ring.sign(&key, b"message"), Err(KeyFault::Unsupported(_))),
-                "{reference:?}"
-            );
+            assert!(matches!(ring.sign(&key, b"message"), Err(KeyFault::Unsupported(_))), "{reference:?}");
         }
-        assert!(matches!(
-            ring.sign(&KeyRef::new("memory", "gone"), b""),
-            Err(KeyFault::NotFound(_))
-        ));
+        assert!(matches!(ring.sign(&KeyRef::new("memory", "gone"), b""), Err(KeyFault::NotFound(_))));
     }
 
     #[test]
     fn a_key_in_memory_has_its_own_name_and_can_be_destroyed() {
         let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
         let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
-        assert!(matches!(
-            ring.generate(&label("root"), KeyAlgorithm::EcP256),
-            Err(KeyFault::Unsupported(_))
-        ));
+        assert!(matches!(ring.generate(&label("root"), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
         ring.destroy(&key).unwrap();
         assert!(matches!(ring.public_key(&key), Err(KeyFault::NotFound(_))));
     }
@@ -254,9 +209,7 @@ mod tests {
         let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         ring.sign(&key, b"1").unwrap();
         faults.fail_before(2);
-        let outcomes: Vec<_> = (0..3)
-            .map(|_| ring.sign(&key, b"message").is_ok())
-            .collect();
+        let outcomes: Vec<_> = (0..3).map(|_| ring.sign(&key, b"message").is_ok()).collect();
         assert_eq!(outcomes, [true, false, true]);
         faults.fail_after(1);
         assert!(

@@ -16,7 +16,9 @@ fn check(kind: &str, text: &str) -> Result<(), Refusal> {
     }
     Err(Refusal::new(
         Reason::Malformed,
-        format!("{text:?} cannot name {kind}: use up to {LABEL_OCTETS_MAX} lower-case letters, digits and inner hyphens"),
+        format!(
+            "{text:?} cannot name {kind}: use up to {LABEL_OCTETS_MAX} lower-case letters, digits and inner hyphens"
+        ),
     ))
 }
 

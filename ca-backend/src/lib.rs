@@ -2,7 +2,6 @@
 //!
 //! Everything that decides, signs or stores is private to this crate; a protocol can only ask the [`Engine`].
 
-
 pub mod algorithm;
 mod audit;
 mod authority;
@@ -57,10 +56,13 @@ pub use csr::CertificateRequest;
 pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
-pub use evidence::{Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate};
+pub use evidence::{
+    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
+};
 pub use extension::RequestedExtensions;
 pub use inventory::{
-    CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery, Page,
+    CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
+    Page,
 };
 pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};

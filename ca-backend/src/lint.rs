@@ -17,8 +17,8 @@ use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
-    AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints,
-    ExtendedKeyUsage, KeyUsage,
+    AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage,
+    KeyUsage,
 };
 use x509_cert::time::Time as CertificateTime;
 
@@ -26,8 +26,8 @@ use crate::clock::Time;
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::extension;
 use crate::name::{AlternativeName, DistinguishedName};
-use crate::request::RequestedNames;
 use crate::profile::{ExtendedKeyUsageRule, Presence, Profile, ProfileKind};
+use crate::request::RequestedNames;
 use crate::serial::Serial;
 use crate::subject_key::SubjectKey;
 use crate::tbs::IssuerFacts;
@@ -65,13 +65,9 @@ pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<Requeste
             format!("the certificate would have more than {TBS_BYTES_MAX} octets"),
         ));
     }
-    let tbs =
-        TbsCertificate::from_der(tbs_der).map_err(|error| fault("structure", error.to_string()))?;
+    let tbs = TbsCertificate::from_der(tbs_der).map_err(|error| fault("structure", error.to_string()))?;
     if !tbs.to_der().is_ok_and(|again| again == tbs_der) {
-        return Err(fault(
-            "structure",
-            "the bytes are not the canonical encoding of what they say",
-        ));
+        return Err(fault("structure", "the bytes are not the canonical encoding of what they say"));
     }
     let subject = DistinguishedName::from_der(&encoding(tbs.subject())?)?;
 
@@ -102,9 +98,7 @@ fn refusal(reason: Reason, rule: &str, what: impl Into<String>) -> Error {
 }
 
 fn encoding(value: &impl Encode) -> Result<Vec<u8>, Error> {
-    value
-        .to_der()
-        .map_err(|error| fault("structure", error.to_string()))
+    value.to_der().map_err(|error| fault("structure", error.to_string()))
 }
 
 /// Version, serial, algorithm, issuer, key, unique identifiers.
@@ -114,28 +108,16 @@ fn check_fields(tbs: &TbsCertificate, context: &LintContext<'_>) -> Result<(), E
     }
     let serial = tbs.serial_number().as_bytes();
     if serial.len() > crate::serial::SERIAL_BYTES || Serial::from_integer(serial).is_err() {
-        return Err(fault(
-            "serial",
-            "it is not a positive integer of at most 20 octets",
-        ));
+        return Err(fault("serial", "it is not a positive integer of at most 20 octets"));
     }
     if *tbs.signature() != context.issuer.algorithm.signature_algorithm() {
-        return Err(fault(
-            "signature algorithm",
-            "it does not fit the issuer's key",
-        ));
+        return Err(fault("signature algorithm", "it does not fit the issuer's key"));
     }
     if encoding(tbs.issuer())? != context.issuer.name.as_der() {
-        return Err(fault(
-            "issuer",
-            "it is not the issuer's subject, octet by octet",
-        ));
+        return Err(fault("issuer", "it is not the issuer's subject, octet by octet"));
     }
     if encoding(tbs.subject_public_key_info())? != context.key.spki_der() {
-        return Err(fault(
-            "public key",
-            "it is not the key whose possession was shown",
-        ));
+        return Err(fault("public key", "it is not the key whose possession was shown"));
     }
     if tbs.issuer_unique_id().is_some() || tbs.subject_unique_id().is_some() {
         return Err(fault("unique identifiers", "certificates have none"));
@@ -148,94 +130,47 @@ fn check_validity(tbs: &TbsCertificate, context: &LintContext<'_>) -> Result<(),
     for time in [&validity.not_before, &validity.not_after] {
         let general = matches!(time, CertificateTime::GeneralTime(_));
         if general != (time.to_date_time().year() >= 2050) {
-            return Err(fault(
-                "validity",
-                "times are UTCTime until 2049 and GeneralizedTime from 2050 on",
-            ));
+            return Err(fault("validity", "times are UTCTime until 2049 and GeneralizedTime from 2050 on"));
         }
     }
-    let (start, end) = (
-        Time::from(validity.not_before.to_date_time()),
-        Time::from(validity.not_after.to_date_time()),
-    );
+    let (start, end) = (Time::from(validity.not_before.to_date_time()), Time::from(validity.not_after.to_date_time()));
     if end <= start {
-        return Err(refusal(
-            Reason::BadTime,
-            "validity",
-            "it ends before it begins",
-        ));
+        return Err(refusal(Reason::BadTime, "validity", "it ends before it begins"));
     }
     if end <= context.now {
         return Err(refusal(Reason::BadTime, "validity", "it has ended already"));
     }
-    if start.since_s(context.now) > START_DISTANCE_S_MAX
-        || context.now.since_s(start) > START_DISTANCE_S_MAX
-    {
-        return Err(refusal(
-            Reason::BadTime,
-            "validity",
-            "it begins more than 31 days from now",
-        ));
+    if start.since_s(context.now) > START_DISTANCE_S_MAX || context.now.since_s(start) > START_DISTANCE_S_MAX {
+        return Err(refusal(Reason::BadTime, "validity", "it begins more than 31 days from now"));
     }
     if end > context.issuer.not_after {
-        return Err(refusal(
-            Reason::BadTime,
-            "validity",
-            "it ends after the issuer's own",
-        ));
+        return Err(refusal(Reason::BadTime, "validity", "it ends after the issuer's own"));
     }
     if context.issuer.not_after <= context.now {
-        return Err(refusal(
-            Reason::BadTime,
-            "validity",
-            "the issuer's own has ended",
-        ));
+        return Err(refusal(Reason::BadTime, "validity", "the issuer's own has ended"));
     }
     // Both end seconds count. The skew by which the beginning is moved back is no part of what the profile bounds.
     let granted_s = end.since_s(start.max(context.now));
-    if context
-        .profile
-        .validity
-        .max_s
-        .is_some_and(|max_s| granted_s > max_s)
-    {
-        return Err(refusal(
-            Reason::BadTime,
-            "validity",
-            "it is longer than the profile allows",
-        ));
+    if context.profile.validity.max_s.is_some_and(|max_s| granted_s > max_s) {
+        return Err(refusal(Reason::BadTime, "validity", "it is longer than the profile allows"));
     }
     Ok(())
 }
 
-fn check_subject(
-    tbs: &TbsCertificate,
-    subject: &DistinguishedName,
-    context: &LintContext<'_>,
-) -> Result<(), Error> {
+fn check_subject(tbs: &TbsCertificate, subject: &DistinguishedName, context: &LintContext<'_>) -> Result<(), Error> {
     if subject.is_empty() && context.profile.kind != ProfileKind::EndEntity {
-        return Err(refusal(
-            Reason::NameNotAllowed,
-            "subject",
-            "authorities and responders need one",
-        ));
+        return Err(refusal(Reason::NameNotAllowed, "subject", "authorities and responders need one"));
     }
     subject.validate()?;
     let own = encoding(tbs.subject())? == context.issuer.name.as_der();
     if own != (context.profile.kind == ProfileKind::Root) {
-        return Err(refusal(
-            Reason::NameNotAllowed,
-            "subject",
-            "it equals the issuer's name exactly in roots",
-        ));
+        return Err(refusal(Reason::NameNotAllowed, "subject", "it equals the issuer's name exactly in roots"));
     }
     Ok(())
 }
 
 fn find<'a>(extensions: &'a [Extension], oid: &ObjectIdentifier) -> Option<&'a Extension> {
-    extensions
-        .iter()
-        .find(|extension| extension.extn_id == *oid)
+    extensions.iter().find(|extension| extension.extn_id == *oid)
 }
 
 /// The decoded value of an extension, whose encoding must be canonical.
@@ -254,30 +189,20 @@ fn check_presence(extensions: &[Extension], context: &LintContext<'_>) -> Result
     let profile = context.profile;
     for (index, extension) in extensions.iter().enumerate() {
         let oid = extension.extn_id;
-        if extensions
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.extn_id == oid)
-        {
+        if extensions.iter().take(index).any(|earlier| earlier.extn_id == oid) {
             return Err(fault("extensions", format!("{oid} stands there twice")));
         }
         let (allowed, critical) = match oid {
             ID_CE_BASIC_CONSTRAINTS | ID_CE_KEY_USAGE => (true, true),
             ID_CE_SUBJECT_KEY_IDENTIFIER => (true, false),
-            ID_CE_EXT_KEY_USAGE => (
-                profile.extended_key_usage.rule != ExtendedKeyUsageRule::Never,
-                profile.extended_key_usage.critical,
-            ),
+            ID_CE_EXT_KEY_USAGE => {
+                (profile.extended_key_usage.rule != ExtendedKeyUsageRule::Never, profile.extended_key_usage.critical)
+            }
             ID_CE_AUTHORITY_KEY_IDENTIFIER => (profile.kind != ProfileKind::Root, false),
             // Its criticality hangs on the subject: see `check_alternative_names`.
             ID_CE_SUBJECT_ALT_NAME => (profile.alternative_names, extension.critical),
-            ID_CE_CRL_DISTRIBUTION_POINTS => {
-                (profile.crl_distribution_points != Presence::Never, false)
-            }
-            ID_PE_AUTHORITY_INFO_ACCESS => (
-                profile.authority_information_access != Presence::Never,
-                false,
-            ),
+            ID_CE_CRL_DISTRIBUTION_POINTS => (profile.crl_distribution_points != Presence::Never, false),
+            ID_PE_AUTHORITY_INFO_ACCESS => (profile.authority_information_access != Presence::Never, false),
             ID_PKIX_OCSP_NOCHECK => (profile.ocsp_no_check, false),
             // `check_requested` judges these.
             _ => (true, false),
@@ -290,10 +215,7 @@ fn check_presence(extensions: &[Extension], context: &LintContext<'_>) -> Result
             ));
         }
         if !allowed {
-            return Err(fault(
-                "extensions",
-                format!("the profile {} has no {oid}", profile.id),
-            ));
+            return Err(fault("extensions", format!("the profile {} has no {oid}", profile.id)));
         }
         if extension.critical != critical {
             return Err(fault("criticality", format!("that of {oid} is wrong")));
@@ -303,28 +225,13 @@ fn check_presence(extensions: &[Extension], context: &LintContext<'_>) -> Result
         (ID_CE_BASIC_CONSTRAINTS, true),
         (ID_CE_KEY_USAGE, true),
         (ID_CE_SUBJECT_KEY_IDENTIFIER, true),
-        (
-            ID_CE_AUTHORITY_KEY_IDENTIFIER,
-            profile.kind != ProfileKind::Root,
-        ),
-        (
-            ID_CE_EXT_KEY_USAGE,
-            profile.extended_key_usage.rule != ExtendedKeyUsageRule::Never,
-        ),
-        (
-            ID_CE_CRL_DISTRIBUTION_POINTS,
-            profile.crl_distribution_points == Presence::Always,
-        ),
-        (
-            ID_PE_AUTHORITY_INFO_ACCESS,
-            profile.authority_information_access == Presence::Always,
-        ),
+        (ID_CE_AUTHORITY_KEY_IDENTIFIER, profile.kind != ProfileKind::Root),
+        (ID_CE_EXT_KEY_USAGE, profile.extended_key_usage.rule != ExtendedKeyUsageRule::Never),
+        (ID_CE_CRL_DISTRIBUTION_POINTS, profile.crl_distribution_points == Presence::Always),
+        (ID_PE_AUTHORITY_INFO_ACCESS, profile.authority_information_access == Presence::Always),
         (ID_PKIX_OCSP_NOCHECK, profile.ocsp_no_check),
     ];
-    match required
-        .iter()
-        .find(|(oid, required)| *required && find(extensions, oid).is_none())
-    {
+    match required.iter().find(|(oid, required)| *required && find(extensions, oid).is_none()) {
         Some((oid, _)) => Err(fault("extensions", format!("{oid} is missing"))),
         None => Ok(()),
     }
@@ -340,28 +247,20 @@ fn check_authority(extensions: &[Extension], context: &LintContext<'_>) -> Resul
         return Err(fault("basic constraints", "cA does not fit the profile"));
     }
     if basic.path_len_constraint != context.profile.path_len {
-        return Err(fault(
-            "basic constraints",
-            "pathLenConstraint is not the profile's",
-        ));
+        return Err(fault("basic constraints", "pathLenConstraint is not the profile's"));
     }
     if context.profile.kind != ProfileKind::Subordinate {
         return Ok(());
     }
-    match (
-        context.issuer.constraints.path_len,
-        basic.path_len_constraint,
-    ) {
+    match (context.issuer.constraints.path_len, basic.path_len_constraint) {
         (Some(0), _) => Err(refusal(
             Reason::NotAuthorized,
             "path length",
             "the issuer's chain allows no further authority below the issuer",
         )),
-        (Some(left), Some(own)) if own >= left => Err(refusal(
-            Reason::NotAuthorized,
-            "path length",
-            "it reaches further than the issuer's chain allows",
-        )),
+        (Some(left), Some(own)) if own >= left => {
+            Err(refusal(Reason::NotAuthorized, "path length", "it reaches further than the issuer's chain allows"))
+        }
         (Some(_) | None, _) => Ok(()),
     }
 }
@@ -370,31 +269,17 @@ fn check_identifiers(extensions: &[Extension], context: &LintContext<'_>) -> Res
     if let Some(extension) = find(extensions, &ID_CE_SUBJECT_KEY_IDENTIFIER) {
         let identifier: OctetString = decode(extension, "subject key identifier")?;
         if identifier.as_bytes() != context.key.key_identifier() {
-            return Err(fault(
-                "subject key identifier",
-                "it is not the SHA-1 of the subject's key",
-            ));
+            return Err(fault("subject key identifier", "it is not the SHA-1 of the subject's key"));
         }
     }
     if let Some(extension) = find(extensions, &ID_CE_AUTHORITY_KEY_IDENTIFIER) {
         let identifier: AuthorityKeyIdentifier = decode(extension, "authority key identifier")?;
-        let key = identifier
-            .key_identifier
-            .as_ref()
-            .map(OctetString::as_bytes);
+        let key = identifier.key_identifier.as_ref().map(OctetString::as_bytes);
         if key != Some(&context.issuer.key_identifier) {
-            return Err(fault(
-                "authority key identifier",
-                "it is not the issuer's subject key identifier",
-            ));
+            return Err(fault("authority key identifier", "it is not the issuer's subject key identifier"));
         }
-        if identifier.authority_cert_issuer.is_some()
-            || identifier.authority_cert_serial_number.is_some()
-        {
-            return Err(fault(
-                "authority key identifier",
-                "it holds more than the key's identifier",
-            ));
+        if identifier.authority_cert_issuer.is_some() || identifier.authority_cert_serial_number.is_some() {
+            return Err(fault("authority key identifier", "it holds more than the key's identifier"));
         }
     }
     Ok(())
@@ -406,9 +291,7 @@ fn check_key_usage(extensions: &[Extension], context: &LintContext<'_>) -> Resul
     };
     let usage: KeyUsage = decode(extension, "key usage")?;
     let bits = context.profile.key_usage_for(context.key.kind())?;
-    let expected = bits
-        .iter()
-        .fold(FlagSet::default(), |all, bit| all | bit.flag());
+    let expected = bits.iter().fold(FlagSet::default(), |all, bit| all | bit.flag());
     if usage.0 != expected {
         return Err(fault("key usage", "it is not the profile's for such a key"));
     }
@@ -426,21 +309,16 @@ fn check_extended_key_usage(
     if purposes.is_empty() {
         return Err(fault("extended key usage", "it is empty"));
     }
-    if (1..purposes.len()).any(|index| {
-        purposes
-            .iter()
-            .take(index)
-            .any(|earlier| Some(earlier) == purposes.get(index))
-    }) {
+    if (1..purposes.len()).any(|index| purposes.iter().take(index).any(|earlier| Some(earlier) == purposes.get(index)))
+    {
         return Err(fault("extended key usage", "it names a purpose twice"));
     }
     let own = &context.profile.extended_key_usage;
     if own.rule == ExtendedKeyUsageRule::Fixed && purposes != own.values {
         return Err(fault("extended key usage", "it is not the profile's"));
     }
-    if let Some(beyond) = purposes
-        .iter()
-        .find(|purpose| !extension::may_have(context.profile, purpose, context.operator_purposes))
+    if let Some(beyond) =
+        purposes.iter().find(|purpose| !extension::may_have(context.profile, purpose, context.operator_purposes))
     {
         return Err(refusal(
             Reason::NotAuthorized,
@@ -464,50 +342,35 @@ fn check_addresses(extensions: &[Extension], context: &LintContext<'_>) -> Resul
     if let Some(extension) = find(extensions, &ID_CE_CRL_DISTRIBUTION_POINTS) {
         let CrlDistributionPoints(points) = decode(extension, "CRL distribution points")?;
         let url = match points.as_slice() {
-            [point] if point.reasons.is_none() && point.crl_issuer.is_none() => {
-                match &point.distribution_point {
-                    Some(DistributionPointName::FullName(names)) => match names.as_slice() {
-                        [name] => uri(name),
-                        _ => None,
-                    },
-                    Some(DistributionPointName::NameRelativeToCRLIssuer(_)) | None => None,
-                }
-            }
+            [point] if point.reasons.is_none() && point.crl_issuer.is_none() => match &point.distribution_point {
+                Some(DistributionPointName::FullName(names)) => match names.as_slice() {
+                    [name] => uri(name),
+                    _ => None,
+                },
+                Some(DistributionPointName::NameRelativeToCRLIssuer(_)) | None => None,
+            },
             _ => None,
         };
         if url.is_none() || url != context.issuer.crl_url {
-            return Err(fault(
-                "CRL distribution points",
-                "they are not the one http address of the issuer's CRL",
-            ));
+            return Err(fault("CRL distribution points", "they are not the one http address of the issuer's CRL"));
         }
     }
     let access = match find(extensions, &ID_PE_AUTHORITY_INFO_ACCESS) {
-        Some(extension) => {
-            decode::<AuthorityInfoAccessSyntax>(extension, "authority information access")?.0
-        }
+        Some(extension) => decode::<AuthorityInfoAccessSyntax>(extension, "authority information access")?.0,
         None => Vec::new(),
     };
     if context.profile.authority_information_access == Presence::Never {
         return Ok(());
     }
-    let found: Vec<_> = access
-        .iter()
-        .map(|description| (description.access_method, uri(&description.access_location)))
+    let found: Vec<_> =
+        access.iter().map(|description| (description.access_method, uri(&description.access_location))).collect();
+    let expected: Vec<_> = [(ID_AD_OCSP, &context.issuer.ocsp_url), (ID_AD_CA_ISSUERS, &context.issuer.ca_issuers_url)]
+        .into_iter()
+        .filter(|(_, url)| url.is_some())
+        .map(|(method, url)| (method, url.clone()))
         .collect();
-    let expected: Vec<_> = [
-        (ID_AD_OCSP, &context.issuer.ocsp_url),
-        (ID_AD_CA_ISSUERS, &context.issuer.ca_issuers_url),
-    ]
-    .into_iter()
-    .filter(|(_, url)| url.is_some())
-    .map(|(method, url)| (method, url.clone()))
-    .collect();
     if found != expected {
-        return Err(fault(
-            "authority information access",
-            "it does not hold the http addresses of the issuer",
-        ));
+        return Err(fault("authority information access", "it does not hold the http addresses of the issuer"));
     }
     Ok(())
 }
@@ -538,12 +401,7 @@ fn check_requested(
         if oid == ID_PKIX_OCSP_NOCHECK {
             decode::<Null>(extension, "OCSP no check")?;
         } else if !OWN.contains(&oid) {
-            extension::check_value(
-                context.profile,
-                &oid,
-                extension.extn_value.as_bytes(),
-                purposes,
-            )?;
+            extension::check_value(context.profile, &oid, extension.extn_value.as_bytes(), purposes)?;
         }
     }
     Ok(())
@@ -564,24 +422,12 @@ fn check_alternative_names(
         return Ok(Vec::new());
     };
     if extension.critical != subject.is_empty() {
-        return Err(fault(
-            "criticality",
-            "subjectAltName is critical exactly if the subject is empty",
-        ));
+        return Err(fault("criticality", "subjectAltName is critical exactly if the subject is empty"));
     }
     let names = AlternativeName::decode_all(extension.extn_value.as_bytes())?;
     names.iter().try_for_each(AlternativeName::validate)?;
-    if (1..names.len()).any(|index| {
-        names
-            .iter()
-            .take(index)
-            .any(|earlier| Some(earlier) == names.get(index))
-    }) {
-        return Err(refusal(
-            Reason::Malformed,
-            "alternative names",
-            "a name stands there twice",
-        ));
+    if (1..names.len()).any(|index| names.iter().take(index).any(|earlier| Some(earlier) == names.get(index))) {
+        return Err(refusal(Reason::Malformed, "alternative names", "a name stands there twice"));
     }
     Ok(names)
 }
@@ -602,8 +448,7 @@ fn check_common_names(
     for common_name in subject.common_names() {
         // A final dot makes no other host of it.
         let name = common_name.strip_suffix('.').unwrap_or(&common_name);
-        let host = AlternativeName::Dns(name.to_owned()).validate().is_ok()
-            && name.contains('.')
+        let host = AlternativeName::Dns(name.to_owned()).validate().is_ok() && name.contains('.')
             || common_name.contains('*')
             || common_name.parse::<std::net::IpAddr>().is_ok();
         if host && !names.iter().any(|name| stands_for(&common_name, name)) {

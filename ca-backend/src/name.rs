@@ -56,12 +56,9 @@ impl DistinguishedName {
     /// with NUL or other control characters.
     pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
         if der.len() > NAME_BYTES_MAX {
-            return Err(malformed(format!(
-                "a distinguished name has more than {NAME_BYTES_MAX} octets"
-            )));
+            return Err(malformed(format!("a distinguished name has more than {NAME_BYTES_MAX} octets")));
         }
-        let sequence = RdnSequence::from_der(der)
-            .map_err(|_| malformed("a distinguished name is not valid DER"))?;
+        let sequence = RdnSequence::from_der(der).map_err(|_| malformed("a distinguished name is not valid DER"))?;
         let mut count = 0;
         for attribute in sequence.iter().flat_map(SetOfVec::iter) {
             count += 1;
@@ -93,9 +90,7 @@ impl DistinguishedName {
     /// Refuses text that does not follow RFC 4514, unknown attributes, and what [`DistinguishedName::validate`] refuses.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         if text.len() > NAME_BYTES_MAX {
-            return Err(malformed(format!(
-                "a distinguished name has more than {NAME_BYTES_MAX} octets"
-            )));
+            return Err(malformed(format!("a distinguished name has more than {NAME_BYTES_MAX} octets")));
         }
         if text.trim().is_empty() {
             return Ok(Self::empty());
@@ -103,12 +98,7 @@ impl DistinguishedName {
         let mut parts = Vec::new();
         for part in split_unescaped(text, ',') {
             let pairs: Vec<&str> = split_unescaped(part, '+').collect();
-            parts.push(
-                pairs
-                    .into_iter()
-                    .map(parse_attribute)
-                    .collect::<Result<Vec<_>, Refusal>>()?,
-            );
+            parts.push(pairs.into_iter().map(parse_attribute).collect::<Result<Vec<_>, Refusal>>()?);
         }
         parts.reverse();
         Self::from_parts(parts)
@@ -121,30 +111,18 @@ impl DistinguishedName {
     pub fn from_attributes<'a>(
         attributes: impl IntoIterator<Item = (ObjectIdentifier, &'a str)>,
     ) -> Result<Self, Refusal> {
-        let encode = |(kind, value): (ObjectIdentifier, &str)| {
-            Ok(vec![(kind, attribute::encode(&kind, value)?)])
-        };
-        Self::from_parts(
-            attributes
-                .into_iter()
-                .map(encode)
-                .collect::<Result<Vec<_>, Refusal>>()?,
-        )
+        let encode = |(kind, value): (ObjectIdentifier, &str)| Ok(vec![(kind, attribute::encode(&kind, value)?)]);
+        Self::from_parts(attributes.into_iter().map(encode).collect::<Result<Vec<_>, Refusal>>()?)
     }
 
     fn from_parts(parts: Vec<Vec<(ObjectIdentifier, Any)>>) -> Result<Self, Refusal> {
         let invalid = |_| {
-            malformed(
-                "a distinguished name cannot be encoded: an attribute is given twice in one part, or is too long",
-            )
+            malformed("a distinguished name cannot be encoded: an attribute is given twice in one part, or is too long")
         };
         let sequence = parts
             .iter()
             .map(|part| {
-                let attributes = part.iter().map(|(kind, value)| Attribute {
-                    kind: *kind,
-                    value: value.to_ref(),
-                });
+                let attributes = part.iter().map(|(kind, value)| Attribute { kind: *kind, value: value.to_ref() });
                 SetOfVec::from_iter(attributes)
             })
             .collect::<Result<RdnSequence<'_>, der::Error>>()
@@ -161,14 +139,8 @@ impl DistinguishedName {
     /// A fault if the name cannot be encoded again.
     pub fn with_utf8_strings(&self) -> Result<Self, Fault> {
         let sequence = self.sequence();
-        let legacy = |value: &AnyRef<'_>| {
-            matches!(der::Tagged::tag(value), Tag::TeletexString | Tag::BmpString)
-        };
-        if !sequence
-            .iter()
-            .flat_map(SetOfVec::iter)
-            .any(|attribute| legacy(&attribute.value))
-        {
+        let legacy = |value: &AnyRef<'_>| matches!(der::Tagged::tag(value), Tag::TeletexString | Tag::BmpString);
+        if !sequence.iter().flat_map(SetOfVec::iter).any(|attribute| legacy(&attribute.value)) {
             return Ok(self.clone());
         }
         let texts: Vec<Vec<(ObjectIdentifier, Any)>> = sequence
@@ -187,10 +159,7 @@ impl DistinguishedName {
         let sequence = texts
             .iter()
             .map(|part| {
-                SetOfVec::from_iter(part.iter().map(|(kind, value)| Attribute {
-                    kind: *kind,
-                    value: value.to_ref(),
-                }))
+                SetOfVec::from_iter(part.iter().map(|(kind, value)| Attribute { kind: *kind, value: value.to_ref() }))
             })
             .collect::<Result<RdnSequence<'_>, der::Error>>()?;
         Ok(Self(sequence.to_der()?.into()))
@@ -224,18 +193,9 @@ impl DistinguishedName {
     #[must_use]
     pub fn attributes(&self) -> Vec<(ObjectIdentifier, String)> {
         let text = |attribute: &Attribute<'_>| {
-            (
-                attribute.kind,
-                attribute::text(attribute.value)
-                    .unwrap_or_default()
-                    .into_owned(),
-            )
+            (attribute.kind, attribute::text(attribute.value).unwrap_or_default().into_owned())
         };
-        self.sequence()
-            .iter()
-            .flat_map(SetOfVec::iter)
-            .map(text)
-            .collect()
+        self.sequence().iter().flat_map(SetOfVec::iter).map(text).collect()
     }
 
     /// The values of every commonName.
@@ -251,11 +211,7 @@ impl DistinguishedName {
     /// The values of every attribute of one type.
     #[must_use]
     pub fn values(&self, kind: &ObjectIdentifier) -> Vec<String> {
-        self.attributes()
-            .into_iter()
-            .filter(|(other, _)| other == kind)
-            .map(|(_, value)| value)
-            .collect()
+        self.attributes().into_iter().filter(|(other, _)| other == kind).map(|(_, value)| value).collect()
     }
 
     /// What a search compares: the RFC 4514 text in lower case.
@@ -273,23 +229,13 @@ impl DistinguishedName {
     }
 
     fn comparable(&self) -> Vec<Vec<(ObjectIdentifier, String)>> {
-        let fold = |text: Cow<'_, str>| {
-            text.split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .to_lowercase()
-        };
+        let fold = |text: Cow<'_, str>| text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
         self.sequence()
             .iter()
             .map(|part| {
                 let mut part: Vec<_> = part
                     .iter()
-                    .map(|attribute| {
-                        (
-                            attribute.kind,
-                            fold(attribute::text(attribute.value).unwrap_or_default()),
-                        )
-                    })
+                    .map(|attribute| (attribute.kind, fold(attribute::text(attribute.value).unwrap_or_default())))
                     .collect();
                 part.sort();
                 part
@@ -319,26 +265,22 @@ fn split_unescaped(text: &str, separator: char) -> impl Iterator<Item = &str> {
 
 fn parse_attribute(text: &str) -> Result<(ObjectIdentifier, Any), Refusal> {
     let (label, value) = text.split_once('=').ok_or_else(|| {
-        malformed(format!(
-            "{text:?} is not an attribute such as cn=Example; a comma within a value is written \\,"
-        ))
+        malformed(format!("{text:?} is not an attribute such as cn=Example; a comma within a value is written \\,"))
     })?;
     let label = label.trim();
-    let kind = attribute::find(label).ok_or_else(|| {
-        malformed(format!(
-            "{label:?} is not an attribute of distinguished names"
-        ))
-    })?;
+    let kind = attribute::find(label)
+        .ok_or_else(|| malformed(format!("{label:?} is not an attribute of distinguished names")))?;
     let value = value.trim_start();
     if let Some(digits) = value.strip_prefix('#') {
         let bytes = hex::decode(digits.trim_end())
             .map_err(|_| malformed(format!("the value of {label} after # is not hexadecimal")))?;
-        let value = Any::from_der(&bytes)
-            .map_err(|_| malformed(format!("the value of {label} after # is not DER")))?;
+        let value = Any::from_der(&bytes).map_err(|_| malformed(format!("the value of {label} after # is not DER")))?;
         return Ok((kind, value));
     }
     let value = unescape(value).ok_or_else(|| {
-        malformed(format!("the value of {label} is not written as RFC 4514 has it: put a backslash before any of , + \" \\ < > ;"))
+        malformed(format!(
+            "the value of {label} is not written as RFC 4514 has it: put a backslash before any of , + \" \\ < > ;"
+        ))
     })?;
     Ok((kind, attribute::encode(&kind, value.trim())?))
 }
@@ -349,14 +291,7 @@ fn unescape(text: &str) -> Option<String> {
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
         rest = match (first, after) {
-            (
-                b'\\',
-                [
-                    special
-                    @ (b' ' | b'"' | b'#' | b'+' | b',' | b';' | b'<' | b'=' | b'>' | b'\\'),
-                    after @ ..,
-                ],
-            ) => {
+            (b'\\', [special @ (b' ' | b'"' | b'#' | b'+' | b',' | b';' | b'<' | b'=' | b'>' | b'\\'), after @ ..]) => {
                 bytes.push(*special);
                 after
             }
@@ -416,11 +351,7 @@ impl fmt::Debug for DistinguishedName {
 /// RFC 4514 text in formats for people, DER in CBOR.
 impl Serialize for DistinguishedName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_bytes(&self.0)
-        }
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_bytes(&self.0) }
     }
 }
 
@@ -464,6 +395,7 @@ pub(crate) mod attribute_type {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectIdentifier, D::Error> {
         let text = String::deserialize(deserializer)?;
-        super::attribute::find(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not an attribute type such as cn or 2.5.4.3")))
+        super::attribute::find(&text)
+            .ok_or_else(|| D::Error::custom(format!("{text:?} is not an attribute type such as cn or 2.5.4.3")))
     }
 }

@@ -64,31 +64,21 @@ impl ChainConstraints {
                 .get_extension::<BasicConstraints>()
                 .map_err(undecodable)?
                 .filter(|(_, basic)| basic.ca)
-                .ok_or_else(|| {
-                    unfit(
-                        "chain has a certificate that is no authority's: basicConstraints lacks cA",
-                    )
-                })?;
+                .ok_or_else(|| unfit("chain has a certificate that is no authority's: basicConstraints lacks cA"))?;
             if certificate
                 .get_extension::<KeyUsage>()
                 .map_err(undecodable)?
                 .is_some_and(|(_, usage)| !usage.key_cert_sign())
             {
-                return Err(unfit(
-                    "chain has a certificate whose key usage lacks keyCertSign",
-                ));
+                return Err(unfit("chain has a certificate whose key usage lacks keyCertSign"));
             }
             if let Some(path_len) = basic.path_len_constraint {
-                let left = path_len.checked_sub(depth).ok_or_else(|| {
-                    unfit("chain is longer than a pathLenConstraint in it allows")
-                })?;
-                constraints.path_len =
-                    Some(constraints.path_len.map_or(left, |least| least.min(left)));
+                let left = path_len
+                    .checked_sub(depth)
+                    .ok_or_else(|| unfit("chain is longer than a pathLenConstraint in it allows"))?;
+                constraints.path_len = Some(constraints.path_len.map_or(left, |least| least.min(left)));
             }
-            if let Some((_, names)) = certificate
-                .get_extension::<NameConstraints>()
-                .map_err(undecodable)?
-            {
+            if let Some((_, names)) = certificate.get_extension::<NameConstraints>().map_err(undecodable)? {
                 constraints.names.push(Subtrees {
                     permitted: bases(names.permitted_subtrees.as_deref().unwrap_or_default())?,
                     excluded: bases(names.excluded_subtrees.as_deref().unwrap_or_default())?,
@@ -116,39 +106,19 @@ impl ChainConstraints {
         }
         // RFC 5280 section 4.2.1.10: an e-mail address in the subject counts where the alternative names hold none; programs read
         // the common name as a host name likewise.
-        if !alternative_names
-            .iter()
-            .any(|name| matches!(name, AlternativeName::Email(_)))
-        {
-            implied.extend(
-                subject
-                    .values(&const_oid::db::rfc3280::EMAIL_ADDRESS)
-                    .into_iter()
-                    .map(AlternativeName::Email),
-            );
+        if !alternative_names.iter().any(|name| matches!(name, AlternativeName::Email(_))) {
+            implied
+                .extend(subject.values(&const_oid::db::rfc3280::EMAIL_ADDRESS).into_iter().map(AlternativeName::Email));
         }
-        if !alternative_names
-            .iter()
-            .any(|name| matches!(name, AlternativeName::Dns(_)))
-        {
+        if !alternative_names.iter().any(|name| matches!(name, AlternativeName::Dns(_))) {
             let host = |name: &AlternativeName| {
-                matches!(name, AlternativeName::Dns(host) if host.contains('.'))
-                    && name.validate().is_ok()
+                matches!(name, AlternativeName::Dns(host) if host.contains('.')) && name.validate().is_ok()
             };
-            implied.extend(
-                subject
-                    .common_names()
-                    .into_iter()
-                    .map(AlternativeName::Dns)
-                    .filter(host),
-            );
+            implied.extend(subject.common_names().into_iter().map(AlternativeName::Dns).filter(host));
         }
         for name in implied.iter().chain(alternative_names) {
             if !self.names.iter().all(|subtrees| subtrees.allow(name)) {
-                let reason = format!(
-                    "the issuer's chain does not permit the name {:?}",
-                    name.to_string()
-                );
+                let reason = format!("the issuer's chain does not permit the name {:?}", name.to_string());
                 return Err(Refusal::new(Reason::NameNotAllowed, reason));
             }
         }
@@ -158,18 +128,9 @@ impl ChainConstraints {
 
 impl Subtrees {
     fn allow(&self, name: &AlternativeName) -> bool {
-        let mut of_this_form = self
-            .permitted
-            .iter()
-            .filter(|base| base.concerns(name))
-            .peekable();
-        let permitted =
-            of_this_form.peek().is_none() || of_this_form.any(|base| base.contains(name));
-        permitted
-            && !self
-                .excluded
-                .iter()
-                .any(|base| base.concerns(name) && base.excludes(name))
+        let mut of_this_form = self.permitted.iter().filter(|base| base.concerns(name)).peekable();
+        let permitted = of_this_form.peek().is_none() || of_this_form.any(|base| base.contains(name));
+        permitted && !self.excluded.iter().any(|base| base.concerns(name) && base.excludes(name))
     }
 }
 
@@ -201,9 +162,7 @@ impl Base {
                 host_of(uri).is_some_and(|host| is_host_or_below(&host, base))
             }
             (Self::Directory(base), AlternativeName::DirectoryName(name)) => name.is_within(base),
-            (Self::Ip { network, mask }, AlternativeName::Ip(address)) => {
-                contains_address(*network, *mask, *address)
-            }
+            (Self::Ip { network, mask }, AlternativeName::Ip(address)) => contains_address(*network, *mask, *address),
             _ => false,
         }
     }
@@ -213,14 +172,11 @@ impl Base {
         match (self, name) {
             // A wildcard also stands for names that are excluded one by one.
             (Self::Dns(base), AlternativeName::Dns(host)) => {
-                let covers = host
-                    .strip_prefix("*.")
-                    .is_some_and(|domain| is_in_domain(base.trim_start_matches('.'), domain));
+                let covers =
+                    host.strip_prefix("*.").is_some_and(|domain| is_in_domain(base.trim_start_matches('.'), domain));
                 covers || self.contains(name)
             }
-            (Self::Uri(_), AlternativeName::Uri(uri)) => {
-                host_of(uri).is_none() || self.contains(name)
-            }
+            (Self::Uri(_), AlternativeName::Uri(uri)) => host_of(uri).is_none() || self.contains(name),
             (Self::Other, _) => true,
             _ => self.contains(name),
         }
@@ -232,14 +188,9 @@ fn unfit(why: &str) -> Refusal {
 }
 
 fn bases(subtrees: &[GeneralSubtree]) -> Result<Vec<Base>, Refusal> {
-    if subtrees.len() > SUBTREES_MAX
-        || subtrees
-            .iter()
-            .any(|subtree| subtree.minimum != 0 || subtree.maximum.is_some())
+    if subtrees.len() > SUBTREES_MAX || subtrees.iter().any(|subtree| subtree.minimum != 0 || subtree.maximum.is_some())
     {
-        return Err(unfit(
-            "chain has name constraints with distances, or too many",
-        ));
+        return Err(unfit("chain has name constraints with distances, or too many"));
     }
     subtrees.iter().map(|subtree| base(&subtree.base)).collect()
 }
@@ -248,39 +199,28 @@ fn base(name: &GeneralName) -> Result<Base, Refusal> {
     Ok(match name {
         GeneralName::DnsName(host) => Base::Dns(host.as_str().to_ascii_lowercase()),
         GeneralName::Rfc822Name(mailbox) => Base::Email(mailbox.as_str().to_owned()),
-        GeneralName::UniformResourceIdentifier(host) => {
-            Base::Uri(host.as_str().to_ascii_lowercase())
-        }
+        GeneralName::UniformResourceIdentifier(host) => Base::Uri(host.as_str().to_ascii_lowercase()),
         GeneralName::DirectoryName(name) => {
-            let der = name
-                .to_der()
-                .map_err(|_| unfit("chain has a name constraint that is not DER"))?;
+            let der = name.to_der().map_err(|_| unfit("chain has a name constraint that is not DER"))?;
             Base::Directory(DistinguishedName::from_der(&der)?)
         }
         GeneralName::IpAddress(octets) => {
             let octets = octets.as_bytes();
-            let halves = octets
-                .split_at_checked(octets.len() / 2)
-                .unwrap_or_default();
+            let halves = octets.split_at_checked(octets.len() / 2).unwrap_or_default();
             match (address(halves.0), address(halves.1)) {
                 (Some(network), Some(mask)) => Base::Ip { network, mask },
                 (None, _) | (_, None) => {
-                    return Err(unfit(
-                        "chain has an address constraint without address and mask",
-                    ));
+                    return Err(unfit("chain has an address constraint without address and mask"));
                 }
             }
         }
-        GeneralName::OtherName(_) | GeneralName::EdiPartyName(_) | GeneralName::RegisteredId(_) => {
-            Base::Other
-        }
+        GeneralName::OtherName(_) | GeneralName::EdiPartyName(_) | GeneralName::RegisteredId(_) => Base::Other,
     })
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 fn contains_address(network: IpAddr, mask: IpAddr, address: IpAddr) -> bool {
@@ -300,19 +240,13 @@ fn is_in_domain(host: &str, base: &str) -> bool {
     let host = host.to_ascii_lowercase();
     base.is_empty()
         || host == base
-        || host
-            .strip_suffix(base.trim_start_matches('.'))
-            .is_some_and(|rest| rest.ends_with('.'))
+        || host.strip_suffix(base.trim_start_matches('.')).is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// uniformResourceIdentifier and the hosts of rfc822Name: the host itself, or what is below a base with a leading dot.
 fn is_host_or_below(host: &str, base: &str) -> bool {
     let (host, base) = (host.to_ascii_lowercase(), base.to_ascii_lowercase());
-    if base.starts_with('.') {
-        host.ends_with(&base)
-    } else {
-        host == base
-    }
+    if base.starts_with('.') { host.ends_with(&base) } else { host == base }
 }
 
 fn contains_mailbox(base: &str, mailbox: &str) -> bool {
@@ -320,9 +254,7 @@ fn contains_mailbox(base: &str, mailbox: &str) -> bool {
         return false;
     };
     match base.rsplit_once('@') {
-        Some((base_local, base_host)) => {
-            local == base_local && host.eq_ignore_ascii_case(base_host)
-        }
+        Some((base_local, base_host)) => local == base_local && host.eq_ignore_ascii_case(base_host),
         None => is_host_or_below(host, base),
     }
 }
@@ -331,13 +263,7 @@ fn contains_mailbox(base: &str, mailbox: &str) -> bool {
 fn host_of(uri: &str) -> Option<String> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
-    let host_and_port = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host_and_port.split(':').next()?;
-    if host.is_empty() || host.starts_with('[') {
-        None
-    } else {
-        Some(host.to_owned())
-    }
+    if host.is_empty() || host.starts_with('[') { None } else { Some(host.to_owned()) }
 }

@@ -11,16 +11,8 @@ pub const NESTING_MAX: usize = 32;
 /// Text that reads after "the request is not well-formed:" if a value does not end where it says, or nests deeper than [`NESTING_MAX`].
 pub fn check_nesting(der: &[u8]) -> Result<(), String> {
     let mut reader = SliceReader::new(der).map_err(|error| error.to_string())?;
-    walk(
-        &mut reader,
-        Length::try_from(der.len()).map_err(|error| error.to_string())?,
-        1,
-    )?;
-    if reader.is_finished() {
-        Ok(())
-    } else {
-        Err("octets follow its end".to_owned())
-    }
+    walk(&mut reader, Length::try_from(der.len()).map_err(|error| error.to_string())?, 1)?;
+    if reader.is_finished() { Ok(()) } else { Err("octets follow its end".to_owned()) }
 }
 
 /// Walks values until `end`, which is an offset in the reader's own count; `depth` is that of the values.
@@ -43,8 +35,6 @@ fn walk(reader: &mut SliceReader<'_>, end: Length, depth: usize) -> Result<(), S
     if header.tag().is_constructed() {
         walk_all(reader, value_end, depth + 1)
     } else {
-        reader
-            .drain(header.length())
-            .map_err(|error| error.to_string())
+        reader.drain(header.length()).map_err(|error| error.to_string())
     }
 }

@@ -43,7 +43,12 @@ impl Engine {
     ///
     /// # Errors
     /// A fault if the store is not empty or the export is damaged; the store is then unusable and says so.
-    pub fn import(kind: StoreKind, directory: &std::path::Path, options: StoreOptions, from: &mut dyn std::io::Read) -> Result<u64, Error> {
+    pub fn import(
+        kind: StoreKind,
+        directory: &std::path::Path,
+        options: StoreOptions,
+        from: &mut dyn std::io::Read,
+    ) -> Result<u64, Error> {
         let store = store::open(kind, directory, options)?;
         Ok(store::import(store.as_ref(), from).map_err(|error| StoreFault::Unavailable(error.to_string()))?)
     }

@@ -89,11 +89,15 @@ pub(crate) fn responder_role(issuer: u32) -> String {
 impl Engine {
     /// Makes or renews the OCSP responder of an issuer when its time has come.
     pub(crate) fn keep_responder(&self, issuer: &Issuer) -> Result<(), Error> {
-        let Some(active) = issuer.active.as_ref().filter(|active| active.ocsp && issuer.may_sign()) else { return Ok(()) };
+        let Some(active) = issuer.active.as_ref().filter(|active| active.ocsp && issuer.may_sign()) else {
+            return Ok(());
+        };
         let _one_at_a_time = self.inner.own_certificates.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = self.registry();
         let current = registry.responders.get(&issuer.number);
-        if current.is_some_and(|responder| !wants_renewal(responder.form.not_before, responder.form.not_after, self.now())) {
+        if current
+            .is_some_and(|responder| !wants_renewal(responder.form.not_before, responder.form.not_after, self.now()))
+        {
             return Ok(());
         }
         let (_, algorithm) = issuer.signing_key()?;
@@ -136,7 +140,13 @@ impl Engine {
             Some(form) if usable(&form)? => form,
             old => {
                 let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
-                let form = self.make_own_certificate(TLS_ROLE, authority, "privatessl-tls-server", requested, KeyAlgorithm::EcP256)?;
+                let form = self.make_own_certificate(
+                    TLS_ROLE,
+                    authority,
+                    "privatessl-tls-server",
+                    requested,
+                    KeyAlgorithm::EcP256,
+                )?;
                 if let Some(old) = old {
                     self.inner.keys.destroy(&old.key).map_err(Fault::from)?;
                 }
@@ -174,10 +184,15 @@ impl Engine {
         let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
         let issued = match self.enroll(request) {
             Ok(Outcome::Issued(issued)) => issued,
-            Ok(Outcome::Pending { .. }) => return Err(Refusal::new(Reason::NotReady, "the daemon's own certificates wait for nobody").into()),
+            Ok(Outcome::Pending { .. }) => {
+                return Err(Refusal::new(Reason::NotReady, "the daemon's own certificates wait for nobody").into());
+            }
             Err(error) => {
                 // The next attempt makes another key; those of all that fail must not pile up.
-                maintain::log("destroy a key that got no certificate", self.inner.keys.destroy(&key).map_err(|fault| Fault::from(fault).into()));
+                maintain::log(
+                    "destroy a key that got no certificate",
+                    self.inner.keys.destroy(&key).map_err(|fault| Fault::from(fault).into()),
+                );
                 return Err(error);
             }
         };

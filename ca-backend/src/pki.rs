@@ -50,9 +50,15 @@ impl Engine {
             return Err(Refusal::new(Reason::UnknownProfile, format!("there is no profile {name} of your own")).into());
         }
         if let Some(endpoint) = registry.endpoints.values().find(|endpoint| endpoint.profiles.contains(name)) {
-            return Err(Refusal::new(Reason::Conflict, format!("endpoint {} offers {name}; change it first", endpoint.name)).into());
+            return Err(Refusal::new(
+                Reason::Conflict,
+                format!("endpoint {} offers {name}; change it first", endpoint.name),
+            )
+            .into());
         }
-        let record = AuditRecord::new(self.now(), Action::ProfileChanged).profile(name.as_str()).detail(format!("removed by {operator}"));
+        let record = AuditRecord::new(self.now(), Action::ProfileChanged)
+            .profile(name.as_str())
+            .detail(format!("removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Profile, name.as_str()))?)?;
         self.reload()
     }
@@ -71,23 +77,33 @@ impl Engine {
         let _one_at_a_time = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = self.registry();
         let authority = registry.authorities.get(&endpoint.authority).filter(|authority| !authority.deleting);
-        let authority =
-            authority.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", endpoint.authority)))?;
+        let authority = authority
+            .ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no authority {}", endpoint.authority)))?;
         if endpoint.profiles.is_empty() {
             return Err(Refusal::new(Reason::UnknownProfile, "an endpoint needs a profile to offer").into());
         }
         for name in &endpoint.profiles {
-            let profile = registry.profile(name).ok_or_else(|| Refusal::new(Reason::UnknownProfile, format!("there is no profile {name}")))?;
+            let profile = registry
+                .profile(name)
+                .ok_or_else(|| Refusal::new(Reason::UnknownProfile, format!("there is no profile {name}")))?;
             if !authority.services.contains(&profile.library) {
-                let text = format!("authority {} does not offer the service {} that profile {name} belongs to", endpoint.authority, profile.library);
+                let text = format!(
+                    "authority {} does not offer the service {} that profile {name} belongs to",
+                    endpoint.authority, profile.library
+                );
                 return Err(Refusal::new(Reason::UnknownProfile, text).into());
             }
         }
         let offered = |name: &&ProfileName| !endpoint.profiles.contains(*name);
         if let Some(name) = endpoint.rules.iter().flat_map(|rule| &rule.profiles).find(offered) {
-            return Err(Refusal::new(Reason::UnknownProfile, format!("a rule grants profile {name}, which the endpoint does not offer")).into());
+            return Err(Refusal::new(
+                Reason::UnknownProfile,
+                format!("a rule grants profile {name}, which the endpoint does not offer"),
+            )
+            .into());
         }
-        let document = serde_json::to_vec(endpoint).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        let document =
+            serde_json::to_vec(endpoint).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)
             .authority(&endpoint.authority)
             .detail(format!("endpoint {} stored by {operator}: {}", endpoint.name, String::from_utf8_lossy(&document)));
@@ -105,7 +121,8 @@ impl Engine {
         if self.endpoint(name).is_none() {
             return Err(Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")).into());
         }
-        let record = AuditRecord::new(self.now(), Action::EndpointChanged).detail(format!("endpoint {name} removed by {operator}"));
+        let record = AuditRecord::new(self.now(), Action::EndpointChanged)
+            .detail(format!("endpoint {name} removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Endpoint, name.as_str()))?)?;
         self.reload()
     }
@@ -143,6 +160,7 @@ impl Engine {
     /// # Errors
     /// The store's fault, or that of the writer.
     pub fn export(&self, to: &mut dyn std::io::Write) -> Result<u64, Error> {
-        Ok(crate::store::export(self.inner.store.as_ref(), to).map_err(|error| StoreFault::Unavailable(error.to_string()))?)
+        Ok(crate::store::export(self.inner.store.as_ref(), to)
+            .map_err(|error| StoreFault::Unavailable(error.to_string()))?)
     }
 }

@@ -11,8 +11,8 @@ use crate::endpoint::Endpoint;
 use crate::error::{Reason, Refusal};
 use crate::evidence::{EvidenceFacts, EvidenceKind};
 use crate::label::ProfileName;
-use crate::profile::RequestExtension;
 use crate::name::AlternativeName;
+use crate::profile::RequestExtension;
 use crate::request::{Origin, RequestedNames};
 use crate::serial::Serial;
 use crate::subject_key::SubjectKeyKind;
@@ -190,7 +190,9 @@ impl DnsRule {
         match self {
             Self::Any => true,
             Self::Exact(whole) => name == *whole,
-            Self::Below(parent) => name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Self::Below(parent) => {
+                name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
         }
     }
 
@@ -280,9 +282,13 @@ impl NameRules {
             AlternativeName::Uri(uri) => any_text(&self.uri, uri),
             AlternativeName::Upn(upn) => any(&self.upn, domain_of(upn)),
             AlternativeName::DirectoryName(name) => any_text(&self.directory, &name.to_string()),
-            AlternativeName::PermanentIdentifier { value, .. } => value.as_deref().is_some_and(|v| any_text(&self.device, v)),
+            AlternativeName::PermanentIdentifier { value, .. } => {
+                value.as_deref().is_some_and(|v| any_text(&self.device, v))
+            }
             AlternativeName::HardwareModule { serial, .. } => any_text(&self.device, &hex::encode(serial)),
-            AlternativeName::RegisteredId(oid) | AlternativeName::Other { type_id: oid, .. } => self.other.contains(oid),
+            AlternativeName::RegisteredId(oid) | AlternativeName::Other { type_id: oid, .. } => {
+                self.other.contains(oid)
+            }
         }
     }
 
@@ -371,7 +377,11 @@ pub(crate) struct Ask<'a> {
 }
 
 /// Decides on a request. `endpoint` is the one that received it; `None` if there is none of that name.
-pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, ask: &Ask<'_>) -> Result<Authorization, Refusal> {
+pub(crate) fn authorize(
+    endpoint: Option<&Arc<Endpoint>>,
+    facts: EvidenceFacts,
+    ask: &Ask<'_>,
+) -> Result<Authorization, Refusal> {
     let Some(endpoint_name) = &ask.origin.endpoint else {
         if facts.kind == EvidenceKind::Operator {
             return Ok(Authorization { facts, grant: Grant::Operator });
@@ -382,10 +392,16 @@ pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, 
         return Err(Refusal::new(Reason::NotReady, format!("endpoint {endpoint_name} is not enabled")));
     };
     if endpoint.protocol != ask.origin.protocol || endpoint.authority != *ask.authority {
-        return Err(Refusal::new(Reason::NotAuthorized, format!("endpoint {endpoint_name} does not serve this authority and protocol")));
+        return Err(Refusal::new(
+            Reason::NotAuthorized,
+            format!("endpoint {endpoint_name} does not serve this authority and protocol"),
+        ));
     }
     if !endpoint.profiles.contains(ask.profile) {
-        return Err(Refusal::new(Reason::UnknownProfile, format!("endpoint {endpoint_name} does not offer profile {}", ask.profile)));
+        return Err(Refusal::new(
+            Reason::UnknownProfile,
+            format!("endpoint {endpoint_name} does not offer profile {}", ask.profile),
+        ));
     }
     denied(endpoint, ask.names)?;
     shown(&facts, ask.names)?;
@@ -399,15 +415,24 @@ pub(crate) fn authorize(endpoint: Option<&Arc<Endpoint>>, facts: EvidenceFacts, 
         .with_private(format!("endpoint {endpoint_name}, requester {}", facts.requester));
     for rule in endpoint.rules.iter().filter(by_requester) {
         if !by_profile(&rule) {
-            refusal = Refusal::new(Reason::NotAuthorized, format!("no access rule grants profile {} to this requester", ask.profile));
+            refusal = Refusal::new(
+                Reason::NotAuthorized,
+                format!("no access rule grants profile {} to this requester", ask.profile),
+            );
         } else if !by_key(&rule) {
             refusal = Refusal::new(Reason::BadKey, "the access rules do not allow this kind of key");
         } else if let Some(extension) = unlisted(rule, ask.extensions) {
-            refusal = Refusal::new(Reason::NotAuthorized, format!("the access rules do not allow a request to bring extension {extension}"));
+            refusal = Refusal::new(
+                Reason::NotAuthorized,
+                format!("the access rules do not allow a request to bring extension {extension}"),
+            );
         } else if let Err(name) = allowed(rule, ask.names) {
             refusal = name;
         } else {
-            return Ok(Authorization { facts, grant: Grant::Rule { endpoint: endpoint.clone(), rule: Box::new(rule.clone()) } });
+            return Ok(Authorization {
+                facts,
+                grant: Grant::Rule { endpoint: endpoint.clone(), rule: Box::new(rule.clone()) },
+            });
         }
     }
     Err(refusal)
@@ -426,7 +451,8 @@ fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {
         }
         for (attribute, value) in names.subject.attributes() {
             // A denied name is denied in the common name and as emailAddress as well.
-            let holds_names = attribute == const_oid::db::rfc4519::CN || attribute == const_oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS;
+            let holds_names =
+                attribute == const_oid::db::rfc4519::CN || attribute == const_oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS;
             let as_name = holds_names.then(|| as_alternative_name(&value)).flatten();
             if rule.deny.covers_attribute(&attribute, &value) || as_name.is_some_and(|name| rule.deny.denies(&name)) {
                 return Err(not_allowed(&value, &rule.name));
@@ -458,7 +484,8 @@ fn allowed(rule: &AccessRule, names: &RequestedNames) -> Result<(), Refusal> {
         return Err(not_allowed(&name.to_string(), &rule.name));
     }
     for (attribute, value) in names.subject.attributes() {
-        let repeats = attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| repeats(&value, name));
+        let repeats =
+            attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| repeats(&value, name));
         if !repeats && !rule.allow.covers_attribute(&attribute, &value) {
             return Err(not_allowed(&value, &rule.name));
         }
@@ -467,7 +494,8 @@ fn allowed(rule: &AccessRule, names: &RequestedNames) -> Result<(), Refusal> {
 }
 
 fn not_allowed(name: &str, rule: &str) -> Refusal {
-    Refusal::new(Reason::NameNotAllowed, format!("the access rules do not allow the name {name:?}")).with_private(format!("rule {rule:?}"))
+    Refusal::new(Reason::NameNotAllowed, format!("the access rules do not allow the name {name:?}"))
+        .with_private(format!("rule {rule:?}"))
 }
 
 /// What those who look for a name in the subject take its text for. They are lenient where alternative names are strict.
@@ -486,7 +514,9 @@ fn as_alternative_name(text: &str) -> Option<AlternativeName> {
 /// identifier, say, is free text, and would bring in any name at all.
 fn repeats(common_name: &str, name: &AlternativeName) -> bool {
     match name {
-        AlternativeName::Dns(text) | AlternativeName::Email(text) | AlternativeName::Upn(text) => common_name.eq_ignore_ascii_case(text),
+        AlternativeName::Dns(text) | AlternativeName::Email(text) | AlternativeName::Upn(text) => {
+            common_name.eq_ignore_ascii_case(text)
+        }
         AlternativeName::Ip(address) => common_name.parse() == Ok(*address),
         AlternativeName::Uri(_)
         | AlternativeName::DirectoryName(_)
@@ -499,9 +529,15 @@ fn repeats(common_name: &str, name: &AlternativeName) -> bool {
 
 /// Who may revoke: an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every
 /// name in it.
-pub(crate) fn authorize_revocation(facts: &EvidenceFacts, serial: &Serial, requester: &str, names: &RequestedNames) -> Result<(), Refusal> {
+pub(crate) fn authorize_revocation(
+    facts: &EvidenceFacts,
+    serial: &Serial,
+    requester: &str,
+    names: &RequestedNames,
+) -> Result<(), Refusal> {
     let itself = facts.kind == EvidenceKind::Certificate && facts.requester == format!("certificate:{serial}");
-    let controls_all = facts.kind == EvidenceKind::Challenges && !names.alternative.is_empty() && shown(facts, names).is_ok();
+    let controls_all =
+        facts.kind == EvidenceKind::Challenges && !names.alternative.is_empty() && shown(facts, names).is_ok();
     if facts.kind == EvidenceKind::Operator || facts.requester == requester || itself || controls_all {
         return Ok(());
     }

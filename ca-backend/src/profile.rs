@@ -58,10 +58,7 @@ fn end_entity() -> ProfileKind {
 
 /// 3 years of 365 days.
 fn three_years() -> ProfileValidity {
-    ProfileValidity {
-        default_s: 3 * 365 * 86_400,
-        max_s: None,
-    }
+    ProfileValidity { default_s: 3 * 365 * 86_400, max_s: None }
 }
 
 fn always() -> Presence {
@@ -180,15 +177,11 @@ impl RequestExtension {
     #[must_use]
     pub fn oid(self) -> ObjectIdentifier {
         const CERTIFICATE_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
-        const APPLICATION_POLICIES: ObjectIdentifier =
-            ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.21.10");
-        const SMIME_CAPABILITIES: ObjectIdentifier =
-            ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.15");
+        const APPLICATION_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.21.10");
+        const SMIME_CAPABILITIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.15");
         const TEMPLATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.21.7");
-        const TEMPLATE_NAME: ObjectIdentifier =
-            ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2");
-        const SECURITY_IDENTIFIER: ObjectIdentifier =
-            ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.25.2");
+        const TEMPLATE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2");
+        const SECURITY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.25.2");
         match self {
             Self::CertificatePolicies => CERTIFICATE_POLICIES,
             Self::ApplicationPolicies => APPLICATION_POLICIES,
@@ -202,9 +195,7 @@ impl RequestExtension {
     /// The extension of an object identifier, if requests may ever bring it.
     #[must_use]
     pub fn of(oid: &ObjectIdentifier) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|extension| extension.oid() == *oid)
+        Self::ALL.into_iter().find(|extension| extension.oid() == *oid)
     }
 
     /// The name in profiles.
@@ -231,17 +222,11 @@ impl TryFrom<String> for RequestExtension {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let named = Self::ALL
-            .into_iter()
-            .find(|extension| extension.name() == text);
-        named
-            .or_else(|| Self::of(&ObjectIdentifier::new(&text).ok()?))
-            .ok_or_else(|| {
-                let choices = Self::ALL.map(Self::name).join(", ");
-                format!(
-                    "{text:?} is not an extension that requests may bring; choose among {choices}"
-                )
-            })
+        let named = Self::ALL.into_iter().find(|extension| extension.name() == text);
+        named.or_else(|| Self::of(&ObjectIdentifier::new(&text).ok()?)).ok_or_else(|| {
+            let choices = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is not an extension that requests may bring; choose among {choices}")
+        })
     }
 }
 
@@ -265,8 +250,8 @@ struct ProfileFile {
 
 #[allow(clippy::expect_used)] // compiled in, and read by the tests
 static BUILT_IN: LazyLock<Vec<Profile>> = LazyLock::new(|| {
-    let file: ProfileFile = toml::from_str(include_str!("profiles.toml"))
-        .expect("the built-in profiles are well-formed");
+    let file: ProfileFile =
+        toml::from_str(include_str!("profiles.toml")).expect("the built-in profiles are well-formed");
     file.profile
 });
 
@@ -300,21 +285,17 @@ impl Profile {
     /// Refuses what does not follow the format, the id of a built-in profile, and profiles that contradict themselves.
     pub fn from_toml(text: &str) -> Result<Self, Refusal> {
         if text.len() > TEXT_BYTES_MAX {
-            return Err(malformed(format!(
-                "a profile has more than {TEXT_BYTES_MAX} octets"
-            )));
+            return Err(malformed(format!("a profile has more than {TEXT_BYTES_MAX} octets")));
         }
-        let profile: Self = toml::from_str(text)
-            .map_err(|error| malformed(format!("the profile cannot be read: {error}")))?;
+        let profile: Self =
+            toml::from_str(text).map_err(|error| malformed(format!("the profile cannot be read: {error}")))?;
         if Self::find(&profile.id).is_some() {
             return Err(Refusal::new(
                 Reason::Conflict,
                 format!("the profile {} is built in; choose another id", profile.id),
             ));
         }
-        profile
-            .check()
-            .map_err(|why| malformed(format!("the profile {:?} {why}", profile.id)))?;
+        profile.check().map_err(|why| malformed(format!("the profile {:?} {why}", profile.id)))?;
         Ok(profile)
     }
 
@@ -354,21 +335,14 @@ impl Profile {
             }
         }
         if fitted.is_empty() {
-            let fitting = if self
-                .key_usage
-                .iter()
-                .any(|bit| bit.for_key(SubjectKeyKind::EcP256).is_some())
-            {
+            let fitting = if self.key_usage.iter().any(|bit| bit.for_key(SubjectKeyKind::EcP256).is_some()) {
                 "RSA and EC"
             } else {
                 "RSA"
             };
             return Err(Refusal::new(
                 Reason::BadKey,
-                format!(
-                    "the profile {} is for encryption, which {key} keys cannot do; {fitting} keys fit",
-                    self.id
-                ),
+                format!("the profile {} is for encryption, which {key} keys cannot do; {fitting} keys fit", self.id),
             ));
         }
         Ok(fitted)
@@ -379,9 +353,7 @@ impl Profile {
         for (what, text) in [("id", &self.id), ("library", &self.library)] {
             let fits = text.starts_with(|c: char| c.is_ascii_lowercase())
                 && text.len() <= ID_BYTES_MAX
-                && text.bytes().all(|octet| {
-                    octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-'
-                });
+                && text.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-');
             if !fits {
                 return Err(format!(
                     "has the {what} {text:?}, which is not a letter and at most 63 lower-case letters, digits and hyphens"
@@ -392,19 +364,14 @@ impl Profile {
             || self.title.len() > TITLE_BYTES_MAX
             || self.title.chars().any(char::is_control)
         {
-            return Err(format!(
-                "needs a title of one line and at most {TITLE_BYTES_MAX} octets"
-            ));
+            return Err(format!("needs a title of one line and at most {TITLE_BYTES_MAX} octets"));
         }
         let ProfileValidity { default_s, max_s } = self.validity;
         if default_s == 0
             || default_s > VALIDITY_S_MAX
             || max_s.is_some_and(|max_s| max_s < default_s || max_s > VALIDITY_S_MAX)
         {
-            return Err(
-                "has a validity that is zero, above its own maximum, or longer than 100 years"
-                    .to_owned(),
-            );
+            return Err("has a validity that is zero, above its own maximum, or longer than 100 years".to_owned());
         }
         self.check_key_usage()?;
         self.check_extended_key_usage()?;
@@ -421,14 +388,9 @@ impl Profile {
         if self.ocsp_no_check && self.kind != ProfileKind::Responder {
             return Err("has ocsp_no_check, which only responders have".to_owned());
         }
-        let addresses = [
-            self.crl_distribution_points,
-            self.authority_information_access,
-        ];
+        let addresses = [self.crl_distribution_points, self.authority_information_access];
         if self.kind == ProfileKind::Root && addresses != [Presence::Never; 2] {
-            return Err(
-                "makes roots, whose certificates name neither a CRL nor an issuer".to_owned(),
-            );
+            return Err("makes roots, whose certificates name neither a CRL nor an issuer".to_owned());
         }
         Ok(())
     }
@@ -452,29 +414,19 @@ impl Profile {
     }
 
     fn check_extended_key_usage(&self) -> Result<(), String> {
-        let ExtendedKeyUsage {
-            rule,
-            values,
-            critical,
-        } = &self.extended_key_usage;
+        let ExtendedKeyUsage { rule, values, critical } = &self.extended_key_usage;
         let distinct: HashSet<_> = values.iter().collect();
         if distinct.len() != values.len() || values.len() > PURPOSES_MAX {
-            return Err(format!(
-                "names a purpose twice, or more than {PURPOSES_MAX}"
-            ));
+            return Err(format!("names a purpose twice, or more than {PURPOSES_MAX}"));
         }
         match rule {
             ExtendedKeyUsageRule::Never if !values.is_empty() || *critical => {
                 return Err("has purposes although extended_key_usage is never there".to_owned());
             }
-            ExtendedKeyUsageRule::Fixed | ExtendedKeyUsageRule::FromRequest
-                if values.is_empty() =>
-            {
+            ExtendedKeyUsageRule::Fixed | ExtendedKeyUsageRule::FromRequest if values.is_empty() => {
                 return Err("has an extended_key_usage without values".to_owned());
             }
-            ExtendedKeyUsageRule::Never
-            | ExtendedKeyUsageRule::Fixed
-            | ExtendedKeyUsageRule::FromRequest => {}
+            ExtendedKeyUsageRule::Never | ExtendedKeyUsageRule::Fixed | ExtendedKeyUsageRule::FromRequest => {}
         }
         if *critical && values.contains(&purpose::ANY) {
             return Err("has a critical extended_key_usage for any purpose".to_owned());
@@ -487,18 +439,13 @@ impl Profile {
             ProfileKind::Subordinate if *rule == ExtendedKeyUsageRule::FromRequest => {
                 Err("lets an authority choose its own purposes".to_owned())
             }
-            ProfileKind::Responder
-                if *rule != ExtendedKeyUsageRule::Fixed || *values != [purpose::OCSP_SIGNING] =>
-            {
+            ProfileKind::Responder if *rule != ExtendedKeyUsageRule::Fixed || *values != [purpose::OCSP_SIGNING] => {
                 Err("makes responders, whose one purpose is ocsp-signing".to_owned())
             }
             ProfileKind::EndEntity if signs_ocsp => {
                 Err("names ocsp-signing without being of the kind responder".to_owned())
             }
-            ProfileKind::Root
-            | ProfileKind::Subordinate
-            | ProfileKind::Responder
-            | ProfileKind::EndEntity => Ok(()),
+            ProfileKind::Root | ProfileKind::Subordinate | ProfileKind::Responder | ProfileKind::EndEntity => Ok(()),
         }
     }
 }
@@ -506,20 +453,13 @@ impl Profile {
 impl KeyUsageBit {
     /// What stands for this bit in the certificate of a key of this kind.
     fn for_key(self, key: SubjectKeyKind) -> Option<Self> {
-        let encrypts = matches!(
-            self,
-            Self::KeyEncipherment | Self::DataEncipherment | Self::KeyAgreement
-        );
+        let encrypts = matches!(self, Self::KeyEncipherment | Self::DataEncipherment | Self::KeyAgreement);
         match key {
             _ if !encrypts => Some(self),
             SubjectKeyKind::Rsa { .. } if self == Self::KeyAgreement => Some(Self::KeyEncipherment),
             SubjectKeyKind::Rsa { .. } => Some(self),
             SubjectKeyKind::EcP256 | SubjectKeyKind::EcP384 | SubjectKeyKind::EcP521 => {
-                if self == Self::DataEncipherment {
-                    None
-                } else {
-                    Some(Self::KeyAgreement)
-                }
+                if self == Self::DataEncipherment { None } else { Some(Self::KeyAgreement) }
             }
             SubjectKeyKind::Ed25519 => None,
         }

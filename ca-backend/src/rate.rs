@@ -14,7 +14,9 @@ use crate::clock::Clock;
 use crate::error::{Reason, Refusal};
 
 /// A limit per requester; none if the rate is zero.
-pub(crate) struct RequestRate(Option<RateLimiter<String, DashMapStateStore<String>, EngineClock, NoOpMiddleware<Moment>>>);
+pub(crate) struct RequestRate(
+    Option<RateLimiter<String, DashMapStateStore<String>, EngineClock, NoOpMiddleware<Moment>>>,
+);
 
 /// The engine's clock, as the limiter reads it.
 #[derive(Clone)]
@@ -54,7 +56,11 @@ impl RequestRate {
         let limiter = NonZeroU32::new(per_requester_per_s).map(|rate| {
             // The clock counts whole seconds, so at least a second's worth may come at once.
             let burst = NonZeroU32::new(burst_max).map_or(rate, |burst| burst.max(rate));
-            RateLimiter::new(Quota::per_second(rate).allow_burst(burst), DashMapStateStore::default(), EngineClock(clock))
+            RateLimiter::new(
+                Quota::per_second(rate).allow_burst(burst),
+                DashMapStateStore::default(),
+                EngineClock(clock),
+            )
         });
         Self(limiter)
     }

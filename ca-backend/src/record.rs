@@ -23,17 +23,19 @@ const VERSION: u8 = 1;
 /// Encodes a stored form.
 pub(crate) fn encode<T: Serialize>(form: &T) -> Result<Vec<u8>, Fault> {
     let mut bytes = vec![VERSION];
-    ciborium::into_writer(form, &mut bytes).map_err(|error| Fault::Broken(format!("a record cannot be encoded: {error}")))?;
+    ciborium::into_writer(form, &mut bytes)
+        .map_err(|error| Fault::Broken(format!("a record cannot be encoded: {error}")))?;
     Ok(bytes)
 }
 
 /// Decodes a stored form.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     match bytes.split_first() {
-        Some((&VERSION, form)) => {
-            ciborium::from_reader(form).map_err(|error| StoreFault::Corrupt(format!("a record cannot be decoded: {error}")).into())
+        Some((&VERSION, form)) => ciborium::from_reader(form)
+            .map_err(|error| StoreFault::Corrupt(format!("a record cannot be decoded: {error}")).into()),
+        Some((version, _)) => {
+            Err(StoreFault::Corrupt(format!("a record has version {version}, this program knows {VERSION}")).into())
         }
-        Some((version, _)) => Err(StoreFault::Corrupt(format!("a record has version {version}, this program knows {VERSION}")).into()),
         None => Err(StoreFault::Corrupt("a record is empty".to_owned()).into()),
     }
 }
@@ -68,9 +70,15 @@ pub(crate) struct CertificateForm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StatusForm {
     Good,
-    Revoked { at: Time, reason: RevocationReason, invalidity: Option<Time> },
+    Revoked {
+        at: Time,
+        reason: RevocationReason,
+        invalidity: Option<Time>,
+    },
     /// Reserved, but never signed.
-    Closed { at: Time },
+    Closed {
+        at: Time,
+    },
 }
 
 /// A reserved serial whose certificate is being signed, by serial.
@@ -105,7 +113,8 @@ impl Serialize for Positional<Origin> {
 
 impl<'de> Deserialize<'de> for Positional<Origin> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (protocol, endpoint, transaction, request_digest, peer, request_id) = Deserialize::deserialize(deserializer)?;
+        let (protocol, endpoint, transaction, request_digest, peer, request_id) =
+            Deserialize::deserialize(deserializer)?;
         let request_digest = ByteArray::into_array(request_digest);
         Ok(Self(Origin { protocol, endpoint, transaction, request_digest, peer, request_id }))
     }

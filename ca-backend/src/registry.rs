@@ -81,8 +81,11 @@ impl Registry {
             registry.authorities.insert(label(&key, |name| AuthorityName::new(name))?, record::decode(&value)?);
         }
         for Entry { key, value, .. } in everything(store, Space::Profile)? {
-            let profile = text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
-            registry.own_profiles.insert(label(profile.id.as_bytes(), |name| ProfileName::new(name))?, Arc::new(profile));
+            let profile =
+                text(&value).and_then(|toml| Profile::from_toml(toml).map_err(|e| corrupt(&key, e.public())))?;
+            registry
+                .own_profiles
+                .insert(label(profile.id.as_bytes(), |name| ProfileName::new(name))?, Arc::new(profile));
         }
         let profiles = Profile::built_in().iter().chain(registry.own_profiles.values().map(AsRef::as_ref));
         registry.snapshots = profiles.map(|profile| (profile.id.clone(), profile.snapshot_id())).collect();
@@ -92,7 +95,8 @@ impl Registry {
         }
         let mut forms = BTreeMap::new();
         for Entry { key, value, .. } in everything(store, Space::Issuer)? {
-            let number = key.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| corrupt(&key, "not an issuer number"))?;
+            let number =
+                key.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| corrupt(&key, "not an issuer number"))?;
             forms.insert(number, record::decode::<IssuerForm>(&value)?);
         }
         for (number, form) in &forms {
@@ -134,7 +138,11 @@ impl Registry {
 impl Issuer {
     /// An issuer that has no certificate yet.
     pub(crate) fn without_certificate(number: u32, form: &IssuerForm) -> Result<Self, Fault> {
-        let path = if form.generation == 1 { form.authority.to_string() } else { format!("{}.{}", form.authority, form.generation) };
+        let path = if form.generation == 1 {
+            form.authority.to_string()
+        } else {
+            format!("{}.{}", form.authority, form.generation)
+        };
         let subject = DistinguishedName::from_der(&form.subject).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
         let key_fingerprint = crate::sha256(&form.public_key);
         Ok(Self { number, path, subject, key_fingerprint, form: form.clone(), active: None, revoked: false })
@@ -147,7 +155,9 @@ impl Issuer {
         let chain = chain(&self.form, all);
         let path = &self.path;
         let ders: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
-        let mut facts = KeyAlgorithm::of_public_key(&self.form.public_key).and_then(|algorithm| IssuerFacts::from_chain(&ders, algorithm)).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
+        let mut facts = KeyAlgorithm::of_public_key(&self.form.public_key)
+            .and_then(|algorithm| IssuerFacts::from_chain(&ders, algorithm))
+            .map_err(|e| corrupt(path.as_bytes(), e.public()))?;
         facts.crl_url = Some(format!("{status_base_url}/crl/{path}.crl"));
         facts.ocsp_url = ocsp.then(|| format!("{status_base_url}/ocsp/{path}"));
         facts.ca_issuers_url = Some(format!("{status_base_url}/ca/{path}.cer"));
@@ -176,7 +186,6 @@ fn chain(form: &IssuerForm, all: &BTreeMap<u32, IssuerForm>) -> Vec<Bytes> {
     }
     chain
 }
-
 
 fn everything(store: &dyn Store, space: Space) -> Result<Vec<Entry>, StoreFault> {
     store.scan(space, &Range::default(), usize::MAX)

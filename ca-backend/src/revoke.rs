@@ -72,7 +72,8 @@ impl Engine {
 
     fn change_status(&self, request: &RevocationRequest) -> Result<Revocation, Error> {
         let serial = &request.serial;
-        let unknown = || Refusal::new(Reason::UnknownCertificate, format!("there is no certificate with serial {serial}"));
+        let unknown =
+            || Refusal::new(Reason::UnknownCertificate, format!("there is no certificate with serial {serial}"));
         let found = self.inner.store.get(Space::Certificate, serial.as_bytes())?.ok_or_else(unknown)?;
         let form: CertificateForm = record::decode(&found.value)?;
         if matches!(form.status, StatusForm::Closed { .. }) {
@@ -93,9 +94,11 @@ impl Engine {
             .add(revision_counter(form.issuer), 1)
             .append(Log::Event, record::encode(&EventForm(at, event, *serial, form.issuer))?);
         batch = match status {
-            StatusForm::Revoked { at, reason, invalidity } => {
-                batch.put(Space::Revoked, revoked_key, record::encode(&RevokedForm(at, reason, invalidity, form.not_after))?)
-            }
+            StatusForm::Revoked { at, reason, invalidity } => batch.put(
+                Space::Revoked,
+                revoked_key,
+                record::encode(&RevokedForm(at, reason, invalidity, form.not_after))?,
+            ),
             StatusForm::Good | StatusForm::Closed { .. } => batch.delete(Space::Revoked, revoked_key),
         };
         if matches!(request.change, StatusChange::Revoke { reason: RevocationReason::KeyCompromise, .. }) {
@@ -113,7 +116,9 @@ impl Engine {
             .detail([change.as_str(), request.comment.as_str()].join(" ").trim());
         match self.inner.store.commit(record.in_batch(batch)?) {
             Ok(_) => {}
-            Err(CommitError::Conflict) => return Err(Refusal::new(Reason::Conflict, "the certificate's status changed at the same time").into()),
+            Err(CommitError::Conflict) => {
+                return Err(Refusal::new(Reason::Conflict, "the certificate's status changed at the same time").into());
+            }
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         }
         self.inner.responses.purge(serial);
@@ -144,7 +149,9 @@ impl Engine {
             return Ok(match form.status {
                 StatusForm::Good => CertStatus::Good,
                 StatusForm::Revoked { at, reason, invalidity } => CertStatus::Revoked { at, reason, invalidity },
-                StatusForm::Closed { at } => CertStatus::Revoked { at, reason: RevocationReason::Unspecified, invalidity: None },
+                StatusForm::Closed { at } => {
+                    CertStatus::Revoked { at, reason: RevocationReason::Unspecified, invalidity: None }
+                }
             });
         }
         let reserved = self.inner.store.get(Space::InFlight, serial.as_bytes())?;
@@ -170,7 +177,8 @@ impl Engine {
         let responder = registry.responders.get(&issuer.number).ok_or(Fault::TryLater { after_s: 5 })?;
         let active = issuer.active.as_ref().ok_or(Fault::TryLater { after_s: 5 })?;
 
-        let epoch = Serial::from_integer(&first.serial).ok().map(|serial| (serial, self.inner.responses.epoch(&serial)));
+        let epoch =
+            Serial::from_integer(&first.serial).ok().map(|serial| (serial, self.inner.responses.epoch(&serial)));
         let now = self.signing_time()?;
         if responder.form.not_after <= now {
             return Err(Fault::TryLater { after_s: 30 }.into());
@@ -187,11 +195,17 @@ impl Engine {
         }
         let known = answers.iter().all(|answer| matches!(answer.status, CertStatus::Good | CertStatus::Revoked { .. }));
         let cacheable = known && query.nonce.is_none();
-        let draft = OcspDraft { responder_key_hash: responder.key_hash, produced_at: now, answers, nonce: query.nonce.as_deref() };
+        let draft = OcspDraft {
+            responder_key_hash: responder.key_hash,
+            produced_at: now,
+            answers,
+            nonce: query.nonce.as_deref(),
+        };
         let data = draft.encode().map_err(Fault::from)?;
         let signature = self.inner.keys.sign(&responder.form.key, &data).map_err(Fault::from)?;
         let algorithm = responder.form.algorithm.signature_algorithm();
-        let der = ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
+        let der =
+            ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
         let answer = Arc::new(SignedOcsp::new(der, now, now, next_update, cacheable));
         if let (true, Some(key), Some((serial, epoch))) = (cacheable, query.cache_key(), epoch) {
             self.inner.responses.keep(&serial, key, &answer, epoch);
@@ -281,7 +295,9 @@ impl Engine {
             for entry in &entries {
                 let RevokedForm(at, reason, invalidity, not_after) = record::decode(&entry.value)?;
                 if not_after >= kept_since {
-                    builder.push(entry.key.get(4..).unwrap_or_default(), at, reason, invalidity).map_err(Fault::from)?;
+                    builder
+                        .push(entry.key.get(4..).unwrap_or_default(), at, reason, invalidity)
+                        .map_err(Fault::from)?;
                 }
             }
             match entries.last() {
@@ -323,7 +339,8 @@ impl Engine {
         // Read with the lock in hand: a change before that has moved the counter, and one after it marks the new entry as stale.
         let mut crls = self.crls_mut();
         let missed = self.counter(&revision_counter(issuer.number)).map_or(true, |newest| newest != revision);
-        let entry = PublishedCrl { crl: Some(crl.clone()), stale_since: missed.then_some(now), retry_at: Time::default() };
+        let entry =
+            PublishedCrl { crl: Some(crl.clone()), stale_since: missed.then_some(now), retry_at: Time::default() };
         crls.insert(issuer.number, entry);
         Ok(crl)
     }
@@ -339,8 +356,10 @@ impl Engine {
                 continue;
             }
             let due = self.crls().get(&issuer.number).is_none_or(|published| {
-                let renewal = published.crl.as_ref().is_none_or(|crl| now >= crl.this_update.plus_s(settings.crl_renew_s));
-                let change = published.stale_since.is_some_and(|since| now >= since.plus_s(settings.crl_publish_delay_s));
+                let renewal =
+                    published.crl.as_ref().is_none_or(|crl| now >= crl.this_update.plus_s(settings.crl_renew_s));
+                let change =
+                    published.stale_since.is_some_and(|since| now >= since.plus_s(settings.crl_publish_delay_s));
                 (renewal || change) && now >= published.retry_at
             });
             if !due {
@@ -363,7 +382,9 @@ impl Engine {
             let mut tbs = Vec::new();
             for index in 0..head.chunks {
                 let chunk = self.inner.store.get(Space::CrlChunk, &chunk_key(issuer.number, head.number, index))?;
-                let missing = || StoreFault::Corrupt(format!("piece {index} of CRL {} of {} is missing", head.number, issuer.path));
+                let missing = || {
+                    StoreFault::Corrupt(format!("piece {index} of CRL {} of {} is missing", head.number, issuer.path))
+                };
                 tbs.push(chunk.ok_or_else(missing)?.value);
             }
             let identifier = algorithm.signature_algorithm();
@@ -397,7 +418,9 @@ impl Engine {
     pub fn crl_ages(&self) -> Vec<(String, Arc<SignedCrl>)> {
         let registry = self.registry();
         let crls = self.crls();
-        let of = |(number, published): (&u32, &PublishedCrl)| Some((registry.issuers.get(number)?.path.clone(), published.crl.clone()?));
+        let of = |(number, published): (&u32, &PublishedCrl)| {
+            Some((registry.issuers.get(number)?.path.clone(), published.crl.clone()?))
+        };
         crls.iter().filter_map(of).collect()
     }
 
@@ -445,13 +468,23 @@ fn event_name(event: EventKindForm) -> &'static str {
 }
 
 /// The status after a change. Only a hold can be lifted, and only once is a certificate revoked.
-fn next_status(from: StatusForm, change: StatusChange, at: Time) -> Result<(StatusForm, EventKindForm, Action), Refusal> {
+fn next_status(
+    from: StatusForm,
+    change: StatusChange,
+    at: Time,
+) -> Result<(StatusForm, EventKindForm, Action), Refusal> {
     let hold = RevocationReason::CertificateHold;
     let revoked = |reason, invalidity| StatusForm::Revoked { at, reason, invalidity };
     match (from.state(), change) {
-        (CertificateState::Revoked, _) => Err(Refusal::new(Reason::AlreadyRevoked, "the certificate is revoked already, and that is final")),
-        (CertificateState::Normal, StatusChange::Unhold) => Err(Refusal::new(Reason::NotReady, "the certificate is not on hold")),
-        (CertificateState::Held, StatusChange::Hold) => Err(Refusal::new(Reason::AlreadyRevoked, "the certificate is on hold already")),
+        (CertificateState::Revoked, _) => {
+            Err(Refusal::new(Reason::AlreadyRevoked, "the certificate is revoked already, and that is final"))
+        }
+        (CertificateState::Normal, StatusChange::Unhold) => {
+            Err(Refusal::new(Reason::NotReady, "the certificate is not on hold"))
+        }
+        (CertificateState::Held, StatusChange::Hold) => {
+            Err(Refusal::new(Reason::AlreadyRevoked, "the certificate is on hold already"))
+        }
         (CertificateState::Normal, StatusChange::Hold) => Ok((revoked(hold, None), EventKindForm::Held, Action::Held)),
         (CertificateState::Held, StatusChange::Unhold) => Ok((StatusForm::Good, EventKindForm::Unheld, Action::Unheld)),
         (CertificateState::Normal | CertificateState::Held, StatusChange::Revoke { reason, invalidity }) => {

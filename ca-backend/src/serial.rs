@@ -58,10 +58,7 @@ impl Serial {
     /// # Errors
     /// Refuses zero and numbers of more than 21 octets.
     pub fn from_magnitude(magnitude: &[u8]) -> Result<Self, Refusal> {
-        let start = magnitude
-            .iter()
-            .position(|octet| *octet != 0)
-            .ok_or_else(|| malformed("the serial is zero"))?;
+        let start = magnitude.iter().position(|octet| *octet != 0).ok_or_else(|| malformed("the serial is zero"))?;
         let minimal = magnitude.get(start..).unwrap_or_default();
         let mut octets = [0; SERIAL_BYTES_MAX];
         let length = match u8::try_from(minimal.len()) {
@@ -84,18 +81,13 @@ impl Serial {
             return Err(malformed("the serial's text is too long"));
         }
         let text = text.trim();
-        let text = text
-            .strip_prefix("0x")
-            .or_else(|| text.strip_prefix("0X"))
-            .unwrap_or(text);
+        let text = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
         let mut digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
         if digits.len() % 2 == 1 {
             digits.insert(0, '0');
         }
         let magnitude = hex::decode(&digits).map_err(|_| {
-            malformed(
-                "a serial is written in hexadecimal digits, such as 4f0a1b; this is something else",
-            )
+            malformed("a serial is written in hexadecimal digits, such as 4f0a1b; this is something else")
         })?;
         Self::from_magnitude(&magnitude)
     }
@@ -103,9 +95,7 @@ impl Serial {
     /// The number, big endian, without leading zeros.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.octets
-            .get(..usize::from(self.length))
-            .unwrap_or_default()
+        self.octets.get(..usize::from(self.length)).unwrap_or_default()
     }
 
     /// When a serial of ours was made; meaningless for others.
@@ -140,9 +130,7 @@ fn malformed(why: &str) -> Refusal {
 /// Lower-case hexadecimal digits, two to the octet.
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes()
-            .iter()
-            .try_for_each(|octet| write!(f, "{octet:02x}"))
+        self.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))
     }
 }
 
@@ -154,9 +142,7 @@ impl fmt::Debug for Serial {
 
 impl Ord for Serial {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.length
-            .cmp(&other.length)
-            .then_with(|| self.octets.cmp(&other.octets))
+        self.length.cmp(&other.length).then_with(|| self.octets.cmp(&other.octets))
     }
 }
 
@@ -213,10 +199,7 @@ mod tests {
     #[test]
     fn s30_serials_are_twenty_positive_octets_of_which_fifteen_are_random() {
         let now = Time::from_unix(1_767_830_400);
-        let (one, two) = (
-            Serial::generate(now, &SystemRng),
-            Serial::generate(now, &SystemRng),
-        );
+        let (one, two) = (Serial::generate(now, &SystemRng), Serial::generate(now, &SystemRng));
         assert_eq!(one.as_bytes().len(), 20);
         assert_eq!(one.as_bytes()[0] & 0b1100_0000, 0b0100_0000);
         assert_eq!(one.as_bytes()[..5], two.as_bytes()[..5]);
@@ -227,14 +210,8 @@ mod tests {
 
     #[test]
     fn serials_sort_by_time_of_issue_and_the_floor_bounds_them() {
-        let (early, late) = (
-            Time::from_unix(1_767_830_400),
-            Time::from_unix(1_767_830_401),
-        );
-        let (first, second) = (
-            Serial::generate(early, &SystemRng),
-            Serial::generate(late, &SystemRng),
-        );
+        let (early, late) = (Time::from_unix(1_767_830_400), Time::from_unix(1_767_830_401));
+        let (first, second) = (Serial::generate(early, &SystemRng), Serial::generate(late, &SystemRng));
         assert!(first < second && first.as_bytes() < second.as_bytes());
         assert!(Serial::issued_floor(early).as_slice() <= first.as_bytes());
         assert!(first.as_bytes() < Serial::issued_floor(late).as_slice());
@@ -243,14 +220,7 @@ mod tests {
     #[test]
     fn one_serial_is_read_in_any_case_and_padding() {
         let serial = Serial::parse("4f0a").unwrap();
-        for text in [
-            "4F0A",
-            "0x004f0a",
-            "4F:0A",
-            "00:00:4f:0a",
-            " 4f 0a ",
-            "04f0a",
-        ] {
+        for text in ["4F0A", "0x004f0a", "4F:0A", "00:00:4f:0a", " 4f 0a ", "04f0a"] {
             assert_eq!(Serial::parse(text).unwrap(), serial, "{text}");
         }
         assert_eq!(serial.to_string(), "4f0a");
@@ -260,16 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_no_serial_is_refused() {
-        for text in [
-            "",
-            "0",
-            "0x",
-            "xyz",
-            "-1",
-            &"11".repeat(22),
-            &"0".repeat(300),
-            "4f0ä",
-        ] {
+        for text in ["", "0", "0x", "xyz", "-1", &"11".repeat(22), &"0".repeat(300), "4f0ä"] {
             assert!(Serial::parse(text).is_err(), "{text}");
         }
         assert!(Serial::from_integer(&[]).is_err());
@@ -283,17 +244,11 @@ mod tests {
         let mut cbor = Vec::new();
         ciborium::into_writer(&serial, &mut cbor).unwrap();
         assert_eq!(cbor, [0x42, 0x4f, 0x0a]);
-        assert_eq!(
-            ciborium::from_reader::<Serial, _>(cbor.as_slice()).unwrap(),
-            serial
-        );
+        assert_eq!(ciborium::from_reader::<Serial, _>(cbor.as_slice()).unwrap(), serial);
         #[derive(Serialize)]
         struct Holder {
             serial: Serial,
         }
-        assert_eq!(
-            toml::to_string(&Holder { serial }).unwrap(),
-            "serial = \"4f0a\"\n"
-        );
+        assert_eq!(toml::to_string(&Holder { serial }).unwrap(), "serial = \"4f0a\"\n");
     }
 }

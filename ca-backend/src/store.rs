@@ -83,21 +83,14 @@ const IMPORTING_KEY: &[u8] = b"importing";
 /// # Errors
 /// [`StoreFault::Unavailable`] if the directory cannot be used, is in use, or was written by a newer release or another engine;
 /// [`StoreFault::Corrupt`] if it is damaged or an import into it did not finish.
-pub(crate) fn open(
-    kind: StoreKind,
-    directory: &Path,
-    options: StoreOptions,
-) -> Result<Arc<dyn Store>, StoreFault> {
+pub(crate) fn open(kind: StoreKind, directory: &Path, options: StoreOptions) -> Result<Arc<dyn Store>, StoreFault> {
     let claim = || StoreDirectory::claim(directory, options.reserve_bytes);
     let store: Arc<dyn Store> = match kind {
         StoreKind::Memory => Arc::new(Committer::start(MemoryTable::default())?),
         StoreKind::Sled => {
             let claimed = claim()?;
             claimed.refuse_beside(REDB_FILE)?;
-            Arc::new(Committer::start(SledTable::open(
-                claimed,
-                options.cache_bytes,
-            )?)?)
+            Arc::new(Committer::start(SledTable::open(claimed, options.cache_bytes)?)?)
         }
         StoreKind::Redb => {
             let claimed = claim()?;
@@ -116,28 +109,22 @@ pub(crate) fn head_of(store: &dyn Store, log: Log) -> Result<(u64, [u8; 32]), St
         return Ok((0, [0; 32]));
     };
     let parts = stored.value.split_first_chunk().and_then(|(number, digest)| Some((number, digest.try_into().ok()?)));
-    let (number, digest) = parts.ok_or_else(|| StoreFault::Corrupt(format!("the head of the {log:?} log is malformed")))?;
+    let (number, digest) =
+        parts.ok_or_else(|| StoreFault::Corrupt(format!("the head of the {log:?} log is malformed")))?;
     Ok((u64::from_be_bytes(*number), digest))
 }
 
 /// Refuses a store of a newer release or a half imported one; marks a new one.
 fn check_format(store: &dyn Store) -> Result<(), StoreFault> {
     if store.get(Space::Meta, IMPORTING_KEY)?.is_some() {
-        return Err(StoreFault::Corrupt(
-            "an import into this store did not finish; remove it and import again".into(),
-        ));
+        return Err(StoreFault::Corrupt("an import into this store did not finish; remove it and import again".into()));
     }
     let Some(stored) = store.get(Space::Meta, FORMAT_KEY)? else {
-        let mark = Batch::new().expect_absent(Space::Meta, FORMAT_KEY).put(
-            Space::Meta,
-            FORMAT_KEY,
-            FORMAT.to_be_bytes(),
-        );
+        let mark =
+            Batch::new().expect_absent(Space::Meta, FORMAT_KEY).put(Space::Meta, FORMAT_KEY, FORMAT.to_be_bytes());
         return match store.commit(mark) {
             Ok(_) => Ok(()),
-            Err(CommitError::Conflict) => Err(StoreFault::Unavailable(
-                "somebody else marks the new store".into(),
-            )),
+            Err(CommitError::Conflict) => Err(StoreFault::Unavailable("somebody else marks the new store".into())),
             Err(CommitError::Fault(fault)) => Err(fault),
         };
     };
@@ -146,9 +133,7 @@ fn check_format(store: &dyn Store) -> Result<(), StoreFault> {
         Ok(newer) => Err(StoreFault::Unavailable(format!(
             "the store has format {newer}, this release reads format {FORMAT}; run the release that wrote it"
         ))),
-        Err(_) => Err(StoreFault::Corrupt(
-            "the store's format is not a number".into(),
-        )),
+        Err(_) => Err(StoreFault::Corrupt("the store's format is not a number".into())),
     }
 }
 
@@ -267,18 +252,10 @@ impl Range {
         while let Some(last) = until.pop() {
             if last < u8::MAX {
                 until.push(last + 1);
-                return Self {
-                    from,
-                    until: Some(until),
-                    reverse: false,
-                };
+                return Self { from, until: Some(until), reverse: false };
             }
         }
-        Self {
-            from,
-            until: None,
-            reverse: false,
-        }
+        Self { from, until: None, reverse: false }
     }
 }
 
@@ -332,12 +309,7 @@ impl Batch {
         self
     }
 
-    pub(crate) fn put(
-        mut self,
-        space: Space,
-        key: impl Into<Key>,
-        value: impl Into<Value>,
-    ) -> Self {
+    pub(crate) fn put(mut self, space: Space, key: impl Into<Key>, value: impl Into<Value>) -> Self {
         self.writes.push((space, key.into(), Some(value.into())));
         self
     }
@@ -363,20 +335,13 @@ impl Batch {
     fn keys(&self) -> impl Iterator<Item = &Key> {
         let checked = self.checks.iter().map(|(_, key, _)| key);
         let written = self.writes.iter().map(|(_, key, _)| key);
-        checked
-            .chain(written)
-            .chain(self.adds.iter().map(|(counter, _)| counter))
+        checked.chain(written).chain(self.adds.iter().map(|(counter, _)| counter))
     }
 
     /// About how much is written.
     fn bytes(&self) -> usize {
         let keys: usize = self.keys().map(Vec::len).sum();
-        let values: usize = self
-            .writes
-            .iter()
-            .filter_map(|(_, _, value)| value.as_ref())
-            .map(Vec::len)
-            .sum();
+        let values: usize = self.writes.iter().filter_map(|(_, _, value)| value.as_ref()).map(Vec::len).sum();
         let appended: usize = self.appends.iter().map(|(_, payload)| payload.len()).sum();
         keys.saturating_add(values).saturating_add(appended)
     }
@@ -416,8 +381,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// Up to `limit` entries of every space that follow `after`, raw, for export; `None` starts at the beginning. It may return
     /// fewer, to bound the memory; only an empty answer is the end.
-    fn dump(&self, after: Option<&(u8, Key)>, limit: usize)
-    -> Result<Vec<(u8, Entry)>, StoreFault>;
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault>;
 
     /// Puts raw entries back, as [`Store::dump`] gave them, with their versions, into a store that holds nothing else.
     fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault>;

@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1,
-    EcdsaVerificationAlgorithm, ParsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, EcdsaVerificationAlgorithm, ParsedPublicKey,
 };
 use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence};
@@ -47,9 +46,8 @@ impl SubjectKey {
     /// # Errors
     /// `BadKey` with what is wrong.
     pub fn accept(spki_der: &[u8]) -> Result<Self, Refusal> {
-        let malformed = |error: der::Error| {
-            bad_key("the public key is not well-formed").with_private(error.to_string())
-        };
+        let malformed =
+            |error: der::Error| bad_key("the public key is not well-formed").with_private(error.to_string());
         let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(malformed)?;
         let public_key = spki
             .subject_public_key
@@ -57,35 +55,16 @@ impl SubjectKey {
             .ok_or_else(|| bad_key("the public key is not a whole number of octets"))?;
         let kind = match KeyFamily::of(&spki.algorithm)? {
             KeyFamily::Rsa => accept_rsa(public_key)?,
-            KeyFamily::P256 => accept_point(
-                public_key,
-                32,
-                &ECDSA_P256_SHA256_ASN1,
-                SubjectKeyKind::EcP256,
-            )?,
-            KeyFamily::P384 => accept_point(
-                public_key,
-                48,
-                &ECDSA_P384_SHA384_ASN1,
-                SubjectKeyKind::EcP384,
-            )?,
-            KeyFamily::P521 => accept_point(
-                public_key,
-                66,
-                &ECDSA_P521_SHA512_ASN1,
-                SubjectKeyKind::EcP521,
-            )?,
+            KeyFamily::P256 => accept_point(public_key, 32, &ECDSA_P256_SHA256_ASN1, SubjectKeyKind::EcP256)?,
+            KeyFamily::P384 => accept_point(public_key, 48, &ECDSA_P384_SHA384_ASN1, SubjectKeyKind::EcP384)?,
+            KeyFamily::P521 => accept_point(public_key, 66, &ECDSA_P521_SHA512_ASN1, SubjectKeyKind::EcP521)?,
             KeyFamily::Ed25519 => accept_ed25519(public_key)?,
         };
         // One key has one encoding, so that fingerprints can stand for keys.
         if spki.to_der().map_err(malformed)? != spki_der {
             return Err(bad_key("the public key is not in its canonical encoding"));
         }
-        Ok(Self {
-            kind,
-            spki_der: spki_der.to_vec(),
-            public_key: public_key.to_vec(),
-        })
+        Ok(Self { kind, spki_der: spki_der.to_vec(), public_key: public_key.to_vec() })
     }
 
     /// What kind of key it is.
@@ -116,12 +95,7 @@ impl SubjectKey {
 /// Kind and fingerprint, which tell keys apart without filling the log.
 impl fmt::Debug for SubjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SubjectKey({} {})",
-            self.kind,
-            hex::encode(self.fingerprint())
-        )
+        write!(f, "SubjectKey({} {})", self.kind, hex::encode(self.fingerprint()))
     }
 }
 
@@ -222,27 +196,20 @@ struct RsaPublicKey<'a> {
 }
 
 fn accept_rsa(public_key: &[u8]) -> Result<SubjectKeyKind, Refusal> {
-    let key = RsaPublicKey::from_der(public_key).map_err(|error| {
-        bad_key("the RSA key is not well-formed").with_private(error.to_string())
-    })?;
+    let key = RsaPublicKey::from_der(public_key)
+        .map_err(|error| bad_key("the RSA key is not well-formed").with_private(error.to_string()))?;
 
     let bits = bit_length(key.modulus.as_bytes());
     if !RSA_BITS.contains(&bits) {
         let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
-        return Err(bad_key(format!(
-            "the RSA key has {bits} bits; it must have {min} to {max}"
-        )));
+        return Err(bad_key(format!("the RSA key has {bits} bits; it must have {min} to {max}")));
     }
 
     let exponent = key.public_exponent.as_bytes();
     if bit_length(exponent) > RSA_EXPONENT_BITS_MAX {
-        return Err(bad_key(format!(
-            "the RSA key's exponent has more than {RSA_EXPONENT_BITS_MAX} bits"
-        )));
+        return Err(bad_key(format!("the RSA key's exponent has more than {RSA_EXPONENT_BITS_MAX} bits")));
     }
-    let exponent = exponent
-        .iter()
-        .fold(0, |value, octet| value << 8 | u64::from(*octet));
+    let exponent = exponent.iter().fold(0, |value, octet| value << 8 | u64::from(*octet));
     if exponent < RSA_EXPONENT_MIN || exponent.is_multiple_of(2) {
         return Err(bad_key(format!(
             "the RSA key's exponent is {exponent}; it must be odd and at least {RSA_EXPONENT_MIN}"
@@ -263,32 +230,23 @@ fn accept_point(
     match point.first() {
         Some(0x04) => {}
         Some(0x02 | 0x03) => {
-            return Err(bad_key(
-                "the elliptic curve point is compressed; it must be uncompressed",
-            ));
+            return Err(bad_key("the elliptic curve point is compressed; it must be uncompressed"));
         }
         _ => {
-            return Err(bad_key(
-                "the elliptic curve point is not an uncompressed point",
-            ));
+            return Err(bad_key("the elliptic curve point is not an uncompressed point"));
         }
     }
     if point.len() != 1 + 2 * coordinate_bytes {
-        return Err(bad_key(
-            "the elliptic curve point does not have the length that its curve demands",
-        ));
+        return Err(bad_key("the elliptic curve point does not have the length that its curve demands"));
     }
     match ParsedPublicKey::new(algorithm, point) {
         Ok(_) => Ok(kind),
-        Err(_) => Err(bad_key(
-            "the elliptic curve point does not lie on its curve",
-        )),
+        Err(_) => Err(bad_key("the elliptic curve point does not lie on its curve")),
     }
 }
 
 fn accept_ed25519(point: &[u8]) -> Result<SubjectKeyKind, Refusal> {
-    let point =
-        <[u8; 32]>::try_from(point).map_err(|_| bad_key("an Ed25519 key must have 32 octets"))?;
+    let point = <[u8; 32]>::try_from(point).map_err(|_| bad_key("an Ed25519 key must have 32 octets"))?;
     weak_key::refuse_small_order(point)?;
     Ok(SubjectKeyKind::Ed25519)
 }
@@ -296,10 +254,7 @@ fn accept_ed25519(point: &[u8]) -> Result<SubjectKeyKind, Refusal> {
 /// The length in bits of a number without leading zero octets, big endian.
 fn bit_length(number: &[u8]) -> u32 {
     let leading_zeros = number.first().map_or(0, |octet| octet.leading_zeros());
-    u32::try_from(number.len())
-        .unwrap_or(u32::MAX)
-        .saturating_mul(8)
-        .saturating_sub(leading_zeros)
+    u32::try_from(number.len()).unwrap_or(u32::MAX).saturating_mul(8).saturating_sub(leading_zeros)
 }
 
 fn bad_key(public: impl Into<String>) -> Refusal {
@@ -330,14 +285,8 @@ mod tests {
     #[test]
     fn identifiers_are_those_of_the_vectors() {
         let key = base_point();
-        assert_eq!(
-            hex::encode(key.key_identifier()),
-            "b467a3999eb5efa671de0032f08a9c9e5efda0e1"
-        );
-        assert_eq!(
-            hex::encode(key.fingerprint()),
-            "5cd252fb0ce8932436faf8ccd1040981b89ee4ad6b9fe9e2a2b7e71aacb27cd3"
-        );
+        assert_eq!(hex::encode(key.key_identifier()), "b467a3999eb5efa671de0032f08a9c9e5efda0e1");
+        assert_eq!(hex::encode(key.fingerprint()), "5cd252fb0ce8932436faf8ccd1040981b89ee4ad6b9fe9e2a2b7e71aacb27cd3");
         assert_eq!(hex::encode(key.spki_der()), BASE_POINT.replace(' ', ""));
         assert_eq!(key.kind(), SubjectKeyKind::EcP256);
     }
@@ -345,53 +294,31 @@ mod tests {
     #[test]
     fn s06_published_and_blocked_keys_are_refused() {
         let key = base_point();
-        assert_eq!(
-            BlockedKeys::load([]).check(&key).unwrap_err().reason(),
-            Reason::BadKey
-        );
+        assert_eq!(BlockedKeys::load([]).check(&key).unwrap_err().reason(), Reason::BadKey);
 
-        let spki = std::fs::read(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../testvectors/ca-backend/csr/p256.der"
-        ))
-        .unwrap();
+        let spki =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../testvectors/ca-backend/csr/p256.der")).unwrap();
         let own = crate::csr::CertificateRequest::open(&spki).unwrap();
         let own = own.key().subject_key();
         BlockedKeys::load([]).check(own).unwrap();
-        assert_eq!(
-            BlockedKeys::load([own.fingerprint()])
-                .check(own)
-                .unwrap_err()
-                .reason(),
-            Reason::BadKey
-        );
+        assert_eq!(BlockedKeys::load([own.fingerprint()]).check(own).unwrap_err().reason(), Reason::BadKey);
     }
 
     #[test]
     fn kinds_are_written_as_they_are_read() {
-        for text in [
-            "rsa-2048", "rsa-3071", "rsa-8192", "ec-p256", "ec-p384", "ec-p521", "ed25519",
-        ] {
+        for text in ["rsa-2048", "rsa-3071", "rsa-8192", "ec-p256", "ec-p384", "ec-p521", "ed25519"] {
             let kind: SubjectKeyKind = text.parse().unwrap();
             assert_eq!(kind.to_string(), text);
             assert_eq!(toml::Value::try_from(kind).unwrap().try_into(), Ok(kind));
         }
         for text in ["rsa-1024", "rsa-16384", "rsa-", "rsa", "p256", ""] {
-            assert!(
-                text.parse::<SubjectKeyKind>()
-                    .unwrap_err()
-                    .contains("ec-p256"),
-                "{text:?}"
-            );
+            assert!(text.parse::<SubjectKeyKind>().unwrap_err().contains("ec-p256"), "{text:?}");
         }
     }
 
     #[test]
     fn octets_that_follow_the_key_are_refused() {
         let longer = hex::decode(format!("{BASE_POINT}00")).unwrap();
-        assert_eq!(
-            SubjectKey::accept(&longer).unwrap_err().reason(),
-            Reason::BadKey
-        );
+        assert_eq!(SubjectKey::accept(&longer).unwrap_err().reason(), Reason::BadKey);
     }
 }

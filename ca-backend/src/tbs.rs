@@ -8,9 +8,7 @@ use const_oid::db::rfc5280::{
 };
 use const_oid::db::rfc5912::ID_EXTENSION_REQ;
 use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
-use der::asn1::{
-    AnyRef, BitStringRef, Ia5StringRef, Null, OctetString, OctetStringRef, SetOfVec, UintRef,
-};
+use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, Null, OctetString, OctetStringRef, SetOfVec, UintRef};
 use der::flagset::FlagSet;
 use der::referenced::OwnedToRef;
 use der::{Choice, Decode, Encode, Sequence, ValueOrd};
@@ -84,17 +82,13 @@ impl IssuerFacts {
     /// # Errors
     /// Refuses an empty chain, certificates that are not DER, and issuers without authority (basicConstraints, key usage).
     pub(crate) fn from_chain(chain: &[&[u8]], algorithm: KeyAlgorithm) -> Result<Self, Refusal> {
-        let unfit =
-            |why: &str| Refusal::new(Reason::Malformed, format!("the issuer's certificate {why}"));
+        let unfit = |why: &str| Refusal::new(Reason::Malformed, format!("the issuer's certificate {why}"));
         let undecodable = |_| unfit("is not valid DER");
         let certificates: Vec<x509_cert::Certificate> = chain
             .iter()
             .map(|der| x509_cert::Certificate::from_der(der).map_err(undecodable))
             .collect::<Result<_, _>>()?;
-        let own = certificates
-            .first()
-            .ok_or_else(|| unfit("is missing"))?
-            .tbs_certificate();
+        let own = certificates.first().ok_or_else(|| unfit("is missing"))?.tbs_certificate();
         let (_, key_identifier) = own
             .get_extension::<SubjectKeyIdentifier>()
             .map_err(undecodable)?
@@ -102,18 +96,12 @@ impl IssuerFacts {
         Ok(Self {
             name: DistinguishedName::from_der(&own.subject().to_der().map_err(undecodable)?)?,
             key_identifier: key_identifier.0.as_bytes().to_vec(),
-            public_key: own
-                .subject_public_key_info()
-                .to_der()
-                .map_err(undecodable)?,
+            public_key: own.subject_public_key_info().to_der().map_err(undecodable)?,
             algorithm,
             not_before: own.validity().not_before.to_date_time().into(),
             not_after: own.validity().not_after.to_date_time().into(),
             constraints: ChainConstraints::of(
-                &certificates
-                    .iter()
-                    .map(|c| c.tbs_certificate())
-                    .collect::<Vec<&TbsCertificate>>(),
+                &certificates.iter().map(|c| c.tbs_certificate()).collect::<Vec<&TbsCertificate>>(),
             )?,
             crl_url: None,
             ocsp_url: None,
@@ -151,11 +139,7 @@ struct Extension {
 
 impl Extension {
     fn new(oid: ObjectIdentifier, critical: bool, value: Vec<u8>) -> der::Result<Self> {
-        Ok(Self {
-            oid,
-            critical,
-            value: OctetString::new(value)?,
-        })
+        Ok(Self { oid, critical, value: OctetString::new(value)? })
     }
 }
 
@@ -227,15 +211,9 @@ impl CertificateDraft<'_> {
             [] => None,
             names => Some(AlternativeName::encode_all(names)?),
         };
-        let crl_url = wanted(
-            self.profile.crl_distribution_points,
-            self.issuer.crl_url.as_deref(),
-            "a CRL",
-        )?;
+        let crl_url = wanted(self.profile.crl_distribution_points, self.issuer.crl_url.as_deref(), "a CRL")?;
         let access = self.authority_access()?;
-        Ok(self
-            .encode_parts(&key_usage, alternative_names, crl_url, &access)
-            .map_err(Fault::from)?)
+        Ok(self.encode_parts(&key_usage, alternative_names, crl_url, &access).map_err(Fault::from)?)
     }
 
     /// The addresses of authorityInfoAccess; none leaves the extension out.
@@ -244,17 +222,9 @@ impl CertificateDraft<'_> {
             return Ok(Vec::new());
         }
         let ocsp = self.issuer.ocsp_url.as_deref().map(|url| (ID_AD_OCSP, url));
-        let issuer = self
-            .issuer
-            .ca_issuers_url
-            .as_deref()
-            .map(|url| (ID_AD_CA_ISSUERS, url));
+        let issuer = self.issuer.ca_issuers_url.as_deref().map(|url| (ID_AD_CA_ISSUERS, url));
         let access: Vec<_> = ocsp.into_iter().chain(issuer).collect();
-        wanted(
-            self.profile.authority_information_access,
-            access.first().map(|(_, url)| *url),
-            "issuer information",
-        )?;
+        wanted(self.profile.authority_information_access, access.first().map(|(_, url)| *url), "issuer information")?;
         Ok(access)
     }
 
@@ -267,36 +237,19 @@ impl CertificateDraft<'_> {
     ) -> der::Result<Vec<u8>> {
         let algorithm = self.issuer.algorithm.signature_algorithm();
         let mut extensions = Vec::with_capacity(10 + self.extensions.other.len());
-        let mut add = |oid, critical, value| {
-            Extension::new(oid, critical, value).map(|extension| extensions.push(extension))
-        };
+        let mut add =
+            |oid, critical, value| Extension::new(oid, critical, value).map(|extension| extensions.push(extension));
 
-        add(
-            ID_CE_BASIC_CONSTRAINTS,
-            true,
-            basic_constraints(self.profile)?,
-        )?;
+        add(ID_CE_BASIC_CONSTRAINTS, true, basic_constraints(self.profile)?)?;
         add(ID_CE_KEY_USAGE, true, key_usage_value(key_usage)?)?;
         let purposes = &self.extensions.extended_key_usage;
         if !purposes.is_empty() {
-            add(
-                ID_CE_EXT_KEY_USAGE,
-                self.profile.extended_key_usage.critical,
-                purposes.to_der()?,
-            )?;
+            add(ID_CE_EXT_KEY_USAGE, self.profile.extended_key_usage.critical, purposes.to_der()?)?;
         }
-        add(
-            ID_CE_SUBJECT_KEY_IDENTIFIER,
-            false,
-            OctetStringRef::new(&self.key.key_identifier())?.to_der()?,
-        )?;
+        add(ID_CE_SUBJECT_KEY_IDENTIFIER, false, OctetStringRef::new(&self.key.key_identifier())?.to_der()?)?;
         if self.profile.kind != ProfileKind::Root {
             let key_identifier = OctetStringRef::new(&self.issuer.key_identifier)?;
-            add(
-                ID_CE_AUTHORITY_KEY_IDENTIFIER,
-                false,
-                AuthorityKeyIdentifier { key_identifier }.to_der()?,
-            )?;
+            add(ID_CE_AUTHORITY_KEY_IDENTIFIER, false, AuthorityKeyIdentifier { key_identifier }.to_der()?)?;
         }
         if let Some(names) = alternative_names {
             // RFC 5280 section 4.2.1.6
@@ -304,19 +257,13 @@ impl CertificateDraft<'_> {
         }
         if let Some(url) = crl_url {
             let name = DistributionPointName::Full(vec![Address::Uri(Ia5StringRef::new(url)?)]);
-            add(
-                ID_CE_CRL_DISTRIBUTION_POINTS,
-                false,
-                vec![DistributionPoint { name }].to_der()?,
-            )?;
+            add(ID_CE_CRL_DISTRIBUTION_POINTS, false, vec![DistributionPoint { name }].to_der()?)?;
         }
         if !access.is_empty() {
             let mut descriptions = Vec::with_capacity(access.len());
             for (method, url) in access {
-                descriptions.push(AccessDescription {
-                    method: *method,
-                    location: Address::Uri(Ia5StringRef::new(*url)?),
-                });
+                descriptions
+                    .push(AccessDescription { method: *method, location: Address::Uri(Ia5StringRef::new(*url)?) });
             }
             add(ID_PE_AUTHORITY_INFO_ACCESS, false, descriptions.to_der()?)?;
         }
@@ -332,10 +279,7 @@ impl CertificateDraft<'_> {
             serial: UintRef::new(self.serial.as_bytes())?,
             signature: algorithm.owned_to_ref(),
             issuer: AnyRef::from_der(self.issuer.name.as_der())?,
-            validity: Validity::new(
-                self.not_before.date_time().into(),
-                self.not_after.date_time().into(),
-            ),
+            validity: Validity::new(self.not_before.date_time().into(), self.not_after.date_time().into()),
             subject: AnyRef::from_der(self.subject.as_der())?,
             public_key: AnyRef::from_der(self.key.spki_der())?,
             extensions,
@@ -345,36 +289,23 @@ impl CertificateDraft<'_> {
 }
 
 /// The address to put into an extension, by the profile's rule.
-fn wanted<'a>(
-    presence: Presence,
-    url: Option<&'a str>,
-    what: &str,
-) -> Result<Option<&'a str>, Fault> {
+fn wanted<'a>(presence: Presence, url: Option<&'a str>, what: &str) -> Result<Option<&'a str>, Fault> {
     match (presence, url) {
         (Presence::Never, _) => Ok(None),
-        (Presence::Always, None) => Err(Fault::Broken(format!(
-            "the issuer has no address of {what}, which the profile demands"
-        ))),
+        (Presence::Always, None) => {
+            Err(Fault::Broken(format!("the issuer has no address of {what}, which the profile demands")))
+        }
         (Presence::IfConfigured | Presence::Always, url) => Ok(url),
     }
 }
 
 fn basic_constraints(profile: &Profile) -> der::Result<Vec<u8>> {
-    BasicConstraints {
-        ca: profile.is_authority(),
-        path_len_constraint: profile.path_len,
-    }
-    .to_der()
+    BasicConstraints { ca: profile.is_authority(), path_len_constraint: profile.path_len }.to_der()
 }
 
 fn key_usage_value(bits: &[KeyUsageBit]) -> der::Result<Vec<u8>> {
     let flag = |bit: &KeyUsageBit| FlagSet::from(bit.flag());
-    KeyUsage(
-        bits.iter()
-            .map(flag)
-            .fold(FlagSet::default(), |all, bit| all | bit),
-    )
-    .to_der()
+    KeyUsage(bits.iter().map(flag).fold(FlagSet::default(), |all, bit| all | bit)).to_der()
 }
 
 impl KeyUsageBit {
@@ -453,11 +384,7 @@ pub(crate) fn certification_request_info(
         let extensions = vec![
             Extension::new(ID_CE_BASIC_CONSTRAINTS, true, basic_constraints(profile)?)?,
             Extension::new(ID_CE_KEY_USAGE, true, key_usage_value(&key_usage)?)?,
-            Extension::new(
-                ID_CE_SUBJECT_KEY_IDENTIFIER,
-                false,
-                OctetStringRef::new(&key.key_identifier())?.to_der()?,
-            )?,
+            Extension::new(ID_CE_SUBJECT_KEY_IDENTIFIER, false, OctetStringRef::new(&key.key_identifier())?.to_der()?)?,
         ]
         .to_der()?;
         let values = SetOfVec::try_from(vec![AnyRef::from_der(&extensions)?])?;
@@ -465,10 +392,7 @@ pub(crate) fn certification_request_info(
             version: 0,
             subject: AnyRef::from_der(subject.as_der())?,
             public_key: AnyRef::from_der(key.spki_der())?,
-            attributes: SetOfVec::try_from(vec![RequestAttribute {
-                oid: ID_EXTENSION_REQ,
-                values,
-            }])?,
+            attributes: SetOfVec::try_from(vec![RequestAttribute { oid: ID_EXTENSION_REQ, values }])?,
         }
         .to_der()
     };

@@ -13,11 +13,10 @@ use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
 use crate::store::faulty::FaultyStore;
 use crate::store::{self, Batch, CommitError, Space, Store};
 
-pub use crate::clock::{FakeClock, SeededRng};
 pub use self::load::{load_certificates, load_revocations};
+pub use crate::clock::{FakeClock, SeededRng};
 pub use crate::keys::faulty::SignFaults;
 pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
-
 
 /// 2026-06-01T12:00:00Z, when every test begins.
 pub const NOON_S: u64 = 1_780_315_200;
@@ -66,7 +65,12 @@ impl Bench {
     /// # Errors
     /// If the store cannot be opened.
     pub fn moved_to(&self, kind: StoreKind, directory: &Path) -> Result<Self, Error> {
-        Ok(Self { clock: self.clock.clone(), rng: self.rng.clone(), keys: self.keys.clone(), ..Self::on(kind, directory)? })
+        Ok(Self {
+            clock: self.clock.clone(),
+            rng: self.rng.clone(),
+            keys: self.keys.clone(),
+            ..Self::on(kind, directory)?
+        })
     }
 
     /// The stored octets of an audit entry.

@@ -64,7 +64,11 @@ impl Ticket {
     /// `Reason::Malformed` if it is not 32 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if digits { Ok(Self(text.to_owned())) } else { Err(Refusal::new(Reason::Malformed, "a ticket is 32 hexadecimal digits")) }
+        if digits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Refusal::new(Reason::Malformed, "a ticket is 32 hexadecimal digits"))
+        }
     }
 
     /// The digits.
@@ -89,7 +93,12 @@ pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time)
         profile: request.profile.clone(),
         names: request.names.clone(),
         extended_key_usage: request.extensions.extended_key_usage.iter().map(ToString::to_string).collect(),
-        extensions: request.extensions.other.iter().map(|(id, value)| (id.to_string(), ByteBuf::from(value.clone()))).collect(),
+        extensions: request
+            .extensions
+            .other
+            .iter()
+            .map(|(id, value)| (id.to_string(), ByteBuf::from(value.clone())))
+            .collect(),
         public_key: request.key.subject_key().spki_der().to_vec(),
         validity: request.validity,
         facts: facts.clone(),
@@ -105,7 +114,9 @@ impl Engine {
     pub fn poll(&self, ticket: &Ticket) -> Result<Outcome, Error> {
         match self.ticket_form(ticket)?.0.state {
             TicketStateForm::Waiting => Ok(Outcome::Pending { ticket: ticket.clone(), retry_after_s: RETRY_S }),
-            TicketStateForm::Rejected(why) => Err(Refusal::new(Reason::NotAuthorized, format!("an operator rejected the request: {why}")).into()),
+            TicketStateForm::Rejected(why) => {
+                Err(Refusal::new(Reason::NotAuthorized, format!("an operator rejected the request: {why}")).into())
+            }
             TicketStateForm::Issued(serial) => match self.issued_or_resumed(&serial)? {
                 Some(outcome) => Ok(outcome),
                 None => {
@@ -202,7 +213,13 @@ impl Release {
     }
 
     /// Adds the operator's decision and its audit record to a batch, which conflicts if somebody decided before.
-    pub(crate) fn decided(&self, state: TicketStateForm, at: Time, operator: &str, batch: Batch) -> Result<Batch, Fault> {
+    pub(crate) fn decided(
+        &self,
+        state: TicketStateForm,
+        at: Time,
+        operator: &str,
+        batch: Batch,
+    ) -> Result<Batch, Fault> {
         let (action, why) = match &state {
             TicketStateForm::Rejected(why) => (Action::Rejected, why.as_str()),
             TicketStateForm::Issued(_) | TicketStateForm::Waiting => (Action::Approved, ""),
@@ -225,9 +242,11 @@ impl Release {
 
 /// The request as it came, now with the operator's word. Its possession of the key was shown when it came.
 fn released(form: TicketForm, version: Version, operator: &str, ticket: &Ticket) -> Result<EnrollmentRequest, Error> {
-    let oid = |text: &str| ObjectIdentifier::new(text).map_err(|_| Fault::Broken(format!("{text} is no object identifier")));
+    let oid =
+        |text: &str| ObjectIdentifier::new(text).map_err(|_| Fault::Broken(format!("{text} is no object identifier")));
     let extended_key_usage = form.extended_key_usage.iter().map(|text| oid(text)).collect::<Result<_, _>>()?;
-    let other = form.extensions.iter().map(|(id, value)| Ok((oid(id)?, value.to_vec()))).collect::<Result<_, Fault>>()?;
+    let other =
+        form.extensions.iter().map(|(id, value)| Ok((oid(id)?, value.to_vec()))).collect::<Result<_, Fault>>()?;
     Ok(EnrollmentRequest {
         authority: form.authority.clone(),
         profile: form.profile.clone(),

@@ -12,7 +12,9 @@ impl Engine {
     /// # Errors
     /// `Reason::NotAuthenticated` with a private explanation, or the store's fault.
     pub fn verify_certificate(&self, der: &[u8]) -> Result<VerifiedCertificate, Error> {
-        let refused = |why: &str| Refusal::new(Reason::NotAuthenticated, "the certificate does not prove who you are").with_private(why);
+        let refused = |why: &str| {
+            Refusal::new(Reason::NotAuthenticated, "the certificate does not prove who you are").with_private(why)
+        };
         let parts = CertificateParts::open(der)?;
         let serial = parts.tbs.serial;
         let form = self.certificate_form(&serial)?.ok_or_else(|| refused("not issued here"))?;

@@ -20,14 +20,10 @@ pub(crate) fn refuse_weak_modulus(modulus: &BigUint) -> Result<(), Refusal> {
         return Err(weak("the RSA modulus has a small factor"));
     }
     if is_roca(modulus) {
-        return Err(weak(
-            "the RSA key was made by a flawed generator (CVE-2017-15361, ROCA)",
-        ));
+        return Err(weak("the RSA key was made by a flawed generator (CVE-2017-15361, ROCA)"));
     }
     if has_close_primes(modulus) {
-        return Err(weak(
-            "the primes of the RSA key are too close to each other",
-        ));
+        return Err(weak("the primes of the RSA key are too close to each other"));
     }
     Ok(())
 }
@@ -46,9 +42,7 @@ static SMALL_PRIMES: LazyLock<Vec<(u64, Vec<u64>)>> = LazyLock::new(|| {
     let mut batches = Vec::new();
     let (mut product, mut batch) = (1u64, Vec::new());
     for candidate in 2..u64::from(SMALL_FACTOR_BOUND) {
-        let mut divisors = primes
-            .iter()
-            .take_while(|prime| *prime * *prime <= candidate);
+        let mut divisors = primes.iter().take_while(|prime| *prime * *prime <= candidate);
         if divisors.any(|prime| candidate.is_multiple_of(*prime)) {
             continue;
         }
@@ -68,8 +62,8 @@ static SMALL_PRIMES: LazyLock<Vec<(u64, Vec<u64>)>> = LazyLock::new(|| {
 
 /// The odd primes of the ROCA fingerprint: those that divide every primorial that the flawed generator used.
 const ROCA_PRIMES: [u64; 38] = [
-    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
-    101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109,
+    113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
 ];
 
 /// Whether the modulus has the mark of ROCA (Nemec et al., "The Return of Coppersmith's Attack", section 3).
@@ -91,11 +85,7 @@ fn is_roca(modulus: &BigUint) -> bool {
 /// Fermat's method: n = a^2 - b^2 with `a` from the square root of n upwards.
 fn has_close_primes(modulus: &BigUint) -> bool {
     let root = modulus.sqrt();
-    let a = if &root * &root == *modulus {
-        root
-    } else {
-        root + 1u32
-    };
+    let a = if &root * &root == *modulus { root } else { root + 1u32 };
     let mut b_squared = &a * &a - modulus;
     let mut step = (a << 1u32) + 1u32; // (a + 1)^2 - a^2
     for _ in 0..FERMAT_ROUNDS {
@@ -172,8 +162,9 @@ impl BlockedKeys {
     /// `BadKey` if the key is on the list.
     pub(crate) fn check(&self, key: &SubjectKey) -> Result<(), Refusal> {
         if self.0.contains(&key.fingerprint()) {
-            return Err(weak("the private half of this key is known to others")
-                .with_private(format!("{key:?} is blocked")));
+            return Err(
+                weak("the private half of this key is known to others").with_private(format!("{key:?} is blocked"))
+            );
         }
         Ok(())
     }
@@ -226,10 +217,7 @@ mod tests {
         for factor in [2u32, 3, 1021, 4093] {
             assert!(has_small_factor(&(&sound * factor)), "{factor}");
         }
-        assert!(
-            !has_small_factor(&(&sound * 4099u32)),
-            "the next prime is above the bound"
-        );
+        assert!(!has_small_factor(&(&sound * 4099u32)), "the next prime is above the bound");
     }
 
     #[test]
@@ -257,10 +245,7 @@ mod tests {
 
     #[test]
     fn s06_every_line_of_the_published_keys_is_read() {
-        let lines = PUBLISHED_KEYS
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .count();
+        let lines = PUBLISHED_KEYS.lines().filter(|line| !line.starts_with('#')).count();
         assert!(lines > 10);
         assert_eq!(published_keys().count(), lines);
     }

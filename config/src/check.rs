@@ -9,10 +9,7 @@ pub(crate) struct Wrong {
 }
 
 fn wrong(key: &'static str, why: impl Into<String>) -> Wrong {
-    Wrong {
-        key,
-        why: why.into(),
-    }
+    Wrong { key, why: why.into() }
 }
 
 pub(crate) fn check(settings: &Settings) -> Result<(), Wrong> {
@@ -33,10 +30,7 @@ fn base_url(key: &'static str, scheme: &str, text: &str) -> Result<(), Wrong> {
         && url.username().is_empty()
         && url.password().is_none();
     if url.scheme() != scheme || !bare || text.ends_with('/') {
-        return Err(wrong(
-            key,
-            format!("must look like {scheme}://pki.example or {scheme}://pki.example:1234"),
-        ));
+        return Err(wrong(key, format!("must look like {scheme}://pki.example or {scheme}://pki.example:1234")));
     }
     Ok(())
 }
@@ -47,26 +41,19 @@ fn server_certificate(settings: &Settings) -> Result<(), Wrong> {
         return Ok(());
     }
     if certificate.certificate_path.is_none() {
-        return Err(wrong(
-            "https.certificate.certificate_path",
-            "must be set when source is \"files\"",
-        ));
+        return Err(wrong("https.certificate.certificate_path", "must be set when source is \"files\""));
     }
     if certificate.key_path.is_none() {
-        return Err(wrong(
-            "https.certificate.key_path",
-            "must be set when source is \"files\"",
-        ));
+        return Err(wrong("https.certificate.key_path", "must be set when source is \"files\""));
     }
     Ok(())
 }
 
 fn metrics_stay_on_this_machine(settings: &Settings) -> Result<(), Wrong> {
     match settings.metrics.listen {
-        Some(address) if !address.ip().is_loopback() => Err(wrong(
-            "metrics.listen",
-            "must be a loopback address, since anyone who reaches it may read it",
-        )),
+        Some(address) if !address.ip().is_loopback() => {
+            Err(wrong("metrics.listen", "must be a loopback address, since anyone who reaches it may read it"))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -77,20 +64,14 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
     let validation = &settings.validation;
     let counts: [(&'static str, usize); 10] = [
         ("limits.connections_max", limits.connections_max),
-        (
-            "limits.connections_per_address_max",
-            limits.connections_per_address_max,
-        ),
+        ("limits.connections_per_address_max", limits.connections_per_address_max),
         ("limits.enroll_threads", limits.enroll_threads),
         ("limits.enroll_queue_max", limits.enroll_queue_max),
         ("limits.status_threads", limits.status_threads),
         ("limits.status_queue_max", limits.status_queue_max),
         ("limits.remote_threads", limits.remote_threads),
         ("limits.remote_queue_max", limits.remote_queue_max),
-        (
-            "issuing.ocsp_cache_entries_max",
-            issuing.ocsp_cache_entries_max,
-        ),
+        ("issuing.ocsp_cache_entries_max", issuing.ocsp_cache_entries_max),
         ("validation.concurrency_max", validation.concurrency_max),
     ];
     let seconds: [(&'static str, u64); 16] = [
@@ -100,14 +81,8 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("limits.handshake_timeout_s", limits.handshake_timeout_s),
         ("limits.http2_streams_max", limits.http2_streams_max.into()),
         ("limits.retry_after_s", limits.retry_after_s.into()),
-        (
-            "limits.issue_rate_per_requester_per_s",
-            limits.issue_rate_per_requester_per_s.into(),
-        ),
-        (
-            "limits.issue_burst_per_requester_max",
-            limits.issue_burst_per_requester_max.into(),
-        ),
+        ("limits.issue_rate_per_requester_per_s", limits.issue_rate_per_requester_per_s.into()),
+        ("limits.issue_burst_per_requester_max", limits.issue_burst_per_requester_max.into()),
         ("issuing.crl_publish_delay_s", issuing.crl_publish_delay_s),
         ("issuing.crl_renew_s", issuing.crl_renew_s),
         ("issuing.ocsp_validity_s", issuing.ocsp_validity_s),
@@ -132,24 +107,9 @@ fn bounds(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;
     let bytes: [(&'static str, usize, usize, usize); 3] = [
         // hyper keeps one buffer of this size for each connection and refuses less than 8 KiB
-        (
-            "limits.header_bytes_max",
-            limits.header_bytes_max,
-            8 << 10,
-            1 << 20,
-        ),
-        (
-            "limits.body_bytes_max",
-            limits.body_bytes_max,
-            4 << 10,
-            64 << 20,
-        ),
-        (
-            "validation.body_bytes_max",
-            settings.validation.body_bytes_max,
-            128,
-            64 << 10,
-        ),
+        ("limits.header_bytes_max", limits.header_bytes_max, 8 << 10, 1 << 20),
+        ("limits.body_bytes_max", limits.body_bytes_max, 4 << 10, 64 << 20),
+        ("validation.body_bytes_max", settings.validation.body_bytes_max, 128, 64 << 10),
     ];
     for (key, value, least, most) in bytes {
         if !(least..=most).contains(&value) {
@@ -157,10 +117,7 @@ fn bounds(settings: &Settings) -> Result<(), Wrong> {
         }
     }
     if limits.bodies_bytes_max < limits.body_bytes_max {
-        return Err(wrong(
-            "limits.bodies_bytes_max",
-            "must be at least body_bytes_max",
-        ));
+        return Err(wrong("limits.bodies_bytes_max", "must be at least body_bytes_max"));
     }
     if settings.validation.redirects_max > 10 {
         return Err(wrong("validation.redirects_max", "must be at most 10"));

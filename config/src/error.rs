@@ -46,25 +46,12 @@ impl fmt::Display for SettingsError {
             Self::Unreadable { path, source } => {
                 write!(f, "cannot read settings from {}: {source}", path.display())
             }
-            Self::UnknownKey {
-                key,
-                nearest: Some(nearest),
-                known: _,
-                origin,
-            } => write!(
-                f,
-                "unknown key `{key}` in {origin}: did you mean `{nearest}`?"
-            ),
-            Self::UnknownKey {
-                key,
-                nearest: None,
-                known,
-                origin,
-            } => write!(
-                f,
-                "unknown key `{key}` in {origin}: the keys there are {}",
-                known.join(", ")
-            ),
+            Self::UnknownKey { key, nearest: Some(nearest), known: _, origin } => {
+                write!(f, "unknown key `{key}` in {origin}: did you mean `{nearest}`?")
+            }
+            Self::UnknownKey { key, nearest: None, known, origin } => {
+                write!(f, "unknown key `{key}` in {origin}: the keys there are {}", known.join(", "))
+            }
             Self::Invalid { key, wrong, origin } if key.is_empty() => {
                 write!(f, "{origin} cannot be used: {wrong}")
             }
@@ -108,20 +95,11 @@ pub(crate) fn explain(cause: figment::Error, figment: &Figment) -> SettingsError
 }
 
 pub(crate) fn locate(wrong: Wrong, figment: &Figment) -> SettingsError {
-    SettingsError::Invalid {
-        key: wrong.key.to_owned(),
-        origin: origin(figment, wrong.key, None),
-        wrong: wrong.why,
-    }
+    SettingsError::Invalid { key: wrong.key.to_owned(), origin: origin(figment, wrong.key, None), wrong: wrong.why }
 }
 
 fn qualified(section: &[String], key: &str) -> String {
-    section
-        .iter()
-        .map(String::as_str)
-        .chain([key])
-        .collect::<Vec<_>>()
-        .join(".")
+    section.iter().map(String::as_str).chain([key]).collect::<Vec<_>>().join(".")
 }
 
 fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -148,9 +126,5 @@ fn origin(figment: &Figment, key: &str, known: Option<&figment::Metadata>) -> St
 }
 
 fn variable(key: &str) -> String {
-    format!(
-        "{}{}",
-        crate::VARIABLE_PREFIX,
-        key.replace('.', "__").to_uppercase()
-    )
+    format!("{}{}", crate::VARIABLE_PREFIX, key.replace('.', "__").to_uppercase())
 }

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::SettingsError;
 pub use sections::{
-    CertificateSource, HttpSettings, HttpsSettings, IssuingSettings, KeysSettings, LimitsSettings,
-    LogFormat, LogSettings, MetricsSettings, OperatorSettings, ProxyHeader,
-    ServerCertificateSettings, StoreEngine, StoreSettings, ValidationSettings,
+    CertificateSource, HttpSettings, HttpsSettings, IssuingSettings, KeysSettings, LimitsSettings, LogFormat,
+    LogSettings, MetricsSettings, OperatorSettings, ProxyHeader, ServerCertificateSettings, StoreEngine, StoreSettings,
+    ValidationSettings,
 };
 
 /// The shipped `certgate.toml`: every key with its default, commented.
@@ -94,15 +94,10 @@ impl Settings {
         let mut figment = Figment::new();
         if let Some(path) = path {
             // figment takes a missing file for an empty one
-            std::fs::File::open(path).map_err(|source| SettingsError::Unreadable {
-                path: path.to_owned(),
-                source,
-            })?;
+            std::fs::File::open(path).map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
             figment = figment.merge(Toml::file_exact(path));
         }
-        let environment = Env::prefixed(VARIABLE_PREFIX)
-            .ignore(COMMAND_LINE_VARIABLES)
-            .split("__");
+        let environment = Env::prefixed(VARIABLE_PREFIX).ignore(COMMAND_LINE_VARIABLES).split("__");
         Self::extract(&figment.merge(environment))
     }
 
@@ -115,9 +110,7 @@ impl Settings {
     }
 
     fn extract(figment: &Figment) -> Result<Self, SettingsError> {
-        let settings: Self = figment
-            .extract()
-            .map_err(|cause| error::explain(cause, figment))?;
+        let settings: Self = figment.extract().map_err(|cause| error::explain(cause, figment))?;
         check::check(&settings).map_err(|wrong| error::locate(wrong, figment))?;
         Ok(settings)
     }
@@ -131,10 +124,7 @@ impl Settings {
     /// Where the key files lie.
     #[must_use]
     pub fn keys_directory(&self) -> PathBuf {
-        self.keys
-            .directory
-            .clone()
-            .unwrap_or_else(|| self.state_dir.join("keys"))
+        self.keys.directory.clone().unwrap_or_else(|| self.state_dir.join("keys"))
     }
 
     /// The file with the secret that encrypts the key files: as set, else the systemd credential `keystore.secret`, else
@@ -159,10 +149,7 @@ impl Settings {
     /// The unix socket of the operators' API.
     #[must_use]
     pub fn operator_socket_path(&self) -> PathBuf {
-        self.operator
-            .socket_path
-            .clone()
-            .unwrap_or_else(|| self.state_dir.join("operator.sock"))
+        self.operator.socket_path.clone().unwrap_or_else(|| self.state_dir.join("operator.sock"))
     }
 }
 

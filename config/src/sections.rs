@@ -90,10 +90,7 @@ pub struct HttpSettings {
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self {
-            listen: everywhere(8080),
-            base_url: "http://localhost:8080".to_owned(),
-        }
+        Self { listen: everywhere(8080), base_url: "http://localhost:8080".to_owned() }
     }
 }
 
@@ -123,11 +120,7 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self {
-            engine: StoreEngine::Sled,
-            cache_bytes: 64 << 20,
-            reserve_bytes: 256 << 20,
-        }
+        Self { engine: StoreEngine::Sled, cache_bytes: 64 << 20, reserve_bytes: 256 << 20 }
     }
 }
 
@@ -314,10 +307,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -350,10 +340,7 @@ mod empty_is_none {
 
     use super::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => value.serialize(serializer),
             None => serializer.serialize_str(""),

@@ -8,10 +8,7 @@ use crate::{SHIPPED, Settings, SettingsError, StoreEngine};
 
 #[test]
 fn the_shipped_file_equals_the_defaults() {
-    assert_eq!(
-        Settings::parse(SHIPPED).expect("valid"),
-        Settings::default()
-    );
+    assert_eq!(Settings::parse(SHIPPED).expect("valid"), Settings::default());
 }
 
 #[test]
@@ -51,16 +48,10 @@ fn nothing_at_all_gives_the_defaults() {
 fn the_environment_wins_over_the_file() {
     Jail::expect_with(|jail| {
         jail.clear_env();
-        jail.create_file(
-            "certgate.toml",
-            "[store]\nengine = \"sled\"\ncache_bytes = 5\n",
-        )?;
+        jail.create_file("certgate.toml", "[store]\nengine = \"sled\"\ncache_bytes = 5\n")?;
         jail.set_env("CERTGATE_STORE__ENGINE", "redb");
         jail.set_env("CERTGATE_TRUSTED_PROXIES", "[\"10.0.0.0/8\"]");
-        jail.set_env(
-            "CERTGATE_HTTPS__CERTIFICATE__NAMES",
-            "[a.example, b.example]",
-        );
+        jail.set_env("CERTGATE_HTTPS__CERTIFICATE__NAMES", "[a.example, b.example]");
         jail.set_env("CERTGATE_HTTPS__LISTEN", "127.0.0.1:0");
         jail.set_env("CERTGATE_CONFIG", "certgate.toml");
         let settings = Settings::load(Some(Path::new("certgate.toml"))).expect("valid");
@@ -81,10 +72,7 @@ fn an_unknown_key_names_the_nearest_right_key_and_the_file() {
         let error = Settings::load(Some(Path::new("node.toml"))).expect_err("unknown key");
         let text = error.to_string();
         assert!(text.starts_with("unknown key `store.engin` in "), "{text}");
-        assert!(
-            text.contains("node.toml: did you mean `store.engine`?"),
-            "{text}"
-        );
+        assert!(text.contains("node.toml: did you mean `store.engine`?"), "{text}");
         Ok(())
     });
 }
@@ -107,67 +95,38 @@ fn an_unknown_key_of_the_environment_names_the_variable() {
 
 #[test]
 fn an_unknown_key_that_resembles_nothing_lists_the_keys() {
-    let text = Settings::parse("[http]\nzzz = 1\n")
-        .expect_err("unknown")
-        .to_string();
+    let text = Settings::parse("[http]\nzzz = 1\n").expect_err("unknown").to_string();
     assert!(text.contains("`http.zzz`"), "{text}");
     assert!(text.contains("listen, base_url"), "{text}");
 }
 
 #[test]
 fn an_unknown_section_is_refused() {
-    let text = Settings::parse("[stores]\n")
-        .expect_err("unknown")
-        .to_string();
+    let text = Settings::parse("[stores]\n").expect_err("unknown").to_string();
     assert!(text.contains("did you mean `store`?"), "{text}");
 }
 
 #[test]
 fn a_value_of_the_wrong_kind_names_its_key() {
-    let text = Settings::parse("[limits]\nbody_bytes_max = \"many\"\n")
-        .expect_err("wrong kind")
-        .to_string();
+    let text = Settings::parse("[limits]\nbody_bytes_max = \"many\"\n").expect_err("wrong kind").to_string();
     assert!(text.starts_with("`limits.body_bytes_max` in "), "{text}");
-    let text = Settings::parse("[metrics]\nlisten = \"nowhere\"\n")
-        .expect_err("wrong kind")
-        .to_string();
+    let text = Settings::parse("[metrics]\nlisten = \"nowhere\"\n").expect_err("wrong kind").to_string();
     assert!(text.starts_with("`metrics.listen` in "), "{text}");
 }
 
 #[test]
 fn values_that_cannot_work_are_refused() {
     for (toml, key) in [
-        (
-            "[https]\nbase_url = \"http://pki.example\"",
-            "https.base_url",
-        ),
-        (
-            "[https]\nbase_url = \"https://pki.example/\"",
-            "https.base_url",
-        ),
-        (
-            "[https]\nbase_url = \"https://pki.example/a\"",
-            "https.base_url",
-        ),
+        ("[https]\nbase_url = \"http://pki.example\"", "https.base_url"),
+        ("[https]\nbase_url = \"https://pki.example/\"", "https.base_url"),
+        ("[https]\nbase_url = \"https://pki.example/a\"", "https.base_url"),
         ("[http]\nbase_url = \"pki.example\"", "http.base_url"),
-        (
-            "[https.certificate]\nsource = \"files\"",
-            "https.certificate.certificate_path",
-        ),
+        ("[https.certificate]\nsource = \"files\"", "https.certificate.certificate_path"),
         ("[metrics]\nlisten = \"0.0.0.0:9464\"", "metrics.listen"),
         ("[limits]\nenroll_threads = 0", "limits.enroll_threads"),
-        (
-            "[limits]\nheader_bytes_max = 1024",
-            "limits.header_bytes_max",
-        ),
-        (
-            "[validation]\nredirects_max = 11",
-            "validation.redirects_max",
-        ),
-        (
-            "[issuing]\ncrl_validity_s = 86400",
-            "issuing.crl_validity_s",
-        ),
+        ("[limits]\nheader_bytes_max = 1024", "limits.header_bytes_max"),
+        ("[validation]\nredirects_max = 11", "validation.redirects_max"),
+        ("[issuing]\ncrl_validity_s = 86400", "issuing.crl_validity_s"),
     ] {
         let error = Settings::parse(toml).expect_err(toml);
         let SettingsError::Invalid { key: named, .. } = &error else {
@@ -179,18 +138,11 @@ fn values_that_cannot_work_are_refused() {
 
 #[test]
 fn text_that_is_no_toml_is_an_error_and_a_missing_file_too() {
-    assert!(matches!(
-        Settings::parse("state_dir = "),
-        Err(SettingsError::Invalid { .. })
-    ));
+    assert!(matches!(Settings::parse("state_dir = "), Err(SettingsError::Invalid { .. })));
     Jail::expect_with(|jail| {
         jail.clear_env();
         let error = Settings::load(Some(Path::new("absent.toml"))).expect_err("absent");
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot read settings from absent.toml")
-        );
+        assert!(error.to_string().starts_with("cannot read settings from absent.toml"));
         Ok(())
     });
 }
@@ -200,10 +152,7 @@ fn paths_lie_below_the_state_directory_unless_set() {
     let settings = Settings::parse("state_dir = \"/srv/pki\"").expect("valid");
     assert_eq!(settings.store_directory(), Path::new("/srv/pki/store"));
     assert_eq!(settings.keys_directory(), Path::new("/srv/pki/keys"));
-    assert_eq!(
-        settings.operator_socket_path(),
-        Path::new("/srv/pki/operator.sock")
-    );
+    assert_eq!(settings.operator_socket_path(), Path::new("/srv/pki/operator.sock"));
     let set = Settings::parse("[keys]\nsecret_path = \"/etc/secret\"").expect("valid");
     assert_eq!(set.keys_secret_path_beside(None), Path::new("/etc/secret"));
 }
@@ -214,10 +163,7 @@ fn s47_the_key_secret_comes_from_the_systemd_credential_when_there_is_one() {
         let settings = Settings::default();
         let directory: PathBuf = jail.directory().to_owned();
         let beside = |directory: &Path| settings.keys_secret_path_beside(Some(directory));
-        assert_eq!(
-            beside(&directory),
-            Path::new("/var/lib/certgate/keystore.secret")
-        );
+        assert_eq!(beside(&directory), Path::new("/var/lib/certgate/keystore.secret"));
         jail.create_file("keystore.secret", "secret")?;
         assert_eq!(beside(&directory), directory.join("keystore.secret"));
         Ok(())

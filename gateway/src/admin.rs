@@ -35,8 +35,8 @@ use utoipa_axum::routes;
 
 pub use moment::Moment;
 pub use problem::Problem;
-pub use status::StatusPages;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
+pub use status::StatusPages;
 
 use crate::telemetry::Figures;
 use problem::missing;

@@ -122,9 +122,7 @@ pub struct Egress {
 
 impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Egress")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Egress").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -149,18 +147,8 @@ impl Egress {
     ///
     /// # Errors
     /// Whatever keeps the answer from us, see [`EgressError`].
-    pub async fn fetch_challenge(
-        &self,
-        host: &Host,
-        port: u16,
-        path: &str,
-    ) -> Result<FetchedBody, EgressError> {
-        self.bounded(
-            "http-01",
-            "fetching the challenge",
-            fetch::challenge(self, host, port, path),
-        )
-        .await
+    pub async fn fetch_challenge(&self, host: &Host, port: u16, path: &str) -> Result<FetchedBody, EgressError> {
+        self.bounded("http-01", "fetching the challenge", fetch::challenge(self, host, port, path)).await
     }
 
     /// The TXT records at `name`, each joined from its strings, CNAMEs followed. `name` is taken as it is; no search domain
@@ -169,8 +157,7 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Dns`] also when there is no such record; [`EgressError::Timeout`].
     pub async fn lookup_txt(&self, name: &str) -> Result<Vec<String>, EgressError> {
-        self.bounded("txt", "looking up TXT records", self.dns.txt(name))
-            .await
+        self.bounded("txt", "looking up TXT records", self.dns.txt(name)).await
     }
 
     async fn bounded<T>(
@@ -186,14 +173,9 @@ impl Egress {
             asking.await
         };
         let limit = Duration::from_secs(self.settings.timeout_s);
-        let answer = timeout(limit, asked)
-            .await
-            .unwrap_or(Err(EgressError::Timeout(doing)));
-        let outcome = answer
-            .as_ref()
-            .map_or_else(EgressError::class, |_| "answered");
-        metrics::histogram!(telemetry::EGRESS_SECONDS, "kind" => kind, "outcome" => outcome)
-            .record(took.elapsed());
+        let answer = timeout(limit, asked).await.unwrap_or(Err(EgressError::Timeout(doing)));
+        let outcome = answer.as_ref().map_or_else(EgressError::class, |_| "answered");
+        metrics::histogram!(telemetry::EGRESS_SECONDS, "kind" => kind, "outcome" => outcome).record(took.elapsed());
         answer
     }
 }

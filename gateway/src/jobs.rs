@@ -75,7 +75,9 @@ impl Jobs {
                 }
             }
             Ok(None) if round.is_multiple_of(SLOW_ROUNDS) => {
-                tracing::warn!("HTTPS waits for an active issuing authority; make one with `certgate authority create`");
+                tracing::warn!(
+                    "HTTPS waits for an active issuing authority; make one with `certgate authority create`"
+                );
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "failed to renew the server certificate"),

@@ -105,13 +105,7 @@ impl Listener {
 
     /// Serves until `stop` becomes true or its sender is gone; then lets running requests finish within
     /// `shutdown_grace_s` and cuts the rest.
-    pub async fn serve(
-        self,
-        security: Security,
-        mounts: Mounts,
-        bounds: Arc<Bounds>,
-        mut stop: watch::Receiver<bool>,
-    ) {
+    pub async fn serve(self, security: Security, mounts: Mounts, bounds: Arc<Bounds>, mut stop: watch::Receiver<bool>) {
         let name = match security {
             Security::Plain => "http",
             Security::Tls(_) => "https",
@@ -172,8 +166,7 @@ impl Listener {
 }
 
 fn refuse_connection(listener: &'static str, bound: &'static str) {
-    metrics::counter!(telemetry::CONNECTIONS_REFUSED, "listener" => listener, "bound" => bound)
-        .increment(1);
+    metrics::counter!(telemetry::CONNECTIONS_REFUSED, "listener" => listener, "bound" => bound).increment(1);
     tracing::debug!(listener, bound, "too many connections; one was closed");
 }
 
@@ -262,11 +255,7 @@ impl Connection {
         }
     }
 
-    async fn speak_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-        self,
-        stream: S,
-        stop: watch::Receiver<bool>,
-    ) {
+    async fn speak_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(self, stream: S, stop: watch::Receiver<bool>) {
         let limits = &self.bounds.limits;
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
@@ -286,11 +275,7 @@ impl Connection {
         keep(builder.serve_connection(stream, service), patience, stop).await;
     }
 
-    async fn speak_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-        self,
-        stream: S,
-        stop: watch::Receiver<bool>,
-    ) {
+    async fn speak_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(self, stream: S, stop: watch::Receiver<bool>) {
         let limits = &self.bounds.limits;
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -320,10 +305,7 @@ impl Connection {
         let (body, room) = if body.is_end_stream() {
             (Bytes::new(), None)
         } else {
-            match self
-                .read_body(body, &parts.headers, mount.body_bytes_max())
-                .await
-            {
+            match self.read_body(body, &parts.headers, mount.body_bytes_max()).await {
                 Ok((body, room)) => (body, Some(room)),
                 Err(refused) => return self.refuse_body(refused, head_only),
             }
@@ -338,11 +320,7 @@ impl Connection {
             }
             Ok(None) => {}
             Err(_) => {
-                return refuse(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal error",
-                    head_only,
-                );
+                return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error", head_only);
             }
         }
 
@@ -376,12 +354,7 @@ impl Connection {
                 seal(response, head_only)
             }
             Err(panicked) => {
-                tracing::error!(
-                    id = request_id,
-                    mount = mount.prefix(),
-                    ?panicked,
-                    "a request ended in a panic"
-                );
+                tracing::error!(id = request_id, mount = mount.prefix(), ?panicked, "a request ended in a panic");
                 let text = format!("internal error; ask the operator about request {request_id}");
                 refuse(StatusCode::INTERNAL_SERVER_ERROR, &text, head_only)
             }
@@ -395,44 +368,22 @@ impl Connection {
         bytes_max: usize,
     ) -> Result<(Bytes, body::Room), BodyRefused> {
         let limits = &self.bounds.limits;
-        let reading = body::read(
-            body,
-            headers,
-            bytes_max.min(limits.body_bytes_max),
-            &self.bounds.bodies,
-        );
-        timeout(Duration::from_secs(limits.body_read_timeout_s), reading)
-            .await
-            .unwrap_or(Err(BodyRefused::TooSlow))
+        let reading = body::read(body, headers, bytes_max.min(limits.body_bytes_max), &self.bounds.bodies);
+        timeout(Duration::from_secs(limits.body_read_timeout_s), reading).await.unwrap_or(Err(BodyRefused::TooSlow))
     }
 
     fn refuse_body(&self, refused: BodyRefused, head_only: bool) -> Response<Full<Bytes>> {
         match refused {
-            BodyRefused::TooLong => refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too long",
-                head_only,
-            ),
-            BodyRefused::TooSlow => refuse(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body took too long",
-                head_only,
-            ),
+            BodyRefused::TooLong => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long", head_only),
+            BodyRefused::TooSlow => refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long", head_only),
             BodyRefused::Broken => refuse(StatusCode::BAD_REQUEST, "the body is broken", head_only),
             BodyRefused::NoRoom => self.try_later(head_only),
         }
     }
 
     fn try_later(&self, head_only: bool) -> Response<Full<Bytes>> {
-        let mut response = refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too busy, try later",
-            head_only,
-        );
-        response.headers_mut().insert(
-            RETRY_AFTER,
-            HeaderValue::from(self.bounds.limits.retry_after_s),
-        );
+        let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too busy, try later", head_only);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.bounds.limits.retry_after_s));
         response
     }
 
@@ -492,14 +443,10 @@ where
 
 /// An answer of the gateway itself.
 fn refuse(status: StatusCode, text: &str, head_only: bool) -> Response<Full<Bytes>> {
-    metrics::counter!(telemetry::REQUESTS_REFUSED, "status" => status.as_str().to_owned())
-        .increment(1);
+    metrics::counter!(telemetry::REQUESTS_REFUSED, "status" => status.as_str().to_owned()).increment(1);
     let mut response = Response::new(Bytes::from(format!("{text}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     seal(response, head_only)
 }
 

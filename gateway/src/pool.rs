@@ -59,26 +59,17 @@ impl Lane {
     ///
     /// # Errors
     /// When the system starts no thread.
-    pub fn start(
-        name: &'static str,
-        threads: usize,
-        waiting_max: usize,
-    ) -> std::io::Result<Arc<Self>> {
+    pub fn start(name: &'static str, threads: usize, waiting_max: usize) -> std::io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             waiting_max,
             figures: Figures::of(name),
         });
-        let lane = Arc::new(Self {
-            shared: Arc::clone(&shared),
-            threads: Mutex::new(Vec::with_capacity(threads)),
-        });
+        let lane = Arc::new(Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::with_capacity(threads)) });
         for number in 0..threads {
             let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("{name}-{number}"))
-                .spawn(move || shared.work())?;
+            let thread = std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || shared.work())?;
             lane.threads().push(thread);
         }
         Ok(lane)
@@ -90,10 +81,7 @@ impl Lane {
     ///
     /// # Errors
     /// [`Full`] at once, without having run anything. The future fails with [`Panicked`].
-    pub fn run<T, W>(
-        &self,
-        work: W,
-    ) -> Result<impl Future<Output = Result<T, Panicked>> + Send + use<T, W>, Full>
+    pub fn run<T, W>(&self, work: W) -> Result<impl Future<Output = Result<T, Panicked>> + Send + use<T, W>, Full>
     where
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
@@ -137,9 +125,7 @@ impl Drop for Lane {
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane")
-            .field("waiting_max", &self.shared.waiting_max)
-            .finish_non_exhaustive()
+        f.debug_struct("Lane").field("waiting_max", &self.shared.waiting_max).finish_non_exhaustive()
     }
 }
 
@@ -181,10 +167,7 @@ impl Shared {
             if queue.stopped {
                 return None;
             }
-            queue = self
-                .wake
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

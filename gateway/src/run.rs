@@ -229,9 +229,8 @@ async fn serve(
     let bounds = Bounds::new(settings);
     let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
     let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
-    let metrics = metrics.map(|metrics| {
-        tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone()))
-    });
+    let metrics = metrics
+        .map(|metrics| tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone())));
     let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
     let secure = {
         let mut stopped = stopped.clone();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ca_backend::{AlternativeName, AuthorityName, AuthorityState, Engine, Error, KeyAlgorithm, ServiceKey, TlsIdentity};
+use ca_backend::{
+    AlternativeName, AuthorityName, AuthorityState, Engine, Error, KeyAlgorithm, ServiceKey, TlsIdentity,
+};
 use config::{CertificateSource, Settings};
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
@@ -87,7 +89,8 @@ impl ServerCertificate {
     /// chain because an authority was added; or else the first active one that issues to others.
     fn authority(&self) -> Result<Option<AuthorityName>, ServerCertificateError> {
         if let Some(name) = &self.settings.https.certificate.authority {
-            let name = AuthorityName::new(name).map_err(|refusal| ServerCertificateError::Name(refusal.public().to_owned()))?;
+            let name = AuthorityName::new(name)
+                .map_err(|refusal| ServerCertificateError::Name(refusal.public().to_owned()))?;
             let active = self.engine.authority(&name).is_ok_and(|authority| authority.state == AuthorityState::Active);
             return Ok(active.then_some(name));
         }

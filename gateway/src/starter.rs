@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ca_backend::{
-    AccessRule, AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, EndpointName, Engine, Error, EvidenceKind,
-    KeyAlgorithm, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule, TextRule,
+    AccessRule, AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, EndpointName, Engine, Error,
+    EvidenceKind, KeyAlgorithm, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule, TextRule,
 };
 use config::Settings;
 use der::pem;
@@ -163,7 +163,10 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
     line("HTTPS", https.clone());
     line("HTTP", http.clone());
     line("root certificate", root_path.display().to_string());
-    line("secrets", format!("{} (mode 0600): encrypts the keys; keep a copy", absolute(&settings.keys_secret_path()).display()));
+    line(
+        "secrets",
+        format!("{} (mode 0600): encrypts the keys; keep a copy", absolute(&settings.keys_secret_path()).display()),
+    );
     line("operators' socket", absolute(&settings.operator_socket_path()).display().to_string());
     for authority in engine.authorities().unwrap_or_default() {
         if let Some(url) = authority.crl_url {
@@ -207,7 +210,6 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), StarterError> {
     let failed = |error| StarterError::File { path: path.to_owned(), error };
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     file.write_all(bytes).map_err(failed)
 }

@@ -44,107 +44,35 @@ enum Kind {
     Histogram,
 }
 
-use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES, STORE_GROUPS};
 use Kind::{Counter, Gauge, Histogram};
+use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES, STORE_GROUPS};
 
 /// Every figure, with the text that Prometheus shows.
 const FIGURES: &[(Kind, &str, Unit, &str)] = &[
-    (
-        Gauge,
-        LANE_WAITING,
-        Unit::Count,
-        "tasks that wait for a thread of a lane",
-    ),
-    (
-        Gauge,
-        LANE_BUSY_THREADS,
-        Unit::Count,
-        "threads of a lane that are at work",
-    ),
-    (
-        Counter,
-        LANE_REFUSED,
-        Unit::Count,
-        "tasks that a full lane refused",
-    ),
+    (Gauge, LANE_WAITING, Unit::Count, "tasks that wait for a thread of a lane"),
+    (Gauge, LANE_BUSY_THREADS, Unit::Count, "threads of a lane that are at work"),
+    (Counter, LANE_REFUSED, Unit::Count, "tasks that a full lane refused"),
     (Counter, LANE_PANICS, Unit::Count, "tasks that panicked"),
-    (
-        Histogram,
-        LANE_WAIT_SECONDS,
-        Unit::Seconds,
-        "time that tasks waited for a thread",
-    ),
+    (Histogram, LANE_WAIT_SECONDS, Unit::Seconds, "time that tasks waited for a thread"),
     (Gauge, CONNECTIONS, Unit::Count, "open connections"),
-    (
-        Counter,
-        CONNECTIONS_REFUSED,
-        Unit::Count,
-        "connections closed at once, since there were too many",
-    ),
-    (
-        Counter,
-        HANDSHAKES_FAILED,
-        Unit::Count,
-        "TLS handshakes that failed",
-    ),
-    (
-        Counter,
-        REQUESTS_FROM_MEMORY,
-        Unit::Count,
-        "requests answered from memory",
-    ),
-    (
-        Histogram,
-        REQUEST_SECONDS,
-        Unit::Seconds,
-        "time to answer requests that needed a lane",
-    ),
-    (
-        Counter,
-        REQUESTS_REFUSED,
-        Unit::Count,
-        "requests that the gateway refused itself",
-    ),
-    (
-        Histogram,
-        EGRESS_SECONDS,
-        Unit::Seconds,
-        "time for requests to other hosts",
-    ),
-    (
-        Counter,
-        STORE_GROUPS,
-        Unit::Count,
-        "groups of batches that the store made durable",
-    ),
+    (Counter, CONNECTIONS_REFUSED, Unit::Count, "connections closed at once, since there were too many"),
+    (Counter, HANDSHAKES_FAILED, Unit::Count, "TLS handshakes that failed"),
+    (Counter, REQUESTS_FROM_MEMORY, Unit::Count, "requests answered from memory"),
+    (Histogram, REQUEST_SECONDS, Unit::Seconds, "time to answer requests that needed a lane"),
+    (Counter, REQUESTS_REFUSED, Unit::Count, "requests that the gateway refused itself"),
+    (Histogram, EGRESS_SECONDS, Unit::Seconds, "time for requests to other hosts"),
+    (Counter, STORE_GROUPS, Unit::Count, "groups of batches that the store made durable"),
     (Counter, ENROLLMENTS, Unit::Count, "outcomes of enrollment"),
-    (
-        Histogram,
-        ENROLLMENT_SECONDS,
-        Unit::Seconds,
-        "time for an enrollment",
-    ),
+    (Histogram, ENROLLMENT_SECONDS, Unit::Seconds, "time for an enrollment"),
     (Counter, STATUS_CHANGES, Unit::Count, "certificates revoked, held and unheld"),
-    (
-        Gauge,
-        CRL_AGE_SECONDS,
-        Unit::Seconds,
-        "age of the CRL that is served",
-    ),
+    (Gauge, CRL_AGE_SECONDS, Unit::Seconds, "age of the CRL that is served"),
     (Counter, OCSP_SIGNED, Unit::Count, "OCSP answers that were signed"),
-    (
-        Gauge,
-        AUTHORITY_EXPIRES_SECONDS,
-        Unit::Seconds,
-        "time until an authority's certificate ends",
-    ),
+    (Gauge, AUTHORITY_EXPIRES_SECONDS, Unit::Seconds, "time until an authority's certificate ends"),
     (Gauge, PART_USABLE, Unit::Count, "whether a part works"),
 ];
 
 /// Upper bounds of the histogram buckets, in seconds.
-const BUCKETS_S: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const BUCKETS_S: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Why logs or figures could not be set up.
 #[derive(Debug)]
@@ -158,10 +86,7 @@ pub enum TelemetryError {
 impl fmt::Display for TelemetryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Level(why) => write!(
-                f,
-                "`log.level` is no filter such as \"info\" or \"info,acme=debug\": {why}"
-            ),
+            Self::Level(why) => write!(f, "`log.level` is no filter such as \"info\" or \"info,acme=debug\": {why}"),
             Self::Installed(why) => write!(f, "logs or figures are installed already: {why}"),
         }
     }
@@ -182,9 +107,7 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
 /// # Errors
 /// A level that is no filter; logs that are installed already.
 pub fn start_logs(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(&settings.level)?)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(&settings.level)?).with_writer(std::io::stderr);
     let installed = match settings.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -195,16 +118,11 @@ pub fn start_logs(settings: &LogSettings) -> Result<(), TelemetryError> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(level)
-        .map_err(|why| TelemetryError::Level(why.to_string()))
+    EnvFilter::builder().parse(level).map_err(|why| TelemetryError::Level(why.to_string()))
 }
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let place = panic
-        .location()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(
         place,

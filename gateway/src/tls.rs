@@ -14,9 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, 
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
 /// HTTP/2 is offered first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -72,9 +70,7 @@ pub fn read_files(certificate_path: &Path, key_path: &Path) -> Result<Arc<Certif
         });
     }
     let key = PrivateKeyDer::from_pem_file(key_path).map_err(|why| unusable(key_path, why))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map(Arc::new)
-        .map_err(TlsError::Key)
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map(Arc::new).map_err(TlsError::Key)
 }
 
 impl Tls {
@@ -84,9 +80,7 @@ impl Tls {
     /// # Errors
     /// When the cryptographic provider offers no protocol version.
     pub fn new(certified: Arc<CertifiedKey>) -> Result<Self, TlsError> {
-        server_config(certified)
-            .map(|config| Self(Arc::new(ArcSwap::from_pointee(config))))
-            .map_err(TlsError::Key)
+        server_config(certified).map(|config| Self(Arc::new(ArcSwap::from_pointee(config)))).map_err(TlsError::Key)
     }
 
     /// Serves new connections with another certificate; those that exist keep theirs. Session tickets of before end.
@@ -112,9 +106,7 @@ impl fmt::Debug for Tls {
 
 fn server_config(certified: Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = PossessionOnly {
-        provider: Arc::clone(&provider),
-    };
+    let verifier = PossessionOnly { provider: Arc::clone(&provider) };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -143,10 +135,7 @@ pub(crate) fn peer(connection: &ServerConnection) -> Result<TlsPeer, rustls::Err
     )?;
     let certificates = connection.peer_certificates().unwrap_or_default();
     Ok(TlsPeer {
-        client_certificates: certificates
-            .iter()
-            .map(|der| Bytes::copy_from_slice(der))
-            .collect(),
+        client_certificates: certificates.iter().map(|der| Bytes::copy_from_slice(der)).collect(),
         server_name: connection.server_name().map(str::to_owned),
         channel_binding: binding.to_vec(),
     })
@@ -193,24 +182,12 @@ impl ClientCertVerifier for PossessionOnly {
         // rustls would read the whole certificate here and refuse what it does not know, such as a critical extension
         let key = public_key(leaf)?;
         let (algorithm, bits) = key_parts(&key)?;
-        let candidates = self
-            .algorithms()
-            .mapping
-            .iter()
-            .filter(|(scheme, _)| *scheme == signed.scheme);
+        let candidates = self.algorithms().mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
         let valid = candidates
             .flat_map(|(_, candidates)| candidates.iter())
             .filter(|candidate| candidate.public_key_alg_id().as_ref() == algorithm)
-            .any(|candidate| {
-                candidate
-                    .verify_signature(&bits, message, signed.signature())
-                    .is_ok()
-            });
-        if valid {
-            Ok(HandshakeSignatureValid::assertion())
-        } else {
-            Err(CertificateError::BadSignature.into())
-        }
+            .any(|candidate| candidate.verify_signature(&bits, message, signed.signature()).is_ok());
+        if valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(CertificateError::BadSignature.into()) }
     }
 
     fn verify_tls13_signature(
@@ -236,11 +213,9 @@ impl ClientCertVerifier for PossessionOnly {
 /// The subjectPublicKeyInfo of a certificate, DER.
 fn public_key(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, rustls::Error> {
     use der::{Decode, Encode};
-    let certificate =
-        x509_cert::Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    let certificate = x509_cert::Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
     let key = certificate.tbs_certificate().subject_public_key_info();
-    key.to_der()
-        .map_err(|_| CertificateError::BadEncoding.into())
+    key.to_der().map_err(|_| CertificateError::BadEncoding.into())
 }
 
 /// The content of the AlgorithmIdentifier, and the bits of the key.
@@ -249,10 +224,7 @@ fn key_parts(key: &[u8]) -> Result<(Vec<u8>, Vec<u8>), rustls::Error> {
     let bad = || rustls::Error::from(CertificateError::BadEncoding);
     let key = x509_cert::spki::SubjectPublicKeyInfoOwned::from_der(key).map_err(|_| bad())?;
     let mut algorithm = key.algorithm.oid.to_der().map_err(|_| bad())?;
-    key.algorithm
-        .parameters
-        .encode_to_vec(&mut algorithm)
-        .map_err(|_| bad())?;
+    key.algorithm.parameters.encode_to_vec(&mut algorithm).map_err(|_| bad())?;
     let bits = key.subject_public_key.as_bytes().ok_or_else(bad)?;
     Ok((algorithm, bits.to_vec()))
 }

@@ -92,7 +92,16 @@ impl Wiring {
         runtime: Handle,
         own: Vec<SocketAddr>,
     ) -> Self {
-        Self { engine, settings, mounts, lanes, runtime, own, validators: Mutex::default(), remounting: Mutex::default() }
+        Self {
+            engine,
+            settings,
+            mounts,
+            lanes,
+            runtime,
+            own,
+            validators: Mutex::default(),
+            remounting: Mutex::default(),
+        }
     }
 
     /// Whether an endpoint could be mounted: its protocol is known and its options are right.
@@ -128,7 +137,8 @@ impl Wiring {
             .map(|prefix| Mount::new(On::Both, prefix, status.clone(), self.lanes.status.clone(), body_bytes_max))
             .into();
         for settings in self.engine.endpoints().iter().filter(|endpoint| endpoint.enabled) {
-            let mount = protocol_of(settings).map_err(Error::from).and_then(|protocol| (protocol.mount)(self, settings));
+            let mount =
+                protocol_of(settings).map_err(Error::from).and_then(|protocol| (protocol.mount)(self, settings));
             mounts.push(mount.map_err(|error| MountError { endpoint: settings.name.to_string(), error })?);
         }
         Ok(mounts)

@@ -507,5 +507,8 @@ fn the_status_pages_serve_nothing_that_only_operators_may_see() {
     assert_eq!((ask("/healthz").status(), ask("/metrics").status()), (StatusCode::OK, StatusCode::OK));
     let readiness: Value = serde_json::from_slice(ask("/readyz").body()).unwrap();
     assert_eq!(readiness["parts"][0]["name"], "store");
-    assert_eq!((ask("/v1/authorities").status(), ask("/openapi.json").status()), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+    assert_eq!(
+        (ask("/v1/authorities").status(), ask("/openapi.json").status()),
+        (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND)
+    );
 }

@@ -57,35 +57,16 @@ struct ObjectSid<'a> {
 }
 
 pub(super) fn encode_policies(policies: &[ObjectIdentifier]) -> der::Result<Vec<u8>> {
-    let information = |oid: &ObjectIdentifier| PolicyInformation {
-        policy_identifier: *oid,
-        policy_qualifiers: None,
-    };
+    let information = |oid: &ObjectIdentifier| PolicyInformation { policy_identifier: *oid, policy_qualifiers: None };
     CertificatePolicies(policies.iter().map(information).collect()).to_der()
 }
 
 pub(super) fn encode_capabilities(algorithms: &[ObjectIdentifier]) -> der::Result<Vec<u8>> {
-    algorithms
-        .iter()
-        .map(|oid| Capability {
-            algorithm: *oid,
-            parameters: None,
-        })
-        .collect::<Vec<_>>()
-        .to_der()
+    algorithms.iter().map(|oid| Capability { algorithm: *oid, parameters: None }).collect::<Vec<_>>().to_der()
 }
 
-pub(super) fn encode_template(
-    template: ObjectIdentifier,
-    major: u32,
-    minor: u32,
-) -> der::Result<Vec<u8>> {
-    Template {
-        template,
-        major: Some(major),
-        minor: Some(minor),
-    }
-    .to_der()
+pub(super) fn encode_template(template: ObjectIdentifier, major: u32, minor: u32) -> der::Result<Vec<u8>> {
+    Template { template, major: Some(major), minor: Some(minor) }.to_der()
 }
 
 pub(super) fn encode_template_name(name: &str) -> der::Result<Vec<u8>> {
@@ -93,23 +74,14 @@ pub(super) fn encode_template_name(name: &str) -> der::Result<Vec<u8>> {
 }
 
 pub(super) fn encode_security_identifier(sid: &str) -> der::Result<Vec<u8>> {
-    let object = ObjectSid {
-        type_id: OBJECT_SID,
-        sid: OctetStringRef::new(sid.as_bytes())?,
-    };
+    let object = ObjectSid { type_id: OBJECT_SID, sid: OctetStringRef::new(sid.as_bytes())? };
     SecurityIdentifier { object }.to_der()
 }
 
 /// The identifiers in certificatePolicies or application policies.
 pub(super) fn policies(der: &[u8]) -> Option<Vec<ObjectIdentifier>> {
     let policies = CertificatePolicies::from_der(der).ok()?;
-    Some(
-        policies
-            .0
-            .iter()
-            .map(|policy| policy.policy_identifier)
-            .collect(),
-    )
+    Some(policies.0.iter().map(|policy| policy.policy_identifier).collect())
 }
 
 type Checked = Result<(), String>;
@@ -145,16 +117,10 @@ fn check_policies(der: &[u8], qualifiers: bool) -> Checked {
         return Err(format!("holds no policy or more than {ENTRIES_MAX}"));
     }
     for (index, policy) in policies.0.iter().enumerate() {
-        let repeated = policies
-            .0
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.policy_identifier == policy.policy_identifier);
+        let repeated =
+            policies.0.iter().take(index).any(|earlier| earlier.policy_identifier == policy.policy_identifier);
         if repeated {
-            return Err(format!(
-                "holds the policy {} twice",
-                policy.policy_identifier
-            ));
+            return Err(format!("holds the policy {} twice", policy.policy_identifier));
         }
         let Some(given) = &policy.policy_qualifiers else {
             continue;
@@ -163,24 +129,16 @@ fn check_policies(der: &[u8], qualifiers: bool) -> Checked {
             value.decode_as::<Ia5StringRef<'_>>().is_ok_and(|uri| {
                 let text = uri.as_str();
                 let scheme = text.starts_with("http://") || text.starts_with("https://");
-                scheme
-                    && text.len() <= CPS_BYTES_MAX
-                    && text.bytes().all(|octet| octet.is_ascii_graphic())
+                scheme && text.len() <= CPS_BYTES_MAX && text.bytes().all(|octet| octet.is_ascii_graphic())
             })
         };
         let fits = given.len() == 1
             && given.iter().all(|qualifier| {
                 qualifier.policy_qualifier_id == CPS
-                    && qualifier
-                        .qualifier
-                        .as_ref()
-                        .is_some_and(|value| cps_fits(value.into()))
+                    && qualifier.qualifier.as_ref().is_some_and(|value| cps_fits(value.into()))
             });
         if !qualifiers || !fits {
-            return Err(
-                "holds a policy qualifier other than one address of a practice statement (CPS)"
-                    .to_owned(),
-            );
+            return Err("holds a policy qualifier other than one address of a practice statement (CPS)".to_owned());
         }
     }
     Ok(())
@@ -196,13 +154,8 @@ fn check_capabilities(der: &[u8]) -> Checked {
 
 fn check_template_name(der: &[u8]) -> Checked {
     let name = decode::<BmpString>(der)?.to_string();
-    if name.is_empty()
-        || name.chars().count() > TEMPLATE_CHARS_MAX
-        || name.chars().any(char::is_control)
-    {
-        return Err(format!(
-            "is empty, longer than {TEMPLATE_CHARS_MAX} characters, or holds a control character"
-        ));
+    if name.is_empty() || name.chars().count() > TEMPLATE_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(format!("is empty, longer than {TEMPLATE_CHARS_MAX} characters, or holds a control character"));
     }
     Ok(())
 }
@@ -232,7 +185,5 @@ fn is_security_identifier(text: &str) -> bool {
     let sub_authorities: Vec<&str> = parts.take(SUB_AUTHORITIES_MAX + 1).collect();
     authority
         && (1..=SUB_AUTHORITIES_MAX).contains(&sub_authorities.len())
-        && sub_authorities
-            .iter()
-            .all(|part| number(part, u64::from(u32::MAX)))
+        && sub_authorities.iter().all(|part| number(part, u64::from(u32::MAX)))
 }

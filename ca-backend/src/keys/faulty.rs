@@ -62,15 +62,11 @@ impl KeyStore for FaultyKeys {
         let n = self.faults.signs.fetch_add(1, Ordering::SeqCst) + 1;
         let fails_at = |when: &AtomicU64| when.load(Ordering::SeqCst) == n;
         if fails_at(&self.faults.fail_before) {
-            return Err(KeyFault::Unavailable(format!(
-                "told to fail before signature {n}"
-            )));
+            return Err(KeyFault::Unavailable(format!("told to fail before signature {n}")));
         }
         let signature = self.inner.sign(key, message)?;
         if fails_at(&self.faults.fail_after) {
-            return Err(KeyFault::Unavailable(format!(
-                "told to fail after signature {n}"
-            )));
+            return Err(KeyFault::Unavailable(format!("told to fail after signature {n}")));
         }
         Ok(signature)
     }

@@ -4,9 +4,9 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
-    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    RSA_PKCS1_SHA512, RsaKeyPair, RsaSignatureEncoding,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair,
+    RsaSignatureEncoding,
 };
 use zeroize::Zeroizing;
 
@@ -29,26 +29,21 @@ impl KeyPair {
     /// Makes a key. RSA takes from a tenth of a second to several seconds.
     pub(crate) fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyFault> {
         let secret = match algorithm {
-            KeyAlgorithm::EcP256 => {
-                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map(Secret::Ec)
+            KeyAlgorithm::EcP256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map(Secret::Ec),
+            KeyAlgorithm::EcP384 => EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map(Secret::Ec),
+            KeyAlgorithm::EcP521 => EcdsaKeyPair::generate(&ECDSA_P521_SHA512_ASN1_SIGNING).map(Secret::Ec),
+            KeyAlgorithm::Rsa2048 => {
+                RsaKeyPair::generate(KeySize::Rsa2048).map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA256))
             }
-            KeyAlgorithm::EcP384 => {
-                EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map(Secret::Ec)
+            KeyAlgorithm::Rsa3072 => {
+                RsaKeyPair::generate(KeySize::Rsa3072).map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA256))
             }
-            KeyAlgorithm::EcP521 => {
-                EcdsaKeyPair::generate(&ECDSA_P521_SHA512_ASN1_SIGNING).map(Secret::Ec)
+            KeyAlgorithm::Rsa4096 => {
+                RsaKeyPair::generate(KeySize::Rsa4096).map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA512))
             }
-            KeyAlgorithm::Rsa2048 => RsaKeyPair::generate(KeySize::Rsa2048)
-                .map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA256)),
-            KeyAlgorithm::Rsa3072 => RsaKeyPair::generate(KeySize::Rsa3072)
-                .map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA256)),
-            KeyAlgorithm::Rsa4096 => RsaKeyPair::generate(KeySize::Rsa4096)
-                .map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA512)),
             KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate().map(Secret::Ed25519),
         };
-        let secret = secret.map_err(|_| {
-            KeyFault::Unavailable(format!("generating a key for {algorithm} failed"))
-        })?;
+        let secret = secret.map_err(|_| KeyFault::Unavailable(format!("generating a key for {algorithm} failed")))?;
         Ok(Self { algorithm, secret })
     }
 
@@ -56,15 +51,11 @@ impl KeyPair {
     pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyFault> {
         let info = pkcs8::PrivateKeyInfoRef::try_from(der)
             .map_err(|error| KeyFault::Unusable(format!("not a private key in PKCS#8: {error}")))?;
-        let family = KeyFamily::of(&info.algorithm)
-            .map_err(|refusal| KeyFault::Unusable(refusal.private()))?;
+        let family = KeyFamily::of(&info.algorithm).map_err(|refusal| KeyFault::Unusable(refusal.private()))?;
         let rejected = |error| KeyFault::Unusable(format!("private key rejected: {error}"));
         let ec = |algorithm, curve: &'static EcdsaSigningAlgorithm| {
             let pair = EcdsaKeyPair::from_pkcs8(curve, der).map_err(rejected)?;
-            Ok(Self {
-                algorithm,
-                secret: Secret::Ec(pair),
-            })
+            Ok(Self { algorithm, secret: Secret::Ec(pair) })
         };
         match family {
             KeyFamily::P256 => ec(KeyAlgorithm::EcP256, &ECDSA_P256_SHA256_ASN1_SIGNING),
@@ -72,10 +63,7 @@ impl KeyPair {
             KeyFamily::P521 => ec(KeyAlgorithm::EcP521, &ECDSA_P521_SHA512_ASN1_SIGNING),
             KeyFamily::Ed25519 => {
                 let pair = Ed25519KeyPair::from_pkcs8(der).map_err(rejected)?;
-                Ok(Self {
-                    algorithm: KeyAlgorithm::Ed25519,
-                    secret: Secret::Ed25519(pair),
-                })
+                Ok(Self { algorithm: KeyAlgorithm::Ed25519, secret: Secret::Ed25519(pair) })
             }
             KeyFamily::Rsa => {
                 let pair = RsaKeyPair::from_pkcs8(der).map_err(rejected)?;
@@ -89,10 +77,7 @@ impl KeyPair {
                         )));
                     }
                 };
-                Ok(Self {
-                    algorithm,
-                    secret: Secret::Rsa(pair, encoding),
-                })
+                Ok(Self { algorithm, secret: Secret::Rsa(pair, encoding) })
             }
         }
     }
@@ -100,14 +85,11 @@ impl KeyPair {
     /// The private key in PKCS#8 version 1, unencrypted, wiped when dropped.
     pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
         let der = match &self.secret {
-            Secret::Ec(pair) => pair
-                .to_pkcs8v1()
-                .map(|der| Zeroizing::new(der.as_ref().to_vec())),
-            Secret::Rsa(pair, _) => AsDer::<Pkcs8V1Der<'_>>::as_der(pair)
-                .map(|der| Zeroizing::new(der.as_ref().to_vec())),
-            Secret::Ed25519(pair) => pair
-                .to_pkcs8v1()
-                .map(|der| Zeroizing::new(der.as_ref().to_vec())),
+            Secret::Ec(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
+            Secret::Rsa(pair, _) => {
+                AsDer::<Pkcs8V1Der<'_>>::as_der(pair).map(|der| Zeroizing::new(der.as_ref().to_vec()))
+            }
+            Secret::Ed25519(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
         };
         der.map_err(|_| KeyFault::Unusable("the private key cannot be encoded".to_owned()))
     }
@@ -119,8 +101,7 @@ impl KeyPair {
             Secret::Rsa(pair, _) => pair.public_key().as_der(),
             Secret::Ed25519(pair) => pair.public_key().as_der(),
         };
-        let der =
-            der.map_err(|_| KeyFault::Unusable("the public key cannot be encoded".to_owned()))?;
+        let der = der.map_err(|_| KeyFault::Unusable("the public key cannot be encoded".to_owned()))?;
         Ok(der.as_ref().to_vec())
     }
 
@@ -128,17 +109,12 @@ impl KeyPair {
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyFault> {
         let random = SystemRandom::new();
         let signature = match &self.secret {
-            Secret::Ec(pair) => pair
-                .sign(&random, message)
-                .map(|signature| signature.as_ref().to_vec()),
+            Secret::Ec(pair) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
             Secret::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, &random, message, &mut signature)
-                    .map(|()| signature)
+                pair.sign(*encoding, &random, message, &mut signature).map(|()| signature)
             }
-            Secret::Ed25519(pair) => pair
-                .try_sign(message)
-                .map(|signature| signature.as_ref().to_vec()),
+            Secret::Ed25519(pair) => pair.try_sign(message).map(|signature| signature.as_ref().to_vec()),
         };
         signature.map_err(|_| KeyFault::Unusable(format!("signing with {} failed", self.algorithm)))
     }

@@ -17,9 +17,7 @@ impl MemoryKeys {
 
     fn key(&self, key: &KeyRef) -> Result<Arc<KeyPair>, KeyFault> {
         let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(key)
-            .cloned()
-            .ok_or_else(|| KeyFault::NotFound(key.to_string()))
+        keys.get(key).cloned().ok_or_else(|| KeyFault::NotFound(key.to_string()))
     }
 }
 
@@ -33,9 +31,7 @@ impl KeyStore for MemoryKeys {
         let pair = Arc::new(KeyPair::generate(algorithm)?);
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if keys.contains_key(&key) {
-            return Err(KeyFault::Unsupported(format!(
-                "there is a key at {key} already"
-            )));
+            return Err(KeyFault::Unsupported(format!("there is a key at {key} already")));
         }
         keys.insert(key.clone(), pair);
         Ok(key)
@@ -51,9 +47,7 @@ impl KeyStore for MemoryKeys {
 
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        keys.remove(key)
-            .map(|_| ())
-            .ok_or_else(|| KeyFault::NotFound(key.to_string()))
+        keys.remove(key).map(|_| ()).ok_or_else(|| KeyFault::NotFound(key.to_string()))
     }
 
     fn health(&self) -> KeyHealth {

@@ -38,8 +38,8 @@ impl KeyEncryptionSecret {
     /// # Errors
     /// `NotFound` if there is no such file, `Unusable` if it can be read by others than owner and group, or is too short.
     pub fn load(path: &Path) -> Result<Self, KeyFault> {
-        let bytes = read_private(path, Readers::Group)?
-            .ok_or_else(|| KeyFault::NotFound(path.display().to_string()))?;
+        let bytes =
+            read_private(path, Readers::Group)?.ok_or_else(|| KeyFault::NotFound(path.display().to_string()))?;
         Self::from_file(path, &bytes)
     }
 
@@ -59,10 +59,7 @@ impl KeyEncryptionSecret {
     }
 
     fn from_file(path: &Path, bytes: &[u8]) -> Result<Self, KeyFault> {
-        let line = bytes
-            .split(|octet| *octet == b'\n')
-            .next()
-            .unwrap_or_default();
+        let line = bytes.split(|octet| *octet == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.len() < SECRET_BYTES_MIN {
             return Err(KeyFault::Unusable(format!(
@@ -85,19 +82,14 @@ impl fmt::Debug for KeyEncryptionSecret {
 }
 
 /// Reads a file that nobody but its owner (and its group, if so said) can read; `None` if there is no such file.
-pub(crate) fn read_private(
-    path: &Path,
-    readers: Readers,
-) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFault> {
+pub(crate) fn read_private(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFault> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unavailable("read", path, &error)),
     };
     // Asked of the open file, so that nobody can exchange it in between.
-    let metadata = file
-        .metadata()
-        .map_err(|error| unavailable("read", path, &error))?;
+    let metadata = file.metadata().map_err(|error| unavailable("read", path, &error))?;
     let forbidden = match readers {
         Readers::OwnerOnly => 0o077,
         Readers::Group => 0o037,
@@ -110,18 +102,11 @@ pub(crate) fn read_private(
         )));
     }
     if metadata.len() > FILE_BYTES_MAX {
-        return Err(KeyFault::Unusable(format!(
-            "{} has more than {FILE_BYTES_MAX} octets",
-            path.display()
-        )));
+        return Err(KeyFault::Unusable(format!("{} has more than {FILE_BYTES_MAX} octets", path.display())));
     }
     // All room at once: a growing buffer would leave copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(
-        usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX),
-    ));
-    file.take(FILE_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unavailable("read", path, &error))?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX)));
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| unavailable("read", path, &error))?;
     Ok(Some(bytes))
 }
 
@@ -138,15 +123,8 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&unfinished, path));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&unfinished, path));
     if let Err(error) = written {
         // The first error says more than what becomes of the remains.
         let _ = fs::remove_file(&unfinished);

@@ -14,9 +14,7 @@ use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
 
 use super::key_pair::KeyPair;
-use super::secret::{
-    KeyEncryptionSecret, Readers, read_private, sync_directory_of, unavailable, write_private,
-};
+use super::secret::{KeyEncryptionSecret, Readers, read_private, sync_directory_of, unavailable, write_private};
 use super::{KeyHealth, KeyLabel, KeyRef, KeyStore};
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::{SystemRng, random};
@@ -49,44 +47,29 @@ impl SoftwareKeys {
     /// Keys that the secret does not open are no error here, since the others can be used; [`KeyStore::health`] reports them.
     pub(crate) fn open(directory: &Path, secret: KeyEncryptionSecret) -> Result<Self, KeyFault> {
         match DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => sync_directory_of(directory)
-                .map_err(|error| unavailable("make", directory, &error))?,
+            Ok(()) => sync_directory_of(directory).map_err(|error| unavailable("make", directory, &error))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(unavailable("make", directory, &error)),
         }
-        let metadata =
-            fs::metadata(directory).map_err(|error| unavailable("read", directory, &error))?;
+        let metadata = fs::metadata(directory).map_err(|error| unavailable("read", directory, &error))?;
         if metadata.mode() & 0o022 != 0 {
             let shown = directory.display();
             return Err(KeyFault::Unusable(format!(
                 "others may write to the key directory {shown}; run chmod 700 on it"
             )));
         }
-        Ok(Self {
-            directory: directory.to_owned(),
-            secret,
-            keys: RwLock::default(),
-            files: Mutex::default(),
-        })
+        Ok(Self { directory: directory.to_owned(), secret, keys: RwLock::default(), files: Mutex::default() })
     }
 
     /// The key of that name, from memory or from its file.
     fn key(&self, name: &str) -> Result<Arc<KeyPair>, KeyFault> {
-        if let Some(pair) = self
-            .keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-        {
+        if let Some(pair) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(pair.clone());
         }
         // Excludes `destroy`, which could otherwise remove the file while its key comes back to memory.
         let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = Arc::new(self.read(name)?);
-        self.keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), pair.clone());
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), pair.clone());
         Ok(pair)
     }
 
@@ -95,16 +78,14 @@ impl SoftwareKeys {
         let shown = path.display();
         let pem = read_private(&path, Readers::OwnerOnly)?
             .ok_or_else(|| KeyFault::NotFound(KeyRef::new(Self::SCHEME, name).to_string()))?;
-        let not_a_key = |why: &dyn fmt::Display| {
-            KeyFault::Unusable(format!("{shown} is not an encrypted private key: {why}"))
-        };
+        let not_a_key =
+            |why: &dyn fmt::Display| KeyFault::Unusable(format!("{shown} is not an encrypted private key: {why}"));
         let pem = str::from_utf8(&pem).map_err(|error| not_a_key(&error))?;
         let (label, document) = SecretDocument::from_pem(pem).map_err(|error| not_a_key(&error))?;
         if label != PEM_LABEL {
             return Err(not_a_key(&format!("it is a {label}")));
         }
-        let encrypted: EncryptedPrivateKeyInfoRef<'_> =
-            document.decode_msg().map_err(|error| not_a_key(&error))?;
+        let encrypted: EncryptedPrivateKeyInfoRef<'_> = document.decode_msg().map_err(|error| not_a_key(&error))?;
         let pkcs8 = encrypted.decrypt(self.secret.reveal()).map_err(|_| {
             KeyFault::Unusable(format!(
                 "{shown} does not open with the key-encryption secret; restore the secret that was in use when the key was made"
@@ -114,33 +95,20 @@ impl SoftwareKeys {
     }
 
     fn seal(&self, pair: &KeyPair) -> Result<Zeroizing<String>, KeyFault> {
-        let broken = |why: &dyn fmt::Display| {
-            KeyFault::Unusable(format!("the private key cannot be encrypted: {why}"))
-        };
+        let broken = |why: &dyn fmt::Display| KeyFault::Unusable(format!("the private key cannot be encrypted: {why}"));
         let pkcs8 = pair.to_pkcs8()?;
         let info = PrivateKeyInfoRef::try_from(pkcs8.as_slice()).map_err(|error| broken(&error))?;
         let (salt, iv) = (random::<16>(&SystemRng), random::<16>(&SystemRng));
-        let parameters =
-            pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(PBKDF2_ROUNDS, &salt, iv)
-                .map_err(|error| broken(&error))?;
-        let document = info
-            .encrypt_with_params(parameters, self.secret.reveal())
+        let parameters = pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(PBKDF2_ROUNDS, &salt, iv)
             .map_err(|error| broken(&error))?;
-        document
-            .to_pem(PEM_LABEL, LineEnding::LF)
-            .map_err(|error| broken(&error))
+        let document = info.encrypt_with_params(parameters, self.secret.reveal()).map_err(|error| broken(&error))?;
+        document.to_pem(PEM_LABEL, LineEnding::LF).map_err(|error| broken(&error))
     }
 
     /// The file of a key. The name may come from a record or a command line: it must not lead out of the directory.
     fn path(&self, name: &str) -> Result<PathBuf, KeyFault> {
-        let allowed = |octet: u8| {
-            octet.is_ascii_lowercase() || octet.is_ascii_digit() || matches!(octet, b'-' | b'.')
-        };
-        if name.is_empty()
-            || name.len() > 200
-            || name.starts_with('.')
-            || !name.bytes().all(allowed)
-        {
+        let allowed = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || matches!(octet, b'-' | b'.');
+        if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.bytes().all(allowed) {
             return Err(KeyFault::Unsupported(format!(
                 "{name:?} is not the name of a key: lower-case letters, digits, - and . only, not beginning with ."
             )));
@@ -153,15 +121,8 @@ impl SoftwareKeys {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = PathBuf::from(entry?.file_name());
-            if path
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-            {
-                names.extend(
-                    path.file_stem()
-                        .and_then(|stem| stem.to_str())
-                        .map(str::to_owned),
-                );
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
             }
         }
         names.sort();
@@ -178,9 +139,7 @@ impl KeyStore for SoftwareKeys {
         let path = self.path(&label.0)?;
         // A new key beside ones that do not open would mix two secrets in one directory.
         if let KeyHealth::Unusable(why) = self.health() {
-            return Err(KeyFault::Unusable(format!(
-                "no key is made while others cannot be used: {why}"
-            )));
+            return Err(KeyFault::Unusable(format!("no key is made while others cannot be used: {why}")));
         }
         let pair = KeyPair::generate(algorithm)?;
         let pem = self.seal(&pair)?;
@@ -192,10 +151,7 @@ impl KeyStore for SoftwareKeys {
                 unavailable("write", &path, &error)
             }
         })?;
-        self.keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(label.0.clone(), Arc::new(pair));
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(label.0.clone(), Arc::new(pair));
         Ok(KeyRef::new(Self::SCHEME, &label.0))
     }
 
@@ -210,19 +166,14 @@ impl KeyStore for SoftwareKeys {
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {
         let path = self.path(key.name())?;
         let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        self.keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key.name());
-        fs::remove_file(&path)
-            .and_then(|()| sync_directory_of(&path))
-            .map_err(|error| {
-                if error.kind() == io::ErrorKind::NotFound {
-                    KeyFault::NotFound(key.to_string())
-                } else {
-                    unavailable("remove", &path, &error)
-                }
-            })
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(key.name());
+        fs::remove_file(&path).and_then(|()| sync_directory_of(&path)).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                KeyFault::NotFound(key.to_string())
+            } else {
+                unavailable("remove", &path, &error)
+            }
+        })
     }
 
     /// Reads every key that is not in memory yet; cheap from then on.
@@ -230,9 +181,7 @@ impl KeyStore for SoftwareKeys {
         let names = match self.names() {
             Ok(names) => names,
             Err(error) => {
-                return KeyHealth::Unusable(
-                    unavailable("read", &self.directory, &error).to_string(),
-                );
+                return KeyHealth::Unusable(unavailable("read", &self.directory, &error).to_string());
             }
         };
         for name in names {
@@ -299,11 +248,7 @@ mod tests {
 
     fn openssl(arguments: &[&str]) -> String {
         let output = Command::new("openssl").args(arguments).output().unwrap();
-        assert!(
-            output.status.success(),
-            "openssl {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -317,41 +262,19 @@ mod tests {
             let key = keys.generate(&label(algorithm.name()), algorithm).unwrap();
             let public_key = keys.public_key(&key).unwrap();
             let signature = keys.sign(&key, MESSAGE).unwrap();
-            verify_signature(
-                &public_key,
-                &algorithm.signature_algorithm(),
-                MESSAGE,
-                &signature,
-            )
-            .unwrap();
+            verify_signature(&public_key, &algorithm.signature_algorithm(), MESSAGE, &signature).unwrap();
 
             let reopened = scratch.open();
             assert_eq!(KeyAlgorithm::of_public_key(&reopened.public_key(&key).unwrap()).unwrap(), algorithm);
             assert_eq!(reopened.public_key(&key).unwrap(), public_key);
             let signature = reopened.sign(&key, MESSAGE).unwrap();
-            verify_signature(
-                &public_key,
-                &algorithm.signature_algorithm(),
-                MESSAGE,
-                &signature,
-            )
-            .unwrap();
+            verify_signature(&public_key, &algorithm.signature_algorithm(), MESSAGE, &signature).unwrap();
 
             fs::write(at("signature"), &signature).unwrap();
             fs::write(at("public"), &public_key).unwrap();
-            let public = [
-                "-pubin",
-                "-inkey",
-                &at("public"),
-                "-keyform",
-                "DER",
-                "-sigfile",
-                &at("signature"),
-            ];
+            let public = ["-pubin", "-inkey", &at("public"), "-keyform", "DER", "-sigfile", &at("signature")];
             let digest = match algorithm {
-                KeyAlgorithm::EcP256 | KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => {
-                    Some("sha256")
-                }
+                KeyAlgorithm::EcP256 | KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => Some("sha256"),
                 KeyAlgorithm::EcP384 => Some("sha384"),
                 KeyAlgorithm::EcP521 | KeyAlgorithm::Rsa4096 => Some("sha512"),
                 KeyAlgorithm::Ed25519 => None,
@@ -361,28 +284,11 @@ mod tests {
             arguments.extend(public);
             let message = at("message");
             arguments.extend(["-in", &message]);
-            assert!(
-                openssl(&arguments).contains("Signature Verified Successfully"),
-                "{algorithm}"
-            );
+            assert!(openssl(&arguments).contains("Signature Verified Successfully"), "{algorithm}");
 
             // The file is ordinary: with the secret, an operator reads it without this program.
-            let (file, secret) = (
-                at(&format!("keys/{algorithm}.key")),
-                format!("file:{}", at("keystore.secret")),
-            );
-            openssl(&[
-                "pkey",
-                "-in",
-                &file,
-                "-passin",
-                &secret,
-                "-pubout",
-                "-outform",
-                "DER",
-                "-out",
-                &at("again"),
-            ]);
+            let (file, secret) = (at(&format!("keys/{algorithm}.key")), format!("file:{}", at("keystore.secret")));
+            openssl(&["pkey", "-in", &file, "-passin", &secret, "-pubout", "-outform", "DER", "-out", &at("again")]);
             assert_eq!(fs::read(at("again")).unwrap(), public_key);
         }
         assert_eq!(scratch.open().health(), KeyHealth::Usable);
@@ -395,38 +301,18 @@ mod tests {
         keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         let file = scratch.0.join("keys/root.key");
         assert_eq!(
-            (
-                mode(&scratch.0.join("keys")),
-                mode(&file),
-                mode(&scratch.0.join("keystore.secret"))
-            ),
+            (mode(&scratch.0.join("keys")), mode(&file), mode(&scratch.0.join("keystore.secret"))),
             (0o700, 0o600, 0o600)
         );
 
         for forbidden in [0o640, 0o604, 0o620] {
             fs::set_permissions(&file, fs::Permissions::from_mode(forbidden)).unwrap();
-            let fault = scratch
-                .open()
-                .sign(&KeyRef::new("file", "root"), MESSAGE)
-                .unwrap_err();
-            assert!(
-                matches!(&fault, KeyFault::Unusable(why) if why.contains("chmod 600")),
-                "{fault}"
-            );
+            let fault = scratch.open().sign(&KeyRef::new("file", "root"), MESSAGE).unwrap_err();
+            assert!(matches!(&fault, KeyFault::Unusable(why) if why.contains("chmod 600")), "{fault}");
         }
-        fs::set_permissions(
-            scratch.0.join("keystore.secret"),
-            fs::Permissions::from_mode(0o644),
-        )
-        .unwrap();
-        for loaded in [
-            KeyEncryptionSecret::load,
-            KeyEncryptionSecret::load_or_create,
-        ] {
-            assert!(matches!(
-                loaded(&scratch.0.join("keystore.secret")),
-                Err(KeyFault::Unusable(_))
-            ));
+        fs::set_permissions(scratch.0.join("keystore.secret"), fs::Permissions::from_mode(0o644)).unwrap();
+        for loaded in [KeyEncryptionSecret::load, KeyEncryptionSecret::load_or_create] {
+            assert!(matches!(loaded(&scratch.0.join("keystore.secret")), Err(KeyFault::Unusable(_))));
         }
     }
 
@@ -437,44 +323,26 @@ mod tests {
         fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
         KeyEncryptionSecret::load(&path).unwrap();
-        assert!(matches!(
-            KeyEncryptionSecret::load_or_create(&path),
-            Err(KeyFault::Unusable(_))
-        ));
+        assert!(matches!(KeyEncryptionSecret::load_or_create(&path), Err(KeyFault::Unusable(_))));
 
         let short = scratch.0.join("short");
         fs::write(&short, "tooshort\n").unwrap();
         fs::set_permissions(&short, fs::Permissions::from_mode(0o400)).unwrap();
-        assert!(matches!(
-            KeyEncryptionSecret::load(&short),
-            Err(KeyFault::Unusable(_))
-        ));
-        assert!(matches!(
-            KeyEncryptionSecret::load(&scratch.0.join("absent")),
-            Err(KeyFault::NotFound(_))
-        ));
+        assert!(matches!(KeyEncryptionSecret::load(&short), Err(KeyFault::Unusable(_))));
+        assert!(matches!(KeyEncryptionSecret::load(&scratch.0.join("absent")), Err(KeyFault::NotFound(_))));
     }
 
     #[test]
     fn a_wrong_secret_is_told_and_stops_new_keys_but_not_the_opening() {
         let scratch = Scratch::new("wrong-secret");
-        let key = scratch
-            .open()
-            .generate(&label("root"), KeyAlgorithm::EcP256)
-            .unwrap();
+        let key = scratch.open().generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         fs::remove_file(scratch.0.join("keystore.secret")).unwrap();
 
         let keys = scratch.open();
         let fault = keys.sign(&key, MESSAGE).unwrap_err();
-        assert!(
-            matches!(&fault, KeyFault::Unusable(why) if why.contains("restore the secret")),
-            "{fault}"
-        );
+        assert!(matches!(&fault, KeyFault::Unusable(why) if why.contains("restore the secret")), "{fault}");
         assert!(matches!(keys.health(), KeyHealth::Unusable(_)));
-        assert!(matches!(
-            keys.generate(&label("other"), KeyAlgorithm::EcP256),
-            Err(KeyFault::Unusable(_))
-        ));
+        assert!(matches!(keys.generate(&label("other"), KeyAlgorithm::EcP256), Err(KeyFault::Unusable(_))));
         assert!(!scratch.0.join("keys/other.key").exists());
     }
 
@@ -484,10 +352,7 @@ mod tests {
         let keys = scratch.open();
         let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         keys.destroy(&key).unwrap();
-        assert!(matches!(
-            keys.sign(&key, MESSAGE),
-            Err(KeyFault::NotFound(_))
-        ));
+        assert!(matches!(keys.sign(&key, MESSAGE), Err(KeyFault::NotFound(_))));
         assert!(matches!(keys.destroy(&key), Err(KeyFault::NotFound(_))));
         assert_eq!(fs::read_dir(scratch.0.join("keys")).unwrap().count(), 0);
     }
@@ -498,24 +363,15 @@ mod tests {
         let keys = scratch.open();
         let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         let public_key = keys.public_key(&key).unwrap();
-        assert!(matches!(
-            keys.generate(&label("root"), KeyAlgorithm::EcP256),
-            Err(KeyFault::Unsupported(_))
-        ));
+        assert!(matches!(keys.generate(&label("root"), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
         assert_eq!(scratch.open().public_key(&key).unwrap(), public_key);
         for name in ["", "..", "../root", "a/b", ".hidden", "Root", "a\0b"] {
             assert!(
-                matches!(
-                    keys.generate(&label(name), KeyAlgorithm::EcP256),
-                    Err(KeyFault::Unsupported(_))
-                ),
+                matches!(keys.generate(&label(name), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))),
                 "{name:?}"
             );
             assert!(
-                matches!(
-                    keys.sign(&KeyRef::new("file", name), MESSAGE),
-                    Err(KeyFault::Unsupported(_))
-                ),
+                matches!(keys.sign(&KeyRef::new("file", name), MESSAGE), Err(KeyFault::Unsupported(_))),
                 "{name:?}"
             );
         }
@@ -542,10 +398,7 @@ mod tests {
         fs::write(scratch.0.join("keys/bad.key"), "not a key").unwrap();
         let reopened = scratch.open();
         reopened.sign(&good, MESSAGE).unwrap();
-        assert!(matches!(
-            reopened.sign(&bad, MESSAGE),
-            Err(KeyFault::Unusable(_))
-        ));
+        assert!(matches!(reopened.sign(&bad, MESSAGE), Err(KeyFault::Unusable(_))));
         assert!(matches!(reopened.health(), KeyHealth::Unusable(why) if why.contains("bad.key")));
     }
 
@@ -560,20 +413,9 @@ mod tests {
         let keys = SoftwareKeys::open(&scratch.0.join("keys"), secret.clone()).unwrap();
         let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
         let other = KeyEncryptionSecret::load_or_create(&scratch.0.join("other")).unwrap();
-        let fault = SoftwareKeys::open(&scratch.0.join("keys"), other)
-            .unwrap()
-            .sign(&key, MESSAGE)
-            .unwrap_err();
-        for printed in [
-            format!("{secret:?}"),
-            format!("{keys:?}"),
-            format!("{key:?}"),
-            format!("{fault:?} {fault}"),
-        ] {
-            assert!(
-                !printed.contains("0123456789") && !printed.contains(&hex::encode(canary)),
-                "{printed}"
-            );
+        let fault = SoftwareKeys::open(&scratch.0.join("keys"), other).unwrap().sign(&key, MESSAGE).unwrap_err();
+        for printed in [format!("{secret:?}"), format!("{keys:?}"), format!("{key:?}"), format!("{fault:?} {fault}")] {
+            assert!(!printed.contains("0123456789") && !printed.contains(&hex::encode(canary)), "{printed}");
         }
     }
 }

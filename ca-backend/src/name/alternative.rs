@@ -102,31 +102,21 @@ impl AlternativeName {
     /// # Errors
     /// Refuses unknown types and what [`AlternativeName::validate`] refuses.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let (kind, value) = text.split_once(':').ok_or_else(|| {
-            malformed(format!(
-                "{text:?} is not an alternative name such as dns:example.org"
-            ))
-        })?;
+        let (kind, value) = text
+            .split_once(':')
+            .ok_or_else(|| malformed(format!("{text:?} is not an alternative name such as dns:example.org")))?;
         let oid = |text: &str| {
             ObjectIdentifier::from_str(text.trim())
                 .map_err(|_| malformed(format!("{text:?} is not an object identifier")))
         };
-        let hexadecimal = |text: &str| {
-            hex::decode(text).map_err(|_| malformed(format!("{text:?} is not hexadecimal")))
-        };
+        let hexadecimal = |text: &str| hex::decode(text).map_err(|_| malformed(format!("{text:?} is not hexadecimal")));
         let typed = |text: &str| match text.split_once('/') {
             Some((kind, value)) => Ok((oid(kind)?, hexadecimal(value)?)),
-            None => Err(malformed(format!(
-                "{text:?} is not an object identifier, a slash and hexadecimal digits"
-            ))),
+            None => Err(malformed(format!("{text:?} is not an object identifier, a slash and hexadecimal digits"))),
         };
         let name = match kind.trim().to_ascii_lowercase().as_str() {
             "dns" => Self::Dns(value.to_ascii_lowercase()),
-            "ip" => Self::Ip(
-                value
-                    .parse()
-                    .map_err(|_| malformed(format!("{value:?} is not an IP address")))?,
-            ),
+            "ip" => Self::Ip(value.parse().map_err(|_| malformed(format!("{value:?} is not an IP address")))?),
             "email" => Self::Email(match value.rsplit_once('@') {
                 Some((mailbox, host)) => format!("{mailbox}@{}", host.to_ascii_lowercase()),
                 None => value.to_owned(),
@@ -137,33 +127,21 @@ impl AlternativeName {
             "rid" => Self::RegisteredId(oid(value)?),
             "permanent-identifier" => match value.rsplit_once('@') {
                 Some((value, assigner)) => Self::PermanentIdentifier {
-                    value: if value.is_empty() {
-                        None
-                    } else {
-                        Some(value.to_owned())
-                    },
+                    value: if value.is_empty() { None } else { Some(value.to_owned()) },
                     assigner: Some(oid(assigner)?),
                 },
-                None => Self::PermanentIdentifier {
-                    value: Some(value.to_owned()),
-                    assigner: None,
-                },
+                None => Self::PermanentIdentifier { value: Some(value.to_owned()), assigner: None },
             },
             "hardware-module" => {
                 let (hardware_type, serial) = typed(value)?;
-                Self::HardwareModule {
-                    hardware_type,
-                    serial,
-                }
+                Self::HardwareModule { hardware_type, serial }
             }
             "other" => {
                 let (type_id, value) = typed(value)?;
                 Self::Other { type_id, value }
             }
             unknown => {
-                return Err(malformed(format!(
-                    "{unknown:?} is not a type of alternative name"
-                )));
+                return Err(malformed(format!("{unknown:?} is not a type of alternative name")));
             }
         };
         name.validate()?;
@@ -206,21 +184,14 @@ impl AlternativeName {
             Self::Upn(upn) => check_upn(upn),
             Self::DirectoryName(name) => {
                 name.validate()?;
-                if name.is_empty() {
-                    Err("is empty")
-                } else {
-                    Ok(())
-                }
+                if name.is_empty() { Err("is empty") } else { Ok(()) }
             }
             Self::RegisteredId(_) => Ok(()),
-            Self::PermanentIdentifier { value, assigner } => {
-                check_permanent_identifier(value.as_deref(), *assigner)
-            }
+            Self::PermanentIdentifier { value, assigner } => check_permanent_identifier(value.as_deref(), *assigner),
             Self::HardwareModule { serial, .. } => check_length(serial.len()),
             Self::Other { type_id, value } => check_other(type_id, value),
         };
-        checked
-            .map_err(|why| malformed(format!("the alternative name {:?} {why}", self.to_string())))
+        checked.map_err(|why| malformed(format!("the alternative name {:?} {why}", self.to_string())))
     }
 
     /// The subjectAltName with these names, DER: the content of the extension's value.
@@ -228,10 +199,7 @@ impl AlternativeName {
     /// # Errors
     /// A fault if a name does not fit its encoding; validated names always do.
     pub fn encode_all(names: &[Self]) -> Result<Vec<u8>, Fault> {
-        let names: Vec<GeneralName> = names
-            .iter()
-            .map(Self::general_name)
-            .collect::<Result<_, der::Error>>()?;
+        let names: Vec<GeneralName> = names.iter().map(Self::general_name).collect::<Result<_, der::Error>>()?;
         Ok(names.to_der()?)
     }
 
@@ -247,9 +215,7 @@ impl AlternativeName {
         let names = Vec::<GeneralName>::from_der(der)
             .map_err(|_| malformed("the subject alternative name is not valid DER"))?;
         if names.is_empty() || names.len() > NAMES_MAX {
-            return Err(malformed(format!(
-                "the subject alternative name has no names or more than {NAMES_MAX}"
-            )));
+            return Err(malformed(format!("the subject alternative name has no names or more than {NAMES_MAX}")));
         }
         names.iter().map(Self::from_general_name).collect()
     }
@@ -261,53 +227,34 @@ impl AlternativeName {
             GeneralName::Rfc822Name(mailbox) => Self::Email(mailbox.as_str().to_owned()),
             GeneralName::UniformResourceIdentifier(uri) => Self::Uri(uri.as_str().to_owned()),
             GeneralName::DirectoryName(name) => {
-                let der = name
-                    .to_der()
-                    .map_err(|_| malformed("a directory name is not valid DER"))?;
+                let der = name.to_der().map_err(|_| malformed("a directory name is not valid DER"))?;
                 Self::DirectoryName(DistinguishedName::from_der(&der)?)
             }
             GeneralName::RegisteredId(oid) => Self::RegisteredId(*oid),
             GeneralName::OtherName(other) => Self::from_other_name(other)?,
             GeneralName::EdiPartyName(_) => {
-                return Err(Refusal::new(
-                    Reason::Unsupported,
-                    "alternative names of type ediPartyName are not served",
-                ));
+                return Err(Refusal::new(Reason::Unsupported, "alternative names of type ediPartyName are not served"));
             }
         })
     }
 
     fn from_other_name(name: &OtherName) -> Result<Self, Refusal> {
         let value = name.value.to_ref();
-        let invalid = || {
-            malformed(format!(
-                "the value of the otherName {} is not what its type demands",
-                name.type_id
-            ))
-        };
+        let invalid = || malformed(format!("the value of the otherName {} is not what its type demands", name.type_id));
         Ok(match name.type_id {
-            UPN if value.tag() == Tag::Utf8String => Self::Upn(
-                super::attribute::text(value)
-                    .ok_or_else(invalid)?
-                    .into_owned(),
-            ),
+            UPN if value.tag() == Tag::Utf8String => {
+                Self::Upn(super::attribute::text(value).ok_or_else(invalid)?.into_owned())
+            }
             PERMANENT_IDENTIFIER => {
-                let PermanentIdentifierValue { value, assigner } =
-                    value.decode_as().map_err(|_| invalid())?;
+                let PermanentIdentifierValue { value, assigner } = value.decode_as().map_err(|_| invalid())?;
                 Self::PermanentIdentifier { value, assigner }
             }
             HARDWARE_MODULE_NAME => {
                 let module: HardwareModuleValue<'_> = value.decode_as().map_err(|_| invalid())?;
-                Self::HardwareModule {
-                    hardware_type: module.hardware_type,
-                    serial: module.serial.as_bytes().to_vec(),
-                }
+                Self::HardwareModule { hardware_type: module.hardware_type, serial: module.serial.as_bytes().to_vec() }
             }
             UPN => return Err(invalid()),
-            type_id => Self::Other {
-                type_id,
-                value: value.to_der().map_err(|_| invalid())?,
-            },
+            type_id => Self::Other { type_id, value: value.to_der().map_err(|_| invalid())? },
         })
     }
 
@@ -319,25 +266,14 @@ impl AlternativeName {
             Self::Email(mailbox) => GeneralName::Rfc822Name(Ia5String::new(mailbox)?),
             Self::Uri(uri) => GeneralName::UniformResourceIdentifier(Ia5String::new(uri)?),
             Self::Upn(upn) => other(UPN, Any::new(Tag::Utf8String, upn.as_bytes())?),
-            Self::DirectoryName(name) => {
-                GeneralName::DirectoryName(Decode::from_der(name.as_der())?)
-            }
+            Self::DirectoryName(name) => GeneralName::DirectoryName(Decode::from_der(name.as_der())?),
             Self::RegisteredId(oid) => GeneralName::RegisteredId(*oid),
             Self::PermanentIdentifier { value, assigner } => {
-                let value = PermanentIdentifierValue {
-                    value: value.clone(),
-                    assigner: *assigner,
-                };
+                let value = PermanentIdentifierValue { value: value.clone(), assigner: *assigner };
                 other(PERMANENT_IDENTIFIER, Any::encode_from(&value)?)
             }
-            Self::HardwareModule {
-                hardware_type,
-                serial,
-            } => {
-                let value = HardwareModuleValue {
-                    hardware_type: *hardware_type,
-                    serial: OctetStringRef::new(serial)?,
-                };
+            Self::HardwareModule { hardware_type, serial } => {
+                let value = HardwareModuleValue { hardware_type: *hardware_type, serial: OctetStringRef::new(serial)? };
                 other(HARDWARE_MODULE_NAME, Any::encode_from(&value)?)
             }
             Self::Other { type_id, value } => other(*type_id, Any::from_der(value)?),
@@ -355,10 +291,7 @@ impl AlternativeName {
                 let value = value.clone().unwrap_or_default();
                 assigner.map_or(value.clone(), |assigner| format!("{value}@{assigner}"))
             }
-            Self::HardwareModule {
-                hardware_type,
-                serial,
-            } => format!("{hardware_type}/{}", hex::encode(serial)),
+            Self::HardwareModule { hardware_type, serial } => format!("{hardware_type}/{}", hex::encode(serial)),
             Self::Other { type_id, value } => format!("{type_id}/{}", hex::encode(value)),
         }
     }
@@ -368,8 +301,7 @@ impl AlternativeName {
 fn ip_address(octets: &[u8]) -> Result<IpAddr, Refusal> {
     let v4 = <[u8; 4]>::try_from(octets).map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
     let v6 = <[u8; 16]>::try_from(octets).map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
-    v4.or(v6)
-        .map_err(|_| malformed("an IP address has neither 4 nor 16 octets"))
+    v4.or(v6).map_err(|_| malformed("an IP address has neither 4 nor 16 octets"))
 }
 
 type Checked = Result<(), &'static str>;
@@ -387,10 +319,7 @@ fn check_host(host: &str) -> Checked {
         if label.is_empty() || label.len() > 63 {
             return Err("has an empty label, a label of more than 63 octets, or ends in a dot");
         }
-        if !label
-            .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-        {
+        if !label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-') {
             return Err(
                 "may hold only letters, digits and hyphens, international names as A-labels, and * only as the whole first label",
             );
@@ -400,21 +329,13 @@ fn check_host(host: &str) -> Checked {
         }
         let reserved = label.get(2..4) == Some("--");
         if reserved
-            && !(label
-                .get(..2)
-                .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn"))
+            && !(label.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn"))
                 && idna::domain_to_unicode(label).1.is_ok())
         {
-            return Err(
-                "has a label with hyphens in third and fourth place that is no valid A-label",
-            );
+            return Err("has a label with hyphens in third and fourth place that is no valid A-label");
         }
     }
-    if host
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|octet| octet.is_ascii_digit()))
-    {
+    if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|octet| octet.is_ascii_digit())) {
         return Err("ends in a label of digits; addresses are alternative names of type ip");
     }
     Ok(())
@@ -433,16 +354,12 @@ fn check_email(mailbox: &str) -> Checked {
     let Some((local, host)) = mailbox.split_once('@') else {
         return Err("has no @");
     };
-    if mailbox.len() > EMAIL_BYTES_MAX || local.is_empty() || local.len() > 64 || host.contains('@')
-    {
+    if mailbox.len() > EMAIL_BYTES_MAX || local.is_empty() || local.len() > 64 || host.contains('@') {
         return Err("is no mailbox: one @, at most 64 octets before it and 254 in all");
     }
     // RFC 5321 dot-string: the quoted form is legal and nobody's mailbox.
     let atom = |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
-    if local
-        .split('.')
-        .any(|part| part.is_empty() || !part.bytes().all(atom))
-    {
+    if local.split('.').any(|part| part.is_empty() || !part.bytes().all(atom)) {
         return Err("has a character before the @ that mailboxes do not have");
     }
     check_host(host)
@@ -453,16 +370,11 @@ fn check_uri(uri: &str) -> Checked {
         return Err("is not absolute: it has no scheme");
     };
     let scheme_fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
+        && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
     if !scheme_fits || rest.is_empty() || uri.len() > URI_BYTES_MAX {
         return Err("is no absolute URI of at most 2048 octets");
     }
-    if !rest
-        .bytes()
-        .all(|octet| octet.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&octet))
-    {
+    if !rest.bytes().all(|octet| octet.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&octet)) {
         return Err("holds a character that URIs do not have");
     }
     let Some(rest) = rest.strip_prefix("//") else {
@@ -470,22 +382,13 @@ fn check_uri(uri: &str) -> Checked {
     };
     // RFC 5280: a URI with an authority names a host by its full name or its address.
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host_and_port = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if let Some(literal) = host_and_port.strip_prefix('[') {
         let address = literal.split(']').next().unwrap_or_default();
-        return address
-            .parse::<Ipv6Addr>()
-            .map(|_| ())
-            .map_err(|_| "has a host that is no IPv6 address");
+        return address.parse::<Ipv6Addr>().map(|_| ()).map_err(|_| "has a host that is no IPv6 address");
     }
     let host = host_and_port.split(':').next().unwrap_or_default();
-    if host.parse::<Ipv4Addr>().is_ok() {
-        Ok(())
-    } else {
-        check_host(host)
-    }
+    if host.parse::<Ipv4Addr>().is_ok() { Ok(()) } else { check_host(host) }
 }
 
 fn check_upn(upn: &str) -> Checked {
@@ -493,9 +396,7 @@ fn check_upn(upn: &str) -> Checked {
         return Err("has no @");
     };
     if user.is_empty() || domain.is_empty() || domain.contains('@') || upn.len() > UPN_BYTES_MAX {
-        return Err(
-            "is no user principal name: one @ with something on both sides, at most 1024 octets",
-        );
+        return Err("is no user principal name: one @ with something on both sides, at most 1024 octets");
     }
     if upn.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err("holds a space or control character");
@@ -505,11 +406,7 @@ fn check_upn(upn: &str) -> Checked {
 
 fn check_permanent_identifier(value: Option<&str>, assigner: Option<ObjectIdentifier>) -> Checked {
     let Some(value) = value else {
-        return if assigner.is_some() {
-            Ok(())
-        } else {
-            Err("has neither a value nor an assigner")
-        };
+        return if assigner.is_some() { Ok(()) } else { Err("has neither a value nor an assigner") };
     };
     if value.chars().any(char::is_control) {
         return Err("holds a control character");
@@ -518,11 +415,7 @@ fn check_permanent_identifier(value: Option<&str>, assigner: Option<ObjectIdenti
 }
 
 fn check_length(length: usize) -> Checked {
-    if (1..=VALUE_BYTES_MAX).contains(&length) {
-        Ok(())
-    } else {
-        Err("is empty or longer than 1024 octets")
-    }
+    if (1..=VALUE_BYTES_MAX).contains(&length) { Ok(()) } else { Err("is empty or longer than 1024 octets") }
 }
 
 fn check_other(type_id: &ObjectIdentifier, value: &[u8]) -> Checked {
@@ -530,9 +423,7 @@ fn check_other(type_id: &ObjectIdentifier, value: &[u8]) -> Checked {
     if [UPN, PERMANENT_IDENTIFIER, HARDWARE_MODULE_NAME].contains(type_id) {
         return Err("has a type of its own; give it as that");
     }
-    AnyRef::from_der(value)
-        .map(|_| ())
-        .map_err(|_| "has a value that is not DER")
+    AnyRef::from_der(value).map(|_| ()).map_err(|_| "has a value that is not DER")
 }
 
 impl fmt::Display for AlternativeName {
@@ -547,10 +438,7 @@ impl Serialize for AlternativeName {
         if serializer.is_human_readable() {
             return serializer.collect_str(self);
         }
-        let der = self
-            .general_name()
-            .and_then(|name| name.to_der())
-            .map_err(serde::ser::Error::custom)?;
+        let der = self.general_name().and_then(|name| name.to_der()).map_err(serde::ser::Error::custom)?;
         serializer.serialize_bytes(&der)
     }
 }

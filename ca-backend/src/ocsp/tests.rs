@@ -138,7 +138,9 @@ fn openssl_reads_every_reason_and_the_time() {
             | RevocationReason::AffiliationChanged
             | RevocationReason::Superseded
             | RevocationReason::CessationOfOperation
-            | RevocationReason::CertificateHold => text.contains(&format!("Reason: {reason}")) || text.contains("(UNKNOWN)"),
+            | RevocationReason::CertificateHold => {
+                text.contains(&format!("Reason: {reason}")) || text.contains("(UNKNOWN)")
+            }
         };
         assert!(named, "{reason}: {text}");
     }

@@ -59,45 +59,24 @@ static NAMES: &[(&str, ObjectIdentifier)] = &[
 /// The purpose of a name or a dotted object identifier.
 #[must_use]
 pub fn parse(text: &str) -> Option<ObjectIdentifier> {
-    let named = NAMES
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, oid)| *oid);
+    let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, oid)| *oid);
     named.or_else(|| ObjectIdentifier::new(text).ok())
 }
 
 /// The name of a purpose, or its dotted object identifier.
 #[must_use]
 pub fn name(purpose: &ObjectIdentifier) -> String {
-    NAMES
-        .iter()
-        .find(|(_, oid)| oid == purpose)
-        .map_or_else(|| purpose.to_string(), |(name, _)| (*name).to_owned())
+    NAMES.iter().find(|(_, oid)| oid == purpose).map_or_else(|| purpose.to_string(), |(name, _)| (*name).to_owned())
 }
 
 /// The form of a list of purposes in stored records and profiles: their names.
-pub(crate) fn serialize<S: Serializer>(
-    purposes: &[ObjectIdentifier],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    purposes
-        .iter()
-        .map(name)
-        .collect::<Vec<_>>()
-        .serialize(serializer)
+pub(crate) fn serialize<S: Serializer>(purposes: &[ObjectIdentifier], serializer: S) -> Result<S::Ok, S::Error> {
+    purposes.iter().map(name).collect::<Vec<_>>().serialize(serializer)
 }
 
 /// Reads what [`serialize`] writes.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<ObjectIdentifier>, D::Error> {
-    let unknown = |text: &String| {
-        D::Error::custom(format!(
-            "{text:?} is neither the name of a purpose nor an object identifier"
-        ))
-    };
-    Vec::<String>::deserialize(deserializer)?
-        .iter()
-        .map(|text| parse(text).ok_or_else(|| unknown(text)))
-        .collect()
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ObjectIdentifier>, D::Error> {
+    let unknown =
+        |text: &String| D::Error::custom(format!("{text:?} is neither the name of a purpose nor an object identifier"));
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text).ok_or_else(|| unknown(text))).collect()
 }

@@ -57,21 +57,11 @@ impl<T: Table> Committer<T> {
                 let shared = Arc::clone(&shared);
                 move || shared.commit_groups()
             })
-            .map_err(|error| {
-                StoreFault::Unavailable(format!("cannot start the committer thread: {error}"))
-            })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+            .map_err(|error| StoreFault::Unavailable(format!("cannot start the committer thread: {error}")))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
-    fn entries(
-        &self,
-        range: &RawRange,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<(u8, Entry)>, StoreFault> {
+    fn entries(&self, range: &RawRange, limit: usize, bytes_max: usize) -> Result<Vec<(u8, Entry)>, StoreFault> {
         let shared = &self.shared;
         let mut rows: Vec<(Vec<u8>, RawValue)> = Vec::new();
         if limit > 0 {
@@ -89,18 +79,9 @@ impl<T: Table> Committer<T> {
         for (mut key, value) in rows {
             let Versioned { version, value } = versioned(value)?;
             newest = newest.max(version);
-            let space = *key
-                .first()
-                .ok_or_else(|| StoreFault::Corrupt("a stored key has no space".into()))?;
+            let space = *key.first().ok_or_else(|| StoreFault::Corrupt("a stored key has no space".into()))?;
             key.drain(..1);
-            entries.push((
-                space,
-                Entry {
-                    key,
-                    version,
-                    value,
-                },
-            ));
+            entries.push((space, Entry { key, version, value }));
         }
         shared.progress.wait_durable(newest)?;
         Ok(entries)
@@ -110,10 +91,7 @@ impl<T: Table> Committer<T> {
 impl<T: Table> Store for Committer<T> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, StoreFault> {
         let shared = &self.shared;
-        let found = shared
-            .guarded(|| shared.table.read(&raw_key(space as u8, key)))?
-            .map(versioned)
-            .transpose()?;
+        let found = shared.guarded(|| shared.table.read(&raw_key(space as u8, key)))?.map(versioned).transpose()?;
         match &found {
             Some(found) => shared.progress.wait_durable(found.version)?,
             None => shared.progress.wait_deletions(space as u8)?,
@@ -122,15 +100,8 @@ impl<T: Table> Store for Committer<T> {
     }
 
     fn scan(&self, space: Space, range: &Range, limit: usize) -> Result<Vec<Entry>, StoreFault> {
-        let until = range
-            .until
-            .as_deref()
-            .map_or_else(|| space_end(space), |until| raw_key(space as u8, until));
-        let raw = RawRange {
-            from: raw_key(space as u8, &range.from),
-            until: Some(until),
-            reverse: range.reverse,
-        };
+        let until = range.until.as_deref().map_or_else(|| space_end(space), |until| raw_key(space as u8, until));
+        let raw = RawRange { from: raw_key(space as u8, &range.from), until: Some(until), reverse: range.reverse };
         let entries = self.entries(&raw, limit, usize::MAX)?;
         self.shared.progress.wait_deletions(space as u8)?;
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
@@ -156,51 +127,28 @@ impl<T: Table> Store for Committer<T> {
             // Room may have come back without any commit since: enough for a whole group, not just for some luckier batch.
             Some(StoreFault::Full(_)) => {
                 let group_bytes = u64::try_from(GROUP_BYTES_MAX).unwrap_or(u64::MAX);
-                shared
-                    .table
-                    .room(group_bytes.saturating_mul(WRITE_AMPLIFICATION))
+                shared.table.room(group_bytes.saturating_mul(WRITE_AMPLIFICATION))
             }
             Some(fault @ (StoreFault::Unavailable(_) | StoreFault::Corrupt(_))) => Err(fault),
         }
     }
 
-    fn dump(
-        &self,
-        after: Option<&(u8, Key)>,
-        limit: usize,
-    ) -> Result<Vec<(u8, Entry)>, StoreFault> {
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault> {
         let from = after.map_or_else(Vec::new, |(space, key)| {
             let mut next = raw_key(*space, key);
             next.push(0); // the least key after it
             next
         });
-        let entries = self.entries(
-            &RawRange {
-                from,
-                until: None,
-                reverse: false,
-            },
-            limit,
-            DUMP_BYTES,
-        )?;
+        let entries = self.entries(&RawRange { from, until: None, reverse: false }, limit, DUMP_BYTES)?;
         self.shared.progress.wait_all_deletions()?;
         Ok(entries)
     }
 
     fn restore(&self, entries: Vec<(u8, Entry)>) -> Result<(), StoreFault> {
-        let newest = entries
-            .iter()
-            .map(|(_, entry)| entry.version)
-            .max()
-            .unwrap_or(Version(0));
+        let newest = entries.iter().map(|(_, entry)| entry.version).max().unwrap_or(Version(0));
         let writes: Writes = entries
             .into_iter()
-            .map(|(space, entry)| {
-                (
-                    raw_key(space, &entry.key),
-                    Some(raw_value(entry.version, &entry.value)),
-                )
-            })
+            .map(|(space, entry)| (raw_key(space, &entry.key), Some(raw_value(entry.version, &entry.value))))
             .collect();
         let shared = &self.shared;
         let mut tip = lock(&shared.tip);
@@ -237,16 +185,10 @@ impl<T: Table> Shared<T> {
         }
     }
 
-    fn write_group(
-        &self,
-        batches: Vec<Batch>,
-    ) -> Result<Vec<Result<Version, CommitError>>, StoreFault> {
+    fn write_group(&self, batches: Vec<Batch>) -> Result<Vec<Result<Version, CommitError>>, StoreFault> {
         let mut tip = lock(&self.tip);
         let mut group = Group::new(&self.table, tip.clone());
-        let outcomes: Vec<_> = batches
-            .into_iter()
-            .map(|batch| group.stage(batch))
-            .collect();
+        let outcomes: Vec<_> = batches.into_iter().map(|batch| group.stage(batch)).collect();
         if outcomes.iter().any(Result::is_ok) {
             let (writes, reached) = group.finish();
             self.write(writes, reached.version)?;
@@ -256,16 +198,10 @@ impl<T: Table> Shared<T> {
     }
 
     fn write(&self, writes: Writes, last: Version) -> Result<(), StoreFault> {
-        let bytes: usize = writes
-            .iter()
-            .map(|(key, value)| key.len().saturating_add(value.as_ref().map_or(0, Vec::len)))
-            .sum();
-        self.table
-            .room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
-        let deletes_in = writes
-            .iter()
-            .filter(|(_, value)| value.is_none())
-            .filter_map(|(key, _)| key.first().copied());
+        let bytes: usize =
+            writes.iter().map(|(key, value)| key.len().saturating_add(value.as_ref().map_or(0, Vec::len))).sum();
+        self.table.room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
+        let deletes_in = writes.iter().filter(|(_, value)| value.is_none()).filter_map(|(key, _)| key.first().copied());
         self.progress.begin(last, deletes_in);
         let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(writes)))
             .unwrap_or_else(|panic| Err(broken(panic.as_ref())));
@@ -300,14 +236,8 @@ impl<T: Table> Drop for Committer<T> {
 
 /// The fault of an engine that panicked.
 pub(super) fn broken(panic: &(dyn Any + Send)) -> StoreFault {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    StoreFault::Corrupt(format!(
-        "the storage engine panicked: {}",
-        message.unwrap_or("without a message")
-    ))
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    StoreFault::Corrupt(format!("the storage engine panicked: {}", message.unwrap_or("without a message")))
 }
 
 /// What later calls are told after a write failed half way.

@@ -11,10 +11,7 @@ use tempfile::TempDir;
 use super::transfer::{TransferError, export, import};
 use super::*;
 
-const OPTIONS: StoreOptions = StoreOptions {
-    cache_bytes: 32 << 20,
-    reserve_bytes: 1 << 20,
-};
+const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 32 << 20, reserve_bytes: 1 << 20 };
 
 /// A store in a directory of its own.
 struct Place {
@@ -27,11 +24,7 @@ impl Place {
     fn new(kind: StoreKind) -> Self {
         let directory = TempDir::new().unwrap();
         let store = Some(open(kind, directory.path(), OPTIONS).unwrap());
-        Self {
-            kind,
-            directory,
-            store,
-        }
+        Self { kind, directory, store }
     }
 
     fn store(&self) -> &dyn Store {
@@ -89,12 +82,7 @@ fn value(store: &dyn Store, space: Space, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn keys(store: &dyn Store, range: &Range, limit: usize) -> Vec<Vec<u8>> {
-    store
-        .scan(Space::ByName, range, limit)
-        .unwrap()
-        .into_iter()
-        .map(|entry| entry.key)
-        .collect()
+    store.scan(Space::ByName, range, limit).unwrap().into_iter().map(|entry| entry.key).collect()
 }
 
 fn dump(store: &dyn Store) -> Vec<(u8, Entry)> {
@@ -113,27 +101,11 @@ fn dump(store: &dyn Store) -> Vec<(u8, Entry)> {
 fn what_is_put_is_read_back_until_it_is_deleted(place: Place) {
     let store = place.store();
     assert!(store.get(Space::Authority, b"root").unwrap().is_none());
-    let version = store
-        .commit(Batch::new().put(Space::Authority, "root", "one"))
-        .unwrap();
-    assert_eq!(
-        store.get(Space::Authority, b"root").unwrap(),
-        Some(Versioned {
-            version,
-            value: b"one".to_vec()
-        })
-    );
-    store
-        .commit(Batch::new().put(Space::Authority, "root", ""))
-        .unwrap();
+    let version = store.commit(Batch::new().put(Space::Authority, "root", "one")).unwrap();
+    assert_eq!(store.get(Space::Authority, b"root").unwrap(), Some(Versioned { version, value: b"one".to_vec() }));
+    store.commit(Batch::new().put(Space::Authority, "root", "")).unwrap();
     assert_eq!(value(store, Space::Authority, b"root"), Some(Vec::new()));
-    store
-        .commit(
-            Batch::new()
-                .delete(Space::Authority, "root")
-                .delete(Space::Authority, "absent"),
-        )
-        .unwrap();
+    store.commit(Batch::new().delete(Space::Authority, "root").delete(Space::Authority, "absent")).unwrap();
     assert!(store.get(Space::Authority, b"root").unwrap().is_none());
     store.health().unwrap();
 }
@@ -141,168 +113,66 @@ fn what_is_put_is_read_back_until_it_is_deleted(place: Place) {
 fn spaces_do_not_mix(place: Place) {
     let store = place.store();
     store
-        .commit(
-            Batch::new()
-                .put(Space::Origin, "", "1")
-                .put(Space::Ticket, "", "2")
-                .put(Space::Revoked, [0xff; 9], "3"),
-        )
+        .commit(Batch::new().put(Space::Origin, "", "1").put(Space::Ticket, "", "2").put(
+            Space::Revoked,
+            [0xff; 9],
+            "3",
+        ))
         .unwrap();
     let in_ticket = store.scan(Space::Ticket, &Range::default(), 10).unwrap();
-    assert_eq!(
-        in_ticket
-            .iter()
-            .map(|entry| entry.value.as_slice())
-            .collect::<Vec<_>>(),
-        [b"2"]
-    );
-    assert_eq!(
-        store
-            .scan(
-                Space::Revoked,
-                &Range {
-                    reverse: true,
-                    ..Range::default()
-                },
-                10
-            )
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(in_ticket.iter().map(|entry| entry.value.as_slice()).collect::<Vec<_>>(), [b"2"]);
+    assert_eq!(store.scan(Space::Revoked, &Range { reverse: true, ..Range::default() }, 10).unwrap().len(), 1);
     assert_eq!(value(store, Space::Origin, b""), Some(b"1".to_vec()));
 }
 
 fn a_scan_goes_both_ways_within_its_bounds_and_limit(place: Place) {
     let store = place.store();
     let names = ["a", "ab", "abc", "b", "ba", "c"];
-    let batch = names.iter().fold(Batch::new(), |batch, name| {
-        batch.put(Space::ByName, *name, *name)
-    });
+    let batch = names.iter().fold(Batch::new(), |batch, name| batch.put(Space::ByName, *name, *name));
     store.commit(batch).unwrap();
     assert_eq!(keys(store, &Range::default(), 10), names.map(Vec::from));
-    assert_eq!(
-        keys(store, &Range::default(), 2),
-        [b"a".to_vec(), b"ab".to_vec()]
-    );
+    assert_eq!(keys(store, &Range::default(), 2), [b"a".to_vec(), b"ab".to_vec()]);
     assert_eq!(keys(store, &Range::default(), 0), Vec::<Vec<u8>>::new());
-    assert_eq!(
-        keys(
-            store,
-            &Range {
-                reverse: true,
-                ..Range::default()
-            },
-            2
-        ),
-        [b"c".to_vec(), b"ba".to_vec()]
-    );
-    assert_eq!(
-        keys(store, &Range::prefix("ab"), 10),
-        [b"ab".to_vec(), b"abc".to_vec()]
-    );
-    assert_eq!(
-        keys(
-            store,
-            &Range {
-                reverse: true,
-                ..Range::prefix("ab")
-            },
-            1
-        ),
-        [b"abc".to_vec()]
-    );
-    let bounded = Range {
-        from: b"ab".to_vec(),
-        until: Some(b"ba".to_vec()),
-        reverse: false,
-    };
-    assert_eq!(
-        keys(store, &bounded, 10),
-        [b"ab".to_vec(), b"abc".to_vec(), b"b".to_vec()]
-    );
-    let turned = Range {
-        from: b"b".to_vec(),
-        until: Some(b"a".to_vec()),
-        reverse: false,
-    };
+    assert_eq!(keys(store, &Range { reverse: true, ..Range::default() }, 2), [b"c".to_vec(), b"ba".to_vec()]);
+    assert_eq!(keys(store, &Range::prefix("ab"), 10), [b"ab".to_vec(), b"abc".to_vec()]);
+    assert_eq!(keys(store, &Range { reverse: true, ..Range::prefix("ab") }, 1), [b"abc".to_vec()]);
+    let bounded = Range { from: b"ab".to_vec(), until: Some(b"ba".to_vec()), reverse: false };
+    assert_eq!(keys(store, &bounded, 10), [b"ab".to_vec(), b"abc".to_vec(), b"b".to_vec()]);
+    let turned = Range { from: b"b".to_vec(), until: Some(b"a".to_vec()), reverse: false };
     assert_eq!(keys(store, &turned, 10), Vec::<Vec<u8>>::new());
-    assert_eq!(
-        keys(
-            store,
-            &Range {
-                reverse: true,
-                ..turned
-            },
-            10
-        ),
-        Vec::<Vec<u8>>::new()
-    );
+    assert_eq!(keys(store, &Range { reverse: true, ..turned }, 10), Vec::<Vec<u8>>::new());
 }
 
 fn a_prefix_of_0xff_octets_scans_to_the_end_of_the_space(place: Place) {
     let store = place.store();
     let next_space = Batch::new().put(Space::BySubject, [0], "not in ByName");
     store
-        .commit(
-            next_space
-                .put(Space::ByName, [0xfe], "")
-                .put(Space::ByName, [0xff], "")
-                .put(Space::ByName, [0xff, 0xff, 7], ""),
-        )
+        .commit(next_space.put(Space::ByName, [0xfe], "").put(Space::ByName, [0xff], "").put(
+            Space::ByName,
+            [0xff, 0xff, 7],
+            "",
+        ))
         .unwrap();
-    assert_eq!(
-        keys(store, &Range::prefix([0xff]), 10),
-        [vec![0xff], vec![0xff, 0xff, 7]]
-    );
-    assert_eq!(
-        keys(store, &Range::prefix([0xff, 0xff]), 10),
-        [vec![0xff, 0xff, 7]]
-    );
+    assert_eq!(keys(store, &Range::prefix([0xff]), 10), [vec![0xff], vec![0xff, 0xff, 7]]);
+    assert_eq!(keys(store, &Range::prefix([0xff, 0xff]), 10), [vec![0xff, 0xff, 7]]);
     assert_eq!(keys(store, &Range::prefix([0xfe]), 10), [vec![0xfe]]);
-    assert_eq!(
-        keys(
-            store,
-            &Range {
-                reverse: true,
-                ..Range::prefix([0xff])
-            },
-            1
-        ),
-        [vec![0xff, 0xff, 7]]
-    );
+    assert_eq!(keys(store, &Range { reverse: true, ..Range::prefix([0xff]) }, 1), [vec![0xff, 0xff, 7]]);
 }
 
 fn a_check_that_does_not_hold_leaves_no_trace(place: Place) {
     let store = place.store();
-    let first = store
-        .commit(
-            Batch::new()
-                .expect_absent(Space::Origin, "k")
-                .put(Space::Origin, "k", "1"),
-        )
-        .unwrap();
+    let first = store.commit(Batch::new().expect_absent(Space::Origin, "k").put(Space::Origin, "k", "1")).unwrap();
     let before = dump(store);
     let traces = || {
-        Batch::new()
-            .put(Space::Origin, "k", "2")
-            .put(Space::Origin, "other", "2")
-            .add("n", 1)
-            .append(Log::Audit, "x")
+        Batch::new().put(Space::Origin, "k", "2").put(Space::Origin, "other", "2").add("n", 1).append(Log::Audit, "x")
     };
     let refused = |batch: Batch| assert!(matches!(store.commit(batch), Err(CommitError::Conflict)));
     refused(traces().expect_absent(Space::Origin, "k"));
     refused(traces().expect(Space::Origin, "k", Version(first.0 + 1)));
     refused(traces().expect(Space::Origin, "absent", first));
-    refused(
-        traces()
-            .expect(Space::Origin, "k", first)
-            .expect_absent(Space::Origin, "k"),
-    );
+    refused(traces().expect(Space::Origin, "k", first).expect_absent(Space::Origin, "k"));
     assert_eq!(dump(store), before);
-    let second = store
-        .commit(traces().expect(Space::Origin, "k", first))
-        .unwrap();
+    let second = store.commit(traces().expect(Space::Origin, "k", first)).unwrap();
     assert!(second > first);
     refused(traces().expect(Space::Origin, "k", first));
 }
@@ -315,49 +185,23 @@ fn a_later_batch_of_a_group_sees_an_earlier_one(place: Place) {
         let key = round.to_be_bytes();
         let won = |make: &(dyn Fn() -> Batch + Sync)| -> usize {
             thread::scope(|scope| {
-                let attempts: Vec<_> = (0..4)
-                    .map(|_| scope.spawn(|| store.commit(make()).is_ok()))
-                    .collect();
-                attempts
-                    .into_iter()
-                    .map(|attempt| usize::from(attempt.join().unwrap()))
-                    .sum()
+                let attempts: Vec<_> = (0..4).map(|_| scope.spawn(|| store.commit(make()).is_ok())).collect();
+                attempts.into_iter().map(|attempt| usize::from(attempt.join().unwrap())).sum()
             })
         };
-        assert_eq!(
-            won(&|| Batch::new()
-                .expect_absent(Space::Ticket, key)
-                .put(Space::Ticket, key, "x")),
-            1
-        );
+        assert_eq!(won(&|| Batch::new().expect_absent(Space::Ticket, key).put(Space::Ticket, key, "x")), 1);
         let version = store.get(Space::Ticket, &key).unwrap().unwrap().version;
-        assert_eq!(
-            won(&|| Batch::new()
-                .expect(Space::Ticket, key, version)
-                .delete(Space::Ticket, key)),
-            1
-        );
+        assert_eq!(won(&|| Batch::new().expect(Space::Ticket, key, version).delete(Space::Ticket, key)), 1);
     }
 }
 
 fn the_last_write_of_a_key_counts_within_a_batch(place: Place) {
     let store = place.store();
     store
-        .commit(
-            Batch::new()
-                .put(Space::Origin, "k", "1")
-                .delete(Space::Origin, "k")
-                .put(Space::Origin, "k", "2"),
-        )
+        .commit(Batch::new().put(Space::Origin, "k", "1").delete(Space::Origin, "k").put(Space::Origin, "k", "2"))
         .unwrap();
     assert_eq!(value(store, Space::Origin, b"k"), Some(b"2".to_vec()));
-    store
-        .commit(
-            Batch::new()
-                .put(Space::Origin, "k", "3")
-                .delete(Space::Origin, "k"),
-        )
-        .unwrap();
+    store.commit(Batch::new().put(Space::Origin, "k", "3").delete(Space::Origin, "k")).unwrap();
     assert_eq!(value(store, Space::Origin, b"k"), None);
 }
 
@@ -367,27 +211,14 @@ fn adds_of_many_threads_sum_up(mut place: Place) {
         for thread in 0..16_i64 {
             scope.spawn(move || {
                 for number in 0..25 {
-                    store
-                        .commit(
-                            Batch::new()
-                                .add("up", number)
-                                .add("up", 1)
-                                .add("down", -thread),
-                        )
-                        .unwrap();
+                    store.commit(Batch::new().add("up", number).add("up", 1).add("down", -thread)).unwrap();
                 }
             });
         }
     });
     let check = |store: &dyn Store| {
-        assert_eq!(
-            value(store, Space::Counter, b"up"),
-            Some((16_i64 * (300 + 25)).to_be_bytes().to_vec())
-        );
-        assert_eq!(
-            value(store, Space::Counter, b"down"),
-            Some((-25_i64 * 120).to_be_bytes().to_vec())
-        );
+        assert_eq!(value(store, Space::Counter, b"up"), Some((16_i64 * (300 + 25)).to_be_bytes().to_vec()));
+        assert_eq!(value(store, Space::Counter, b"down"), Some((-25_i64 * 120).to_be_bytes().to_vec()));
     };
     check(store);
     if place.is_durable() {
@@ -399,51 +230,23 @@ fn adds_of_many_threads_sum_up(mut place: Place) {
 fn adds_come_after_writes_and_overflow_is_refused(place: Place) {
     let store = place.store();
     store
-        .commit(Batch::new().add("n", 5).put(
-            Space::Counter,
-            "n",
-            i64::MAX.wrapping_sub(3).to_be_bytes(),
-        ))
+        .commit(Batch::new().add("n", 5).put(Space::Counter, "n", i64::MAX.wrapping_sub(3).to_be_bytes()))
         .unwrap_err();
     assert_eq!(value(store, Space::Counter, b"n"), None);
-    store
-        .commit(
-            Batch::new()
-                .add("n", 5)
-                .put(Space::Counter, "n", 7_i64.to_be_bytes()),
-        )
-        .unwrap();
-    assert_eq!(
-        value(store, Space::Counter, b"n"),
-        Some(12_i64.to_be_bytes().to_vec())
-    );
+    store.commit(Batch::new().add("n", 5).put(Space::Counter, "n", 7_i64.to_be_bytes())).unwrap();
+    assert_eq!(value(store, Space::Counter, b"n"), Some(12_i64.to_be_bytes().to_vec()));
     let before = dump(store);
-    let overflow = Batch::new()
-        .put(Space::Origin, "k", "x")
-        .append(Log::Audit, "x")
-        .add("n", i64::MAX);
-    assert!(matches!(
-        store.commit(overflow),
-        Err(CommitError::Fault(StoreFault::Corrupt(_)))
-    ));
+    let overflow = Batch::new().put(Space::Origin, "k", "x").append(Log::Audit, "x").add("n", i64::MAX);
+    assert!(matches!(store.commit(overflow), Err(CommitError::Fault(StoreFault::Corrupt(_)))));
     assert_eq!(dump(store), before);
-    store
-        .commit(Batch::new().delete(Space::Counter, "n").add("n", -1))
-        .unwrap();
-    assert_eq!(
-        value(store, Space::Counter, b"n"),
-        Some((-1_i64).to_be_bytes().to_vec())
-    );
+    store.commit(Batch::new().delete(Space::Counter, "n").add("n", -1)).unwrap();
+    assert_eq!(value(store, Space::Counter, b"n"), Some((-1_i64).to_be_bytes().to_vec()));
 }
 
 fn verified_log(store: &dyn Store, log: Log) -> Vec<Vec<u8>> {
     let mut digest = vec![0; 32];
     let mut payloads = Vec::new();
-    for (number, entry) in (1_u64..).zip(
-        store
-            .scan(log.space(), &Range::default(), usize::MAX)
-            .unwrap(),
-    ) {
+    for (number, entry) in (1_u64..).zip(store.scan(log.space(), &Range::default(), usize::MAX).unwrap()) {
         assert_eq!(entry.key, number.to_be_bytes());
         assert_eq!(entry.value[..32], digest);
         digest = digest::digest(&SHA256, &entry.value).as_ref().to_vec();
@@ -455,25 +258,15 @@ fn verified_log(store: &dyn Store, log: Log) -> Vec<Vec<u8>> {
 fn appends_of_many_threads_make_one_chain_without_gaps(mut place: Place) {
     let append = |store: &dyn Store, thread: u8| {
         for number in 0..20_u8 {
-            let batch = Batch::new()
-                .append(Log::Audit, [thread, number])
-                .append(Log::Event, [thread, number]);
+            let batch = Batch::new().append(Log::Audit, [thread, number]).append(Log::Event, [thread, number]);
+            store.commit(batch.append(Log::Audit, [thread, number, 1])).unwrap();
             store
-                .commit(batch.append(Log::Audit, [thread, number, 1]))
-                .unwrap();
-            store
-                .commit(
-                    Batch::new()
-                        .expect(Space::Origin, "absent", Version(9))
-                        .append(Log::Audit, "refused"),
-                )
+                .commit(Batch::new().expect(Space::Origin, "absent", Version(9)).append(Log::Audit, "refused"))
                 .unwrap_err();
         }
     };
     let store = place.store();
-    thread::scope(|scope| {
-        (0..8).for_each(|thread| drop(scope.spawn(move || append(store, thread))))
-    });
+    thread::scope(|scope| (0..8).for_each(|thread| drop(scope.spawn(move || append(store, thread)))));
     if place.is_durable() {
         place.reopen();
     }
@@ -481,35 +274,22 @@ fn appends_of_many_threads_make_one_chain_without_gaps(mut place: Place) {
     let audit = verified_log(place.store(), Log::Audit);
     assert_eq!(audit.len(), 9 * 40);
     for thread in 0..9 {
-        let mine: Vec<_> = audit
-            .iter()
-            .filter(|payload| payload[0] == thread)
-            .cloned()
-            .collect();
+        let mine: Vec<_> = audit.iter().filter(|payload| payload[0] == thread).cloned().collect();
         assert_eq!(
             mine,
-            (0..20)
-                .flat_map(|number| [vec![thread, number], vec![thread, number, 1]])
-                .collect::<Vec<_>>()
+            (0..20).flat_map(|number| [vec![thread, number], vec![thread, number, 1]]).collect::<Vec<_>>()
         );
     }
     assert_eq!(verified_log(place.store(), Log::Event).len(), 9 * 20);
 }
 
 fn versions_increase_also_after_a_reopen(mut place: Place) {
-    let put = |store: &dyn Store| {
-        store
-            .commit(Batch::new().put(Space::Origin, "k", "x"))
-            .unwrap()
-    };
+    let put = |store: &dyn Store| store.commit(Batch::new().put(Space::Origin, "k", "x")).unwrap();
     let first = put(place.store());
     let second = put(place.store());
     assert!(second > first);
     if place.is_durable() {
-        place
-            .store()
-            .commit(Batch::new().delete(Space::Origin, "k"))
-            .unwrap();
+        place.store().commit(Batch::new().delete(Space::Origin, "k")).unwrap();
         place.reopen();
         assert!(put(place.store()).0 > second.0 + 1);
     }
@@ -520,12 +300,7 @@ fn a_reopened_store_holds_everything(mut place: Place) {
         let key = number.to_be_bytes();
         place
             .store()
-            .commit(
-                Batch::new()
-                    .put(Space::Certificate, key, vec![7; 1200])
-                    .add("n", 1)
-                    .append(Log::Event, key),
-            )
+            .commit(Batch::new().put(Space::Certificate, key, vec![7; 1200]).add("n", 1).append(Log::Event, key))
             .unwrap();
     }
     let before = dump(place.store());
@@ -549,10 +324,7 @@ fn noise(length: usize, seed: u32) -> Vec<u8> {
 
 fn a_value_of_two_mebibytes_survives(mut place: Place) {
     let long = noise(2 << 20, 1);
-    place
-        .store()
-        .commit(Batch::new().put(Space::CrlHead, "long", long.clone()))
-        .unwrap();
+    place.store().commit(Batch::new().put(Space::CrlHead, "long", long.clone())).unwrap();
     if place.is_durable() {
         place.reopen();
     }
@@ -562,10 +334,7 @@ fn a_value_of_two_mebibytes_survives(mut place: Place) {
 fn forty_mebibytes_scan_in_pages(mut place: Place) {
     let piece = |number: u32| noise(400 << 10, number);
     for number in 0..100_u32 {
-        place
-            .store()
-            .commit(Batch::new().put(Space::CrlChunk, number.to_be_bytes(), piece(number)))
-            .unwrap();
+        place.store().commit(Batch::new().put(Space::CrlChunk, number.to_be_bytes(), piece(number))).unwrap();
     }
     if place.is_durable() {
         place.reopen();
@@ -588,40 +357,20 @@ fn forty_mebibytes_scan_in_pages(mut place: Place) {
 fn long_values_shrink_grow_and_vanish(mut place: Place) {
     // Around the places where sled's values are cut.
     let around = |octets: usize| (octets - 9)..(octets - 6);
-    let lengths = [around(8 << 10), around(16 << 10), around(24 << 10)]
-        .into_iter()
-        .flatten();
+    let lengths = [around(8 << 10), around(16 << 10), around(24 << 10)].into_iter().flatten();
     for length in lengths.chain([0, 100_000, 1, 50_000, 8_184]) {
         let long = noise(length, 3);
         place
             .store()
-            .commit(Batch::new().put(Space::CrlChunk, "long", long.clone()).put(
-                Space::CrlChunk,
-                "longer",
-                "x",
-            ))
+            .commit(Batch::new().put(Space::CrlChunk, "long", long.clone()).put(Space::CrlChunk, "longer", "x"))
             .unwrap();
         if place.is_durable() {
             place.reopen();
         }
-        assert!(
-            value(place.store(), Space::CrlChunk, b"long") == Some(long),
-            "{length}"
-        );
+        assert!(value(place.store(), Space::CrlChunk, b"long") == Some(long), "{length}");
     }
-    place
-        .store()
-        .commit(
-            Batch::new()
-                .delete(Space::CrlChunk, "long")
-                .delete(Space::CrlChunk, "longer"),
-        )
-        .unwrap();
-    assert!(
-        dump(place.store())
-            .iter()
-            .all(|(space, _)| *space == Space::Meta as u8)
-    );
+    place.store().commit(Batch::new().delete(Space::CrlChunk, "long").delete(Space::CrlChunk, "longer")).unwrap();
+    assert!(dump(place.store()).iter().all(|(space, _)| *space == Space::Meta as u8));
 }
 
 fn no_update_of_a_contended_key_is_lost(place: Place) {
@@ -646,10 +395,7 @@ fn no_update_of_a_contended_key_is_lost(place: Place) {
             scope.spawn(|| (0..3).for_each(|_| increment()));
         }
     });
-    assert_eq!(
-        value(store, Space::Origin, b"n"),
-        Some(192_u64.to_be_bytes().to_vec())
-    );
+    assert_eq!(value(store, Space::Origin, b"n"), Some(192_u64.to_be_bytes().to_vec()));
 }
 
 fn only_one_of_many_creators_wins(place: Place) {
@@ -657,44 +403,21 @@ fn only_one_of_many_creators_wins(place: Place) {
     let wins = thread::scope(|scope| {
         let create = |thread: u8| {
             store
-                .commit(Batch::new().expect_absent(Space::AcmeNonce, "nonce").put(
-                    Space::AcmeNonce,
-                    "nonce",
-                    [thread],
-                ))
+                .commit(Batch::new().expect_absent(Space::AcmeNonce, "nonce").put(Space::AcmeNonce, "nonce", [thread]))
                 .is_ok()
         };
-        let creators: Vec<_> = (0..64)
-            .map(|thread| scope.spawn(move || create(thread)))
-            .collect();
-        creators
-            .into_iter()
-            .map(|creator| creator.join().unwrap())
-            .filter(|won| *won)
-            .count()
+        let creators: Vec<_> = (0..64).map(|thread| scope.spawn(move || create(thread))).collect();
+        creators.into_iter().map(|creator| creator.join().unwrap()).filter(|won| *won).count()
     });
     assert_eq!(wins, 1);
 }
 
 fn fill(store: &dyn Store) {
     for number in 0..40_u32 {
-        let batch = Batch::new().put(
-            Space::Certificate,
-            number.to_be_bytes(),
-            noise(number as usize * 300, number),
-        );
-        store
-            .commit(
-                batch
-                    .append(Log::Audit, noise(50, number))
-                    .append(Log::Event, "event")
-                    .add("n", 1),
-            )
-            .unwrap();
+        let batch = Batch::new().put(Space::Certificate, number.to_be_bytes(), noise(number as usize * 300, number));
+        store.commit(batch.append(Log::Audit, noise(50, number)).append(Log::Event, "event").add("n", 1)).unwrap();
     }
-    store
-        .commit(Batch::new().delete(Space::Certificate, 7_u32.to_be_bytes()))
-        .unwrap();
+    store.commit(Batch::new().delete(Space::Certificate, 7_u32.to_be_bytes())).unwrap();
 }
 
 fn a_dump_restores_to_an_equal_store(place: Place) {
@@ -705,24 +428,12 @@ fn a_dump_restores_to_an_equal_store(place: Place) {
         other.store().restore(page.to_vec()).unwrap();
     }
     assert_eq!(dump(other.store()), entries);
-    let last = place
-        .store()
-        .commit(Batch::new().append(Log::Audit, "next"))
-        .unwrap();
-    assert_eq!(
-        other
-            .store()
-            .commit(Batch::new().append(Log::Audit, "next"))
-            .unwrap(),
-        last
-    );
+    let last = place.store().commit(Batch::new().append(Log::Audit, "next")).unwrap();
+    assert_eq!(other.store().commit(Batch::new().append(Log::Audit, "next")).unwrap(), last);
     if other.is_durable() {
         other.reopen();
     }
-    assert_eq!(
-        verified_log(other.store(), Log::Audit),
-        verified_log(place.store(), Log::Audit)
-    );
+    assert_eq!(verified_log(other.store(), Log::Audit), verified_log(place.store(), Log::Audit));
 }
 
 fn exported(store: &dyn Store) -> Vec<u8> {
@@ -733,10 +444,7 @@ fn exported(store: &dyn Store) -> Vec<u8> {
 
 /// Everything but the commit sequence.
 fn records(store: &dyn Store) -> Vec<(u8, Entry)> {
-    dump(store)
-        .into_iter()
-        .filter(|(_, entry)| entry.key != group::COMMIT_KEY)
-        .collect()
+    dump(store).into_iter().filter(|(_, entry)| entry.key != group::COMMIT_KEY).collect()
 }
 
 fn an_export_imports_into_every_engine(place: Place) {
@@ -751,70 +459,36 @@ fn an_export_imports_into_every_engine(place: Place) {
             other.reopen();
             assert_eq!(records(other.store()), records(place.store()));
         }
-        let newest = dump(place.store())
-            .iter()
-            .map(|(_, entry)| entry.version)
-            .max()
-            .unwrap();
-        assert!(
-            other
-                .store()
-                .commit(Batch::new().append(Log::Event, "next"))
-                .unwrap()
-                > newest
-        );
+        let newest = dump(place.store()).iter().map(|(_, entry)| entry.version).max().unwrap();
+        assert!(other.store().commit(Batch::new().append(Log::Event, "next")).unwrap() > newest);
         verified_log(other.store(), Log::Event);
     }
 }
 
 fn a_cut_export_is_refused_at_every_place(place: Place) {
-    place
-        .store()
-        .commit(Batch::new().put(Space::Origin, "key", "value"))
-        .unwrap();
+    place.store().commit(Batch::new().put(Space::Origin, "key", "value")).unwrap();
     let file = exported(place.store());
     for length in 0..file.len() {
         let other = Place::new(StoreKind::Memory);
-        assert!(
-            matches!(
-                import(other.store(), &mut &file[..length]),
-                Err(TransferError::File(_))
-            ),
-            "{length}"
-        );
+        assert!(matches!(import(other.store(), &mut &file[..length]), Err(TransferError::File(_))), "{length}");
     }
     let longer = [file.as_slice(), &[0]].concat();
     assert!(matches!(
-        import(
-            Place::new(StoreKind::Memory).store(),
-            &mut longer.as_slice()
-        ),
+        import(Place::new(StoreKind::Memory).store(), &mut longer.as_slice()),
         Err(TransferError::File(_))
     ));
 }
 
 fn a_changed_export_is_refused_and_the_store_marked(place: Place) {
     let source = Place::new(StoreKind::Memory);
-    source
-        .store()
-        .commit(Batch::new().put(Space::Origin, "key", "a value to change"))
-        .unwrap();
+    source.store().commit(Batch::new().put(Space::Origin, "key", "a value to change")).unwrap();
     let mut file = exported(source.store());
-    let at = file
-        .windows(7)
-        .position(|window| window == b"a value")
-        .unwrap();
+    let at = file.windows(7).position(|window| window == b"a value").unwrap();
     file[at] ^= 1;
-    let message = import(place.store(), &mut file.as_slice())
-        .unwrap_err()
-        .to_string();
+    let message = import(place.store(), &mut file.as_slice()).unwrap_err().to_string();
     assert!(message.contains("digest"), "{message}");
     if place.is_durable() {
-        let Place {
-            kind,
-            directory,
-            store,
-        } = place;
+        let Place { kind, directory, store } = place;
         drop(store);
         let fault = open(kind, directory.path(), OPTIONS).unwrap_err();
         assert!(fault.to_string().contains("did not finish"), "{fault}");
@@ -823,47 +497,26 @@ fn a_changed_export_is_refused_and_the_store_marked(place: Place) {
 
 fn an_import_into_a_used_store_is_refused(place: Place) {
     let file = exported(place.store());
-    place
-        .store()
-        .commit(Batch::new().put(Space::Origin, "key", "value"))
-        .unwrap();
+    place.store().commit(Batch::new().put(Space::Origin, "key", "value")).unwrap();
     let before = dump(place.store());
-    assert!(matches!(
-        import(place.store(), &mut file.as_slice()),
-        Err(TransferError::State(_))
-    ));
+    assert!(matches!(import(place.store(), &mut file.as_slice()), Err(TransferError::State(_))));
     assert_eq!(dump(place.store()), before);
 }
 
 fn a_key_that_is_too_long_is_refused(place: Place) {
-    place
-        .store()
-        .commit(Batch::new().put(Space::BySubject, vec![1; 1024], "x"))
-        .unwrap();
+    place.store().commit(Batch::new().put(Space::BySubject, vec![1; 1024], "x")).unwrap();
     assert!(matches!(
-        place
-            .store()
-            .commit(Batch::new().put(Space::BySubject, vec![1; 1025], "x")),
+        place.store().commit(Batch::new().put(Space::BySubject, vec![1; 1025], "x")),
         Err(CommitError::Fault(_))
     ));
-    assert_eq!(
-        place
-            .store()
-            .scan(Space::BySubject, &Range::default(), 9)
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(place.store().scan(Space::BySubject, &Range::default(), 9).unwrap().len(), 1);
 }
 
 fn a_store_of_a_newer_release_is_refused(mut place: Place) {
     let newer = Batch::new().put(Space::Meta, FORMAT_KEY, (FORMAT + 1).to_be_bytes());
     place.store().commit(newer).unwrap();
     let fault = check_format(place.store()).unwrap_err();
-    assert!(
-        fault.to_string().contains("run the release that wrote it"),
-        "{fault}"
-    );
+    assert!(fault.to_string().contains("run the release that wrote it"), "{fault}");
     if place.is_durable() {
         place.store = None;
         open(place.kind, place.directory.path(), OPTIONS).unwrap_err();
@@ -880,10 +533,7 @@ struct Listener {
 #[cfg(feature = "testing")]
 impl std::io::Write for &mut Listener {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or(std::io::ErrorKind::BrokenPipe)?;
+        self.left = self.left.checked_sub(1).ok_or(std::io::ErrorKind::BrokenPipe)?;
         self.lines.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -897,19 +547,12 @@ fn torture_is_whole_after_every_stop(place: Place) {
     #[cfg(feature = "testing")]
     if place.is_durable() {
         let directory = TempDir::new().unwrap();
-        let mut listener = Listener {
-            lines: Vec::new(),
-            left: 0,
-        };
+        let mut listener = Listener { lines: Vec::new(), left: 0 };
         for _ in 0..3 {
             listener.left = 400;
             torture_write(directory.path(), place.kind, &mut listener, 11).unwrap();
-            let report =
-                torture_check(directory.path(), place.kind, listener.lines.as_slice(), 11).unwrap();
-            assert!(
-                report.acknowledged <= report.found && report.acknowledged > 0,
-                "{report:?}"
-            );
+            let report = torture_check(directory.path(), place.kind, listener.lines.as_slice(), 11).unwrap();
+            assert!(report.acknowledged <= report.found && report.acknowledged > 0, "{report:?}");
         }
         // The check finds what is missing: an operation acknowledged that never was.
         listener.lines.extend_from_slice(b"0 100000\n");
@@ -939,13 +582,8 @@ fn copy_below(from: &Path, to: &Path) {
 
 /// A closed sled store with a record in it.
 fn closed_sled() -> (TempDir, PathBuf) {
-    let Place {
-        directory, store, ..
-    } = Place::new(StoreKind::Sled);
-    store
-        .unwrap()
-        .commit(Batch::new().put(Space::Origin, "k", "x"))
-        .unwrap();
+    let Place { directory, store, .. } = Place::new(StoreKind::Sled);
+    store.unwrap().commit(Batch::new().put(Space::Origin, "k", "x")).unwrap();
     let copy = copy_of(directory.path());
     let sled = copy.path().join("sled");
     (copy, sled)
@@ -957,10 +595,7 @@ fn sled_with_an_empty_conf_is_refused_and_left_alone() {
     fs::write(sled.join("conf"), b"").unwrap();
     let before = fs::read(sled.join("db")).unwrap();
     let fault = open(StoreKind::Sled, directory.path(), OPTIONS).unwrap_err();
-    assert!(
-        matches!(&fault, StoreFault::Corrupt(what) if what.contains("conf")),
-        "{fault}"
-    );
+    assert!(matches!(&fault, StoreFault::Corrupt(what) if what.contains("conf")), "{fault}");
     assert!(fs::read(sled.join("db")).unwrap() == before);
 }
 
@@ -970,10 +605,7 @@ fn sled_without_conf_or_db_is_refused() {
         let (directory, sled) = closed_sled();
         fs::remove_file(sled.join(name)).unwrap();
         let fault = open(StoreKind::Sled, directory.path(), OPTIONS).unwrap_err();
-        assert!(
-            matches!(&fault, StoreFault::Corrupt(what) if what.contains(name)),
-            "{fault}"
-        );
+        assert!(matches!(&fault, StoreFault::Corrupt(what) if what.contains(name)), "{fault}");
         assert!(!sled.join(name).exists());
     }
 }
@@ -983,21 +615,11 @@ fn sled_that_panics_when_opened_is_a_fault() {
     let (directory, sled) = closed_sled();
     let snapshot = fs::read_dir(&sled)
         .unwrap()
-        .find(|entry| {
-            entry
-                .as_ref()
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .starts_with("snap.")
-        })
+        .find(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("snap."))
         .unwrap()
         .unwrap();
     fs::write(snapshot.path(), noise(300, 5)).unwrap();
-    assert!(matches!(
-        open(StoreKind::Sled, directory.path(), OPTIONS),
-        Err(StoreFault::Corrupt(_))
-    ));
+    assert!(matches!(open(StoreKind::Sled, directory.path(), OPTIONS), Err(StoreFault::Corrupt(_))));
 }
 
 #[test]
@@ -1005,33 +627,15 @@ fn sled_never_makes_a_blob_file() {
     let place = Place::new(StoreKind::Sled);
     for number in 0..600_u32 {
         let key = [noise(1000, number), number.to_be_bytes().to_vec()].concat();
-        place
-            .store()
-            .commit(Batch::new().put(Space::BySubject, key, noise(12_000, number)))
-            .unwrap();
+        place.store().commit(Batch::new().put(Space::BySubject, key, noise(12_000, number))).unwrap();
     }
-    assert_eq!(
-        fs::read_dir(place.directory.path().join("sled/blobs"))
-            .unwrap()
-            .count(),
-        0
-    );
-    assert_eq!(
-        place
-            .store()
-            .scan(Space::BySubject, &Range::default(), 1000)
-            .unwrap()
-            .len(),
-        600
-    );
+    assert_eq!(fs::read_dir(place.directory.path().join("sled/blobs")).unwrap().count(), 0);
+    assert_eq!(place.store().scan(Space::BySubject, &Range::default(), 1000).unwrap().len(), 600);
 }
 
 #[test]
 fn a_creation_that_was_interrupted_begins_again() {
-    for (kind, name) in [
-        (StoreKind::Sled, "sled.creating"),
-        (StoreKind::Redb, "store.redb.creating"),
-    ] {
+    for (kind, name) in [(StoreKind::Sled, "sled.creating"), (StoreKind::Redb, "store.redb.creating")] {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join(name), b"half").unwrap();
         open(kind, directory.path(), OPTIONS).unwrap();
@@ -1041,10 +645,7 @@ fn a_creation_that_was_interrupted_begins_again() {
 
 #[test]
 fn a_second_opening_is_refused_and_so_is_another_engine() {
-    for (kind, other) in [
-        (StoreKind::Sled, StoreKind::Redb),
-        (StoreKind::Redb, StoreKind::Sled),
-    ] {
+    for (kind, other) in [(StoreKind::Sled, StoreKind::Redb), (StoreKind::Redb, StoreKind::Sled)] {
         let mut place = Place::new(kind);
         let fault = open(kind, place.directory.path(), OPTIONS).unwrap_err();
         assert!(fault.to_string().contains("another process"), "{fault}");
@@ -1058,39 +659,16 @@ fn a_second_opening_is_refused_and_so_is_another_engine() {
 fn a_disk_below_its_reserve_refuses_commits_and_serves_reads() {
     for kind in [StoreKind::Sled, StoreKind::Redb] {
         let mut place = Place::new(kind);
-        place
-            .store()
-            .commit(Batch::new().put(Space::Origin, "k", "x"))
-            .unwrap();
+        place.store().commit(Batch::new().put(Space::Origin, "k", "x")).unwrap();
         place.store = None;
-        let store = open(
-            kind,
-            place.directory.path(),
-            StoreOptions {
-                reserve_bytes: u64::MAX,
-                ..OPTIONS
-            },
-        )
-        .unwrap();
+        let store = open(kind, place.directory.path(), StoreOptions { reserve_bytes: u64::MAX, ..OPTIONS }).unwrap();
         let full = |outcome: Result<Version, CommitError>| {
-            assert!(matches!(
-                outcome,
-                Err(CommitError::Fault(StoreFault::Full(_)))
-            ))
+            assert!(matches!(outcome, Err(CommitError::Fault(StoreFault::Full(_)))))
         };
-        full(
-            store.commit(
-                Batch::new()
-                    .put(Space::Origin, "k", "y")
-                    .append(Log::Audit, "x"),
-            ),
-        );
+        full(store.commit(Batch::new().put(Space::Origin, "k", "y").append(Log::Audit, "x")));
         full(store.commit(Batch::new().put(Space::Origin, "k", "z")));
         assert!(matches!(store.health(), Err(StoreFault::Full(_))));
-        assert_eq!(
-            value(store.as_ref(), Space::Origin, b"k"),
-            Some(b"x".to_vec())
-        );
+        assert_eq!(value(store.as_ref(), Space::Origin, b"k"), Some(b"x".to_vec()));
         assert_eq!(store.scan(Space::Audit, &Range::default(), 9).unwrap(), []);
     }
 }
@@ -1116,10 +694,7 @@ impl table::Table for BrittleTable {
     }
 
     fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
-        assert!(
-            !self.panics.load(std::sync::atomic::Ordering::SeqCst),
-            "the table broke"
-        );
+        assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "the table broke");
         self.inner.apply(writes)
     }
 
@@ -1131,9 +706,7 @@ impl table::Table for BrittleTable {
 #[test]
 fn a_panic_of_the_engine_is_a_fault_for_every_caller_from_then_on() {
     let table = BrittleTable::default();
-    table
-        .panics
-        .store(true, std::sync::atomic::Ordering::SeqCst);
+    table.panics.store(true, std::sync::atomic::Ordering::SeqCst);
     let store = Committer::start(table).unwrap();
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -1197,9 +770,7 @@ fn order_of(batch: Batch, read: fn(&dyn Store)) -> Vec<&'static str> {
     };
     let store = Committer::start(table).unwrap();
     settle.send(()).unwrap();
-    store
-        .commit(Batch::new().put(Space::Origin, "k", "old"))
-        .unwrap();
+    store.commit(Batch::new().put(Space::Origin, "k", "old")).unwrap();
     is_visible.recv().unwrap();
     order.lock().unwrap().clear();
     thread::scope(|scope| {
@@ -1216,7 +787,7 @@ fn order_of(batch: Batch, read: fn(&dyn Store)) -> Vec<&'static str> {
         (0..10_000).for_each(|_| thread::yield_now()); // a chance to read too early
         settle.send(()).unwrap();
     });
-    
+
     order.lock().unwrap().clone()
 }
 
@@ -1225,24 +796,13 @@ fn nobody_reads_what_is_not_durable_yet() {
     let put = || Batch::new().put(Space::Origin, "k", "new");
     let delete = || Batch::new().delete(Space::Origin, "k");
     let read: fn(&dyn Store) = |store| drop(store.get(Space::Origin, b"k").unwrap());
-    let scan: fn(&dyn Store) =
-        |store| drop(store.scan(Space::Origin, &Range::default(), 9).unwrap());
-    for (batch, read) in [
-        (put(), read),
-        (delete(), read),
-        (put(), scan),
-        (delete(), scan),
-    ] {
+    let scan: fn(&dyn Store) = |store| drop(store.scan(Space::Origin, &Range::default(), 9).unwrap());
+    for (batch, read) in [(put(), read), (delete(), read), (put(), scan), (delete(), scan)] {
         assert_eq!(order_of(batch, read), ["durable", "read"]);
     }
     // What the batch does not touch is read at once.
     let elsewhere = Batch::new().put(Space::Ticket, "elsewhere", "new");
-    assert_eq!(
-        order_of(elsewhere, |store| drop(
-            store.get(Space::Origin, b"k").unwrap()
-        )),
-        ["read", "durable"]
-    );
+    assert_eq!(order_of(elsewhere, |store| drop(store.get(Space::Origin, b"k").unwrap())), ["read", "durable"]);
 }
 
 #[cfg(feature = "testing")]
@@ -1252,10 +812,7 @@ mod faulty_store {
 
     fn over(inner: &Arc<dyn Store>) -> (FaultyStore, Arc<Faults>) {
         let faults = Faults::none();
-        (
-            FaultyStore::new(Arc::clone(inner), Arc::clone(&faults)),
-            faults,
-        )
+        (FaultyStore::new(Arc::clone(inner), Arc::clone(&faults)), faults)
     }
 
     fn number(n: u32) -> Batch {
@@ -1264,18 +821,12 @@ mod faulty_store {
 
     #[test]
     fn fails_before_or_after_the_nth_commit_and_stays_down_until_reopened() {
-        for (moment, stored) in [
-            (FailureMoment::BeforeWrite, false),
-            (FailureMoment::AfterWrite, true),
-        ] {
+        for (moment, stored) in [(FailureMoment::BeforeWrite, false), (FailureMoment::AfterWrite, true)] {
             let inner = open(StoreKind::Memory, Path::new(""), OPTIONS).unwrap();
             let (store, faults) = over(&inner);
             faults.fail_at(2, moment);
             store.commit(number(1)).unwrap();
-            assert!(matches!(
-                store.commit(number(2)),
-                Err(CommitError::Fault(StoreFault::Unavailable(_)))
-            ));
+            assert!(matches!(store.commit(number(2)), Err(CommitError::Fault(StoreFault::Unavailable(_)))));
             assert!(faults.power_is_out());
             store.commit(number(3)).unwrap_err();
             store.get(Space::Origin, &1_u32.to_be_bytes()).unwrap_err();
@@ -1285,25 +836,9 @@ mod faulty_store {
             store.health().unwrap_err();
             assert_eq!(faults.commits(), 2);
             let (reopened, _) = over(&inner);
-            assert!(
-                reopened
-                    .get(Space::Origin, &1_u32.to_be_bytes())
-                    .unwrap()
-                    .is_some()
-            );
-            assert_eq!(
-                reopened
-                    .get(Space::Origin, &2_u32.to_be_bytes())
-                    .unwrap()
-                    .is_some(),
-                stored
-            );
-            assert!(
-                reopened
-                    .get(Space::Origin, &3_u32.to_be_bytes())
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(reopened.get(Space::Origin, &1_u32.to_be_bytes()).unwrap().is_some());
+            assert_eq!(reopened.get(Space::Origin, &2_u32.to_be_bytes()).unwrap().is_some(), stored);
+            assert!(reopened.get(Space::Origin, &3_u32.to_be_bytes()).unwrap().is_none());
         }
     }
 
@@ -1312,17 +847,9 @@ mod faulty_store {
         let (store, faults) = over(&open(StoreKind::Memory, Path::new(""), OPTIONS).unwrap());
         store.commit(number(1)).unwrap();
         faults.disk_is_full(true);
-        assert!(matches!(
-            store.commit(number(2)),
-            Err(CommitError::Fault(StoreFault::Full(_)))
-        ));
+        assert!(matches!(store.commit(number(2)), Err(CommitError::Fault(StoreFault::Full(_)))));
         assert!(matches!(store.health(), Err(StoreFault::Full(_))));
-        assert!(
-            store
-                .get(Space::Origin, &1_u32.to_be_bytes())
-                .unwrap()
-                .is_some()
-        );
+        assert!(store.get(Space::Origin, &1_u32.to_be_bytes()).unwrap().is_some());
         faults.disk_is_full(false);
         store.commit(number(2)).unwrap();
         store.health().unwrap();

@@ -17,12 +17,7 @@ pub(super) struct StoreDirectory {
 impl StoreDirectory {
     /// Makes the directory if need be, and locks it.
     pub(super) fn claim(path: &Path, reserve_bytes: u64) -> Result<Self, StoreFault> {
-        let fault = |error: io::Error| {
-            io_fault(
-                &format!("cannot use the store directory {}", path.display()),
-                &error,
-            )
-        };
+        let fault = |error: io::Error| io_fault(&format!("cannot use the store directory {}", path.display()), &error);
         fs::create_dir_all(path).map_err(fault)?;
         // An absolute path, so that the parent of `store` is found too.
         let path = fs::canonicalize(path).map_err(fault)?;
@@ -37,11 +32,7 @@ impl StoreDirectory {
             )),
             TryLockError::Error(error) => fault(error),
         })?;
-        Ok(Self {
-            path,
-            reserve_bytes,
-            _lock: lock,
-        })
+        Ok(Self { path, reserve_bytes, _lock: lock })
     }
 
     /// The path of something in the directory.
@@ -69,12 +60,7 @@ impl StoreDirectory {
         name: &str,
         create: impl FnOnce(&Path) -> Result<(), StoreFault>,
     ) -> Result<(), StoreFault> {
-        let fault = |error: io::Error| {
-            io_fault(
-                &format!("cannot create {} in {}", name, self.path.display()),
-                &error,
-            )
-        };
+        let fault = |error: io::Error| io_fault(&format!("cannot create {} in {}", name, self.path.display()), &error);
         let unfinished = self.join(&format!("{name}.creating"));
         if unfinished.is_dir() {
             fs::remove_dir_all(&unfinished).map_err(fault)?;
@@ -98,11 +84,7 @@ impl StoreDirectory {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed = self.reserve_bytes.saturating_add(bytes);
         if free < needed {
-            let message = format!(
-                "{} octets are free for {}, {needed} are needed",
-                free,
-                self.path.display()
-            );
+            let message = format!("{} octets are free for {}, {needed} are needed", free, self.path.display());
             return Err(StoreFault::Full(message));
         }
         Ok(())
@@ -130,10 +112,7 @@ pub(super) fn sync_all_below(path: &Path) -> Result<(), StoreFault> {
 /// An input or output error, told apart by whether the disk is full.
 pub(super) fn io_fault(what: &str, error: &io::Error) -> StoreFault {
     let message = format!("{what}: {error}");
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         StoreFault::Full(message)
     } else {
         StoreFault::Unavailable(message)

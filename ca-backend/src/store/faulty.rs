@@ -59,11 +59,7 @@ impl Faults {
     }
 
     fn check_power(&self) -> Result<(), StoreFault> {
-        if self.power_is_out() {
-            Err(StoreFault::Unavailable("the power is out".into()))
-        } else {
-            Ok(())
-        }
+        if self.power_is_out() { Err(StoreFault::Unavailable("the power is out".into())) } else { Ok(()) }
     }
 
     fn check_room(&self) -> Result<(), StoreFault> {
@@ -126,11 +122,7 @@ impl Store for FaultyStore {
         self.inner.health()
     }
 
-    fn dump(
-        &self,
-        after: Option<&(u8, Key)>,
-        limit: usize,
-    ) -> Result<Vec<(u8, Entry)>, StoreFault> {
+    fn dump(&self, after: Option<&(u8, Key)>, limit: usize) -> Result<Vec<(u8, Entry)>, StoreFault> {
         self.faults.check_power()?;
         self.inner.dump(after, limit)
     }

@@ -27,13 +27,8 @@ struct Head {
 
 impl Tip {
     pub(super) fn load(table: &impl Table) -> Result<Self, StoreFault> {
-        let version =
-            read_meta(table, COMMIT_KEY)?.map_or(Ok(Version(0)), |stored| sequence_of(&stored))?;
-        Ok(Self {
-            version,
-            audit: Head::load(table, Log::Audit)?,
-            event: Head::load(table, Log::Event)?,
-        })
+        let version = read_meta(table, COMMIT_KEY)?.map_or(Ok(Version(0)), |stored| sequence_of(&stored))?;
+        Ok(Self { version, audit: Head::load(table, Log::Audit)?, event: Head::load(table, Log::Event)? })
     }
 
     fn head(&mut self, log: Log) -> &mut Head {
@@ -49,16 +44,10 @@ impl Head {
         let Some(stored) = read_meta(table, head_key(log))? else {
             return Ok(Self::default());
         };
-        let parts = stored
-            .split_first_chunk()
-            .and_then(|(number, digest)| Some((number, digest.try_into().ok()?)));
-        let (number, digest) = parts.ok_or_else(|| {
-            StoreFault::Corrupt(format!("the head of the {log:?} log is malformed"))
-        })?;
-        Ok(Self {
-            number: u64::from_be_bytes(*number),
-            digest,
-        })
+        let parts = stored.split_first_chunk().and_then(|(number, digest)| Some((number, digest.try_into().ok()?)));
+        let (number, digest) =
+            parts.ok_or_else(|| StoreFault::Corrupt(format!("the head of the {log:?} log is malformed")))?;
+        Ok(Self { number: u64::from_be_bytes(*number), digest })
     }
 
     fn stored(&self) -> Vec<u8> {
@@ -69,23 +58,18 @@ impl Head {
     fn append(&mut self, payload: &[u8]) -> ([u8; 8], Vec<u8>) {
         self.number = self.number.saturating_add(1);
         let value = [self.digest.as_slice(), payload].concat();
-        self.digest
-            .copy_from_slice(digest::digest(&SHA256, &value).as_ref());
+        self.digest.copy_from_slice(digest::digest(&SHA256, &value).as_ref());
         (self.number.to_be_bytes(), value)
     }
 }
 
 /// The version of the last commit.
 pub(super) fn commit_sequence(store: &dyn Store) -> Result<Version, StoreFault> {
-    store
-        .get(Space::Meta, COMMIT_KEY)?
-        .map_or(Ok(Version(0)), |stored| sequence_of(&stored.value))
+    store.get(Space::Meta, COMMIT_KEY)?.map_or(Ok(Version(0)), |stored| sequence_of(&stored.value))
 }
 
 fn sequence_of(stored: &[u8]) -> Result<Version, StoreFault> {
-    let octets = stored
-        .try_into()
-        .map_err(|_| StoreFault::Corrupt("the commit sequence is not a number".into()))?;
+    let octets = stored.try_into().map_err(|_| StoreFault::Corrupt("the commit sequence is not a number".into()))?;
     Ok(Version(u64::from_be_bytes(octets)))
 }
 
@@ -99,10 +83,7 @@ pub(super) fn head_key(log: Log) -> &'static [u8] {
 
 fn read_meta(table: &impl Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
     let stored = table.read(&raw_key(Space::Meta as u8, key))?;
-    Ok(stored
-        .map(versioned)
-        .transpose()?
-        .map(|versioned| versioned.value))
+    Ok(stored.map(versioned).transpose()?.map(|versioned| versioned.value))
 }
 
 /// Batches accepted so far, as the state in which they leave the keys that they touch.
@@ -116,12 +97,7 @@ pub(super) struct Group<'t, T> {
 
 impl<'t, T: Table> Group<'t, T> {
     pub(super) fn new(table: &'t T, tip: Tip) -> Self {
-        Self {
-            table,
-            tip,
-            writes: Writes::new(),
-            appended_to: Vec::new(),
-        }
+        Self { table, tip, writes: Writes::new(), appended_to: Vec::new() }
     }
 
     /// Accepts a batch, which sees what earlier batches of the group wrote, or refuses it without a trace.
@@ -137,23 +113,14 @@ impl<'t, T: Table> Group<'t, T> {
         self.tip.version = Version(self.tip.version.0.saturating_add(1));
         let version = self.tip.version;
         for (space, key, value) in batch.writes {
-            self.writes.insert(
-                raw_key(space as u8, &key),
-                value.map(|value| raw_value(version, &value)),
-            );
+            self.writes.insert(raw_key(space as u8, &key), value.map(|value| raw_value(version, &value)));
         }
         for (counter, sum) in sums {
-            self.writes.insert(
-                raw_key(Space::Counter as u8, &counter),
-                Some(raw_value(version, &sum.to_be_bytes())),
-            );
+            self.writes.insert(raw_key(Space::Counter as u8, &counter), Some(raw_value(version, &sum.to_be_bytes())));
         }
         for (log, payload) in batch.appends {
             let (number, value) = self.tip.head(log).append(&payload);
-            self.writes.insert(
-                raw_key(log.space() as u8, &number),
-                Some(raw_value(version, &value)),
-            );
+            self.writes.insert(raw_key(log.space() as u8, &number), Some(raw_value(version, &value)));
             if !self.appended_to.contains(&log) {
                 self.appended_to.push(log);
             }
@@ -166,14 +133,10 @@ impl<'t, T: Table> Group<'t, T> {
         let version = self.tip.version;
         for log in self.appended_to {
             let head = self.tip.head(log).stored();
-            self.writes.insert(
-                raw_key(Space::Meta as u8, head_key(log)),
-                Some(raw_value(version, &head)),
-            );
+            self.writes.insert(raw_key(Space::Meta as u8, head_key(log)), Some(raw_value(version, &head)));
         }
         let sequence = raw_value(version, &version.0.to_be_bytes());
-        self.writes
-            .insert(raw_key(Space::Meta as u8, COMMIT_KEY), Some(sequence));
+        self.writes.insert(raw_key(Space::Meta as u8, COMMIT_KEY), Some(sequence));
         (self.writes, self.tip)
     }
 
@@ -199,9 +162,7 @@ impl<'t, T: Table> Group<'t, T> {
                 Some(sum) => *sum,
                 None => self.counter(batch, counter)?,
             };
-            let after = before
-                .checked_add(*delta)
-                .ok_or_else(|| corrupt_counter(counter, "overflows"))?;
+            let after = before.checked_add(*delta).ok_or_else(|| corrupt_counter(counter, "overflows"))?;
             sums.insert(counter.clone(), after);
         }
         Ok(sums)
@@ -209,31 +170,19 @@ impl<'t, T: Table> Group<'t, T> {
 
     /// A counter as the batch's own writes, which come before its adds, leave it.
     fn counter(&self, batch: &Batch, counter: &Key) -> Result<i64, StoreFault> {
-        let written = batch
-            .writes
-            .iter()
-            .rev()
-            .find(|(space, key, _)| *space == Space::Counter && key == counter);
+        let written = batch.writes.iter().rev().find(|(space, key, _)| *space == Space::Counter && key == counter);
         let value = match written {
             Some((_, _, value)) => value.clone(),
-            None => self
-                .read(&raw_key(Space::Counter as u8, counter))?
-                .map(versioned)
-                .transpose()?
-                .map(|found| found.value),
+            None => {
+                self.read(&raw_key(Space::Counter as u8, counter))?.map(versioned).transpose()?.map(|found| found.value)
+            }
         };
         let Some(value) = value else { return Ok(0) };
-        let octets = value
-            .as_slice()
-            .try_into()
-            .map_err(|_| corrupt_counter(counter, "is not a number"))?;
+        let octets = value.as_slice().try_into().map_err(|_| corrupt_counter(counter, "is not a number"))?;
         Ok(i64::from_be_bytes(octets))
     }
 }
 
 fn corrupt_counter(counter: &Key, what: &str) -> StoreFault {
-    StoreFault::Corrupt(format!(
-        "counter {:?} {what}",
-        String::from_utf8_lossy(counter)
-    ))
+    StoreFault::Corrupt(format!("counter {:?} {what}", String::from_utf8_lossy(counter)))
 }

@@ -15,40 +15,17 @@ pub(super) struct MemoryTable {
 
 impl Table for MemoryTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
-        Ok(self
-            .rows
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned())
+        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
     }
 
-    fn walk(
-        &self,
-        range: &RawRange,
-        visit: &mut dyn FnMut(&[u8], RawValue) -> bool,
-    ) -> Result<(), StoreFault> {
-        if range
-            .until
-            .as_ref()
-            .is_some_and(|until| *until <= range.from)
-        {
+    fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
+        if range.until.as_ref().is_some_and(|until| *until <= range.from) {
             return Ok(());
         }
-        let bounds = (
-            Bound::Included(&range.from),
-            range
-                .until
-                .as_ref()
-                .map_or(Bound::Unbounded, Bound::Excluded),
-        );
+        let bounds = (Bound::Included(&range.from), range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let mut ascending = rows.range::<RawKey, _>(bounds);
-        while let Some((key, value)) = if range.reverse {
-            ascending.next_back()
-        } else {
-            ascending.next()
-        } {
+        while let Some((key, value)) = if range.reverse { ascending.next_back() } else { ascending.next() } {
             if !visit(key, value.clone()) {
                 break;
             }

@@ -50,9 +50,7 @@ impl Progress {
     pub(super) fn settle(&self, last: Version) {
         let waiting = lock(&self.waiting);
         self.durable.fetch_max(last.0, Ordering::SeqCst);
-        self.deleting
-            .iter()
-            .for_each(|deleting| deleting.store(0, Ordering::SeqCst));
+        self.deleting.iter().for_each(|deleting| deleting.store(0, Ordering::SeqCst));
         drop(waiting);
         self.settled.notify_all();
     }
@@ -98,10 +96,7 @@ impl Progress {
         let mut waiting = lock(&self.waiting);
         while unsettled() {
             self.check()?;
-            waiting = self
-                .settled
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.settled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
     }

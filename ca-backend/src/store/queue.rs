@@ -53,10 +53,7 @@ impl Queue {
         let stopped = || StoreFault::Unavailable("the store has stopped".into());
         let (answers, place) = self.enqueue(batch).ok_or_else(stopped)?;
         match answers.wait() {
-            Ok(outcomes) => outcomes
-                .get(place)
-                .cloned()
-                .unwrap_or_else(|| Err(stopped().into())),
+            Ok(outcomes) => outcomes.get(place).cloned().unwrap_or_else(|| Err(stopped().into())),
             Err(fault) => Err(fault.clone().into()),
         }
     }
@@ -66,10 +63,7 @@ impl Queue {
         let bytes = batch.bytes();
         let mut waiting = lock(&self.waiting);
         while !waiting.has_room_for(bytes) && !waiting.closed {
-            waiting = self
-                .drained
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.drained.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         if waiting.closed {
             return None;
@@ -95,10 +89,7 @@ impl Queue {
                 return None;
             }
             waiting.committer_idle = true;
-            waiting = self
-                .arrived
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -120,17 +111,12 @@ impl Queue {
 impl Waiting {
     fn has_room_for(&self, bytes: usize) -> bool {
         self.groups.is_empty()
-            || (self.batches < WAITING_BATCHES_MAX
-                && self.bytes.saturating_add(bytes) <= WAITING_BYTES_MAX)
+            || (self.batches < WAITING_BATCHES_MAX && self.bytes.saturating_add(bytes) <= WAITING_BYTES_MAX)
     }
 
     /// Adds a batch to the last group, or to a new one if that is full.
     fn join(&mut self, batch: Batch, bytes: usize) -> Option<(Arc<Answers>, usize)> {
-        if self
-            .groups
-            .back()
-            .is_none_or(|group| !group.has_room_for(bytes))
-        {
+        if self.groups.back().is_none_or(|group| !group.has_room_for(bytes)) {
             self.groups.push_back(Together::default());
         }
         let group = self.groups.back_mut()?;
@@ -145,8 +131,7 @@ impl Waiting {
 
 impl Together {
     fn has_room_for(&self, bytes: usize) -> bool {
-        self.batches.len() < GROUP_BATCHES_MAX
-            && self.bytes.saturating_add(bytes) <= GROUP_BYTES_MAX
+        self.batches.len() < GROUP_BATCHES_MAX && self.bytes.saturating_add(bytes) <= GROUP_BYTES_MAX
     }
 
     /// The batches; what is left is the duty to answer.

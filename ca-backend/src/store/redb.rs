@@ -26,40 +26,27 @@ impl RedbTable {
         let path = directory.join(REDB_FILE);
         if !path.exists() {
             directory.create(REDB_FILE, |unfinished| {
-                let database = Builder::new()
-                    .set_cache_size(cache_bytes)
-                    .create(unfinished)
-                    .map_err(redb_fault)?;
+                let database = Builder::new().set_cache_size(cache_bytes).create(unfinished).map_err(redb_fault)?;
                 write(&database, Writes::new()) // makes the table, so that readers find it
             })?;
         }
         let database = open_existing(&path, cache_bytes)?;
-        Ok(Self {
-            database,
-            directory,
-        })
+        Ok(Self { database, directory })
     }
 }
 
 fn open_existing(path: &Path, cache_bytes: usize) -> Result<Database, StoreFault> {
-    Builder::new()
-        .set_cache_size(cache_bytes)
-        .open(path)
-        .map_err(redb_fault)
+    Builder::new().set_cache_size(cache_bytes).open(path).map_err(redb_fault)
 }
 
 fn write(database: &Database, writes: Writes) -> Result<(), StoreFault> {
     let mut transaction = database.begin_write().map_err(redb_fault)?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .map_err(redb_fault)?;
+    transaction.set_durability(Durability::Immediate).map_err(redb_fault)?;
     {
         let mut records = transaction.open_table(RECORDS).map_err(redb_fault)?;
         for (key, value) in &writes {
             match value {
-                Some(value) => records
-                    .insert(key.as_slice(), value.as_slice())
-                    .map_err(redb_fault)?,
+                Some(value) => records.insert(key.as_slice(), value.as_slice()).map_err(redb_fault)?,
                 None => records.remove(key.as_slice()).map_err(redb_fault)?,
             };
         }
@@ -71,39 +58,19 @@ impl Table for RedbTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
         let transaction = self.database.begin_read().map_err(redb_fault)?;
         let records = transaction.open_table(RECORDS).map_err(redb_fault)?;
-        Ok(records
-            .get(key)
-            .map_err(redb_fault)?
-            .map(|value| value.value().to_vec()))
+        Ok(records.get(key).map_err(redb_fault)?.map(|value| value.value().to_vec()))
     }
 
-    fn walk(
-        &self,
-        range: &RawRange,
-        visit: &mut dyn FnMut(&[u8], RawValue) -> bool,
-    ) -> Result<(), StoreFault> {
-        if range
-            .until
-            .as_ref()
-            .is_some_and(|until| *until <= range.from)
-        {
+    fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
+        if range.until.as_ref().is_some_and(|until| *until <= range.from) {
             return Ok(());
         }
-        let bounds = (
-            Bound::Included(range.from.as_slice()),
-            range
-                .until
-                .as_deref()
-                .map_or(Bound::Unbounded, Bound::Excluded),
-        );
+        let bounds =
+            (Bound::Included(range.from.as_slice()), range.until.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let transaction = self.database.begin_read().map_err(redb_fault)?;
         let records = transaction.open_table(RECORDS).map_err(redb_fault)?;
         let mut rows = records.range::<&[u8]>(bounds).map_err(redb_fault)?;
-        while let Some(row) = if range.reverse {
-            rows.next_back()
-        } else {
-            rows.next()
-        } {
+        while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
             let (key, value) = row.map_err(redb_fault)?;
             if !visit(key.value(), value.value().to_vec()) {
                 break;
@@ -123,9 +90,7 @@ impl Table for RedbTable {
 
 impl fmt::Debug for RedbTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedbTable")
-            .field("directory", &self.directory)
-            .finish_non_exhaustive()
+        f.debug_struct("RedbTable").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 

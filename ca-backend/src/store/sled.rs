@@ -70,15 +70,9 @@ impl SledTable {
         let database = open_database(&path, cache_bytes)?;
         // Opening wrote a snapshot, and may have repaired the end of the log.
         sync_all_below(&path)?;
-        let file = File::open(path.join("db"))
-            .map_err(|error| io_fault("cannot open sled's db file", &error))?;
+        let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
         let long_values = Mutex::new(find_long_values(&database)?);
-        Ok(Self {
-            database,
-            file,
-            long_values,
-            directory,
-        })
+        Ok(Self { database, file, long_values, directory })
     }
 
     /// Puts the pieces of a value together; `None` if it is gone meanwhile.
@@ -93,9 +87,9 @@ impl SledTable {
             match self.database.get(key).map_err(sled_fault)? {
                 None => return Ok(None),
                 Some(now) if now == first => {
-                    return joined.map(Some).ok_or_else(|| {
-                        StoreFault::Corrupt("a piece of a long value is missing".into())
-                    });
+                    return joined
+                        .map(Some)
+                        .ok_or_else(|| StoreFault::Corrupt("a piece of a long value is missing".into()));
                 }
                 Some(now) => first = now,
             }
@@ -108,11 +102,7 @@ impl SledTable {
         let mut last_bytes = first.len();
         while last_bytes == PIECE_BYTES {
             number = number.saturating_add(1);
-            let Some(piece) = self
-                .database
-                .get(piece_key(key, number))
-                .map_err(sled_fault)?
-            else {
+            let Some(piece) = self.database.get(piece_key(key, number)).map_err(sled_fault)? else {
                 return Ok(None);
             };
             value.extend_from_slice(&piece);
@@ -130,21 +120,13 @@ impl Table for SledTable {
         }
     }
 
-    fn walk(
-        &self,
-        range: &RawRange,
-        visit: &mut dyn FnMut(&[u8], RawValue) -> bool,
-    ) -> Result<(), StoreFault> {
+    fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
         let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
         if until <= range.from {
             return Ok(());
         }
         let mut rows = self.database.range(range.from.as_slice()..until.as_slice());
-        while let Some(row) = if range.reverse {
-            rows.next_back()
-        } else {
-            rows.next()
-        } {
+        while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
             let (key, first) = row.map_err(sled_fault)?;
             if let Some(value) = self.join_pieces(&key, first)?
                 && !visit(&key, value)
@@ -160,13 +142,9 @@ impl Table for SledTable {
         let mut batch = Batch::default();
         for (key, value) in writes {
             let further_before = long_values.get(&key).copied().unwrap_or(0);
-            let further_now = value
-                .as_ref()
-                .map_or(0, |value| further_pieces(value.len()));
+            let further_now = value.as_ref().map_or(0, |value| further_pieces(value.len()));
             if let Some(value) = &value {
-                for (number, piece) in
-                    (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()]))
-                {
+                for (number, piece) in (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()])) {
                     batch.insert(piece_key(&key, number), piece);
                 }
             }
@@ -188,9 +166,7 @@ impl Table for SledTable {
         }
         self.database.apply_batch(batch).map_err(sled_fault)?;
         self.database.flush().map_err(sled_fault)?;
-        self.file
-            .sync_data()
-            .map_err(|error| io_fault("cannot make sled's db file durable", &error))
+        self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
     }
 
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {
@@ -200,9 +176,7 @@ impl Table for SledTable {
 
 impl fmt::Debug for SledTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledTable")
-            .field("directory", &self.directory)
-            .finish_non_exhaustive()
+        f.debug_struct("SledTable").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
@@ -214,31 +188,20 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<Db, StoreFault> {
         .segment_size(SEGMENT_BYTES)
         .flush_every_ms(None);
     let opened = catch_unwind(AssertUnwindSafe(|| config.open().map_err(sled_fault)));
-    opened
-        .unwrap_or_else(|panic| Err(broken(panic.as_ref())))
-        .map_err(|fault| {
-            let message = format!("cannot open the sled database {}", path.display());
-            match fault {
-                StoreFault::Full(what) => StoreFault::Full(format!("{message}: {what}")),
-                StoreFault::Unavailable(what) => {
-                    StoreFault::Unavailable(format!("{message}: {what}"))
-                }
-                StoreFault::Corrupt(what) => {
-                    StoreFault::Corrupt(format!("{message}: {what}; restore a backup"))
-                }
-            }
-        })
+    opened.unwrap_or_else(|panic| Err(broken(panic.as_ref()))).map_err(|fault| {
+        let message = format!("cannot open the sled database {}", path.display());
+        match fault {
+            StoreFault::Full(what) => StoreFault::Full(format!("{message}: {what}")),
+            StoreFault::Unavailable(what) => StoreFault::Unavailable(format!("{message}: {what}")),
+            StoreFault::Corrupt(what) => StoreFault::Corrupt(format!("{message}: {what}; restore a backup")),
+        }
+    })
 }
 
 /// Refuses what sled would take for no database at all, and begin one in its place.
 fn refuse_damaged(path: &Path) -> Result<(), StoreFault> {
     let bytes = |name: &str| fs::metadata(path.join(name)).map(|file| file.len());
-    let damaged = |what: &str| {
-        Err(StoreFault::Corrupt(format!(
-            "{} {what}; restore a backup",
-            path.display()
-        )))
-    };
+    let damaged = |what: &str| Err(StoreFault::Corrupt(format!("{} {what}; restore a backup", path.display())));
     if !matches!(bytes("conf"), Ok(length) if length > EMPTY_CONF_BYTES) {
         return damaged("has no conf file, or an empty one");
     }
@@ -260,12 +223,9 @@ fn find_long_values(database: &Db) -> Result<HashMap<RawKey, u32>, StoreFault> {
     let mut found = HashMap::new();
     for row in database.scan_prefix([PIECES]).keys() {
         let raw = row.map_err(sled_fault)?;
-        let parts = raw
-            .split_last_chunk()
-            .and_then(|(key, number)| Some((key.get(1..)?, u32::from_be_bytes(*number))));
-        let (key, number) = parts.ok_or_else(|| {
-            StoreFault::Corrupt("a piece of a long value has a malformed key".into())
-        })?;
+        let parts = raw.split_last_chunk().and_then(|(key, number)| Some((key.get(1..)?, u32::from_be_bytes(*number))));
+        let (key, number) =
+            parts.ok_or_else(|| StoreFault::Corrupt("a piece of a long value has a malformed key".into()))?;
         let most = found.entry(key.to_vec()).or_insert(number);
         *most = number.max(*most);
     }

@@ -30,11 +30,7 @@ pub(super) trait Table: Send + Sync + fmt::Debug + 'static {
 
     /// Shows the entries of a range in its order until `visit` says `false`. An entry is never shown before another one of the
     /// same [`Table::apply`] that precedes it in the range has been.
-    fn walk(
-        &self,
-        range: &RawRange,
-        visit: &mut dyn FnMut(&[u8], RawValue) -> bool,
-    ) -> Result<(), StoreFault>;
+    fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault>;
 
     /// Applies all of the writes or none, and returns once they are durable. After an error it is unknown whether they will be
     /// there when the table is opened again.
@@ -64,19 +60,14 @@ pub(super) fn raw_value(version: Version, value: &[u8]) -> RawValue {
 }
 
 pub(super) fn version_of(raw: &[u8]) -> Result<Version, StoreFault> {
-    let version = raw
-        .first_chunk()
-        .ok_or_else(|| StoreFault::Corrupt("a stored value has no version".into()))?;
+    let version = raw.first_chunk().ok_or_else(|| StoreFault::Corrupt("a stored value has no version".into()))?;
     Ok(Version(u64::from_be_bytes(*version)))
 }
 
 pub(super) fn versioned(mut raw: RawValue) -> Result<Versioned, StoreFault> {
     let version = version_of(&raw)?;
     raw.drain(..VERSION_BYTES);
-    Ok(Versioned {
-        version,
-        value: raw,
-    })
+    Ok(Versioned { version, value: raw })
 }
 
 const VERSION_BYTES: usize = size_of::<u64>();

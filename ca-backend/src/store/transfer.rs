@@ -9,9 +9,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{
-    Batch, CommitError, Entry, FORMAT_KEY, IMPORTING_KEY, Key, Space, Store, Version, group,
-};
+use super::{Batch, CommitError, Entry, FORMAT_KEY, IMPORTING_KEY, Key, Space, Store, Version, group};
 use crate::error::StoreFault;
 
 /// The form of the export; a greater one is from a newer release.
@@ -53,18 +51,9 @@ pub(crate) enum TransferError {
 /// # Errors
 /// If the store or the writer fails, or the store changes during the export.
 pub(crate) fn export(store: &dyn Store, to: &mut dyn Write) -> Result<u64, TransferError> {
-    let mut to = Hashing {
-        inner: BufWriter::new(to),
-        hash: Context::new(&SHA256),
-        left: 0,
-    };
+    let mut to = Hashing { inner: BufWriter::new(to), hash: Context::new(&SHA256), left: 0 };
     let sequence = group::commit_sequence(store)?;
-    write_item(
-        &Item::Header {
-            format: EXPORT_FORMAT,
-        },
-        &mut to,
-    )?;
+    write_item(&Item::Header { format: EXPORT_FORMAT }, &mut to)?;
     let mut entries = 0_u64;
     let mut after: Option<(u8, Key)> = None;
     loop {
@@ -76,26 +65,17 @@ pub(crate) fn export(store: &dyn Store, to: &mut dyn Write) -> Result<u64, Trans
         for (space, entry) in page {
             entries = entries.saturating_add(1);
             write_item(
-                &Item::Entry(
-                    space,
-                    ByteBuf::from(entry.key),
-                    entry.version.0,
-                    ByteBuf::from(entry.value),
-                ),
+                &Item::Entry(space, ByteBuf::from(entry.key), entry.version.0, ByteBuf::from(entry.value)),
                 &mut to,
             )?;
         }
     }
     if group::commit_sequence(store)? != sequence {
-        return Err(TransferError::State(
-            "the store changed during the export; stop the daemon first",
-        ));
+        return Err(TransferError::State("the store changed during the export; stop the daemon first"));
     }
     let sha256 = ByteBuf::from(to.digest().as_ref());
     write_item(&Item::Trailer { entries, sha256 }, &mut to)?;
-    to.inner
-        .flush()
-        .map_err(|error| TransferError::File(format!("cannot write the export: {error}")))?;
+    to.inner.flush().map_err(|error| TransferError::File(format!("cannot write the export: {error}")))?;
     Ok(entries)
 }
 
@@ -105,15 +85,9 @@ pub(crate) fn export(store: &dyn Store, to: &mut dyn Write) -> Result<u64, Trans
 /// If the store is not empty, or it or the reader fails, or the export is cut short or changed. What was read up to then stays, but
 /// [`open`](super::open) refuses such a store from then on.
 pub(crate) fn import(store: &dyn Store, from: &mut dyn Read) -> Result<u64, TransferError> {
-    let mut from = Hashing {
-        inner: BufReader::new(from),
-        hash: Context::new(&SHA256),
-        left: 0,
-    };
+    let mut from = Hashing { inner: BufReader::new(from), hash: Context::new(&SHA256), left: 0 };
     match read_item(&mut from)? {
-        Item::Header {
-            format: EXPORT_FORMAT,
-        } => {}
+        Item::Header { format: EXPORT_FORMAT } => {}
         Item::Header { format } => {
             let message = format!(
                 "the export has format {format}, this release reads format {EXPORT_FORMAT}; use the release that wrote it"
@@ -123,9 +97,7 @@ pub(crate) fn import(store: &dyn Store, from: &mut dyn Read) -> Result<u64, Tran
         Item::Entry(..) | Item::Trailer { .. } => return Err(not_an_export()),
     }
     if !is_new(store)? {
-        return Err(TransferError::State(
-            "the store is not empty; import into a new one",
-        ));
+        return Err(TransferError::State("the store is not empty; import into a new one"));
     }
     commit(store, Batch::new().put(Space::Meta, IMPORTING_KEY, []))?;
 
@@ -139,41 +111,23 @@ pub(crate) fn import(store: &dyn Store, from: &mut dyn Read) -> Result<u64, Tran
             Item::Entry(space, key, version, value) => {
                 entries = entries.saturating_add(1);
                 page_bytes = page_bytes.saturating_add(value.len());
-                page.push((
-                    space,
-                    Entry {
-                        key: key.into_vec(),
-                        version: Version(version),
-                        value: value.into_vec(),
-                    },
-                ));
+                page.push((space, Entry { key: key.into_vec(), version: Version(version), value: value.into_vec() }));
                 if page.len() >= PAGE_ENTRIES || page_bytes >= PAGE_BYTES {
                     store.restore(std::mem::take(&mut page))?;
                     page_bytes = 0;
                 }
             }
-            Item::Trailer {
-                entries: written,
-                sha256,
-            } => {
+            Item::Trailer { entries: written, sha256 } => {
                 if written != entries || sha256.as_ref() != before.as_ref() {
-                    return Err(TransferError::File(
-                        "the export was changed: its count or digest is wrong".into(),
-                    ));
+                    return Err(TransferError::File("the export was changed: its count or digest is wrong".into()));
                 }
                 break;
             }
         }
     }
-    if from
-        .inner
-        .read(&mut [0])
-        .map_err(|error| TransferError::File(format!("cannot read the export: {error}")))?
-        != 0
+    if from.inner.read(&mut [0]).map_err(|error| TransferError::File(format!("cannot read the export: {error}")))? != 0
     {
-        return Err(TransferError::File(
-            "the export goes on after its end".into(),
-        ));
+        return Err(TransferError::File("the export goes on after its end".into()));
     }
     store.restore(page)?;
     commit(store, Batch::new().delete(Space::Meta, IMPORTING_KEY))?;
@@ -184,17 +138,14 @@ pub(crate) fn import(store: &dyn Store, from: &mut dyn Read) -> Result<u64, Tran
 fn is_new(store: &dyn Store) -> Result<bool, StoreFault> {
     let first = store.dump(None, PAGE_ENTRIES)?;
     Ok(first.iter().all(|(space, entry)| {
-        *space == Space::Meta as u8
-            && [FORMAT_KEY, group::COMMIT_KEY].contains(&entry.key.as_slice())
+        *space == Space::Meta as u8 && [FORMAT_KEY, group::COMMIT_KEY].contains(&entry.key.as_slice())
     }))
 }
 
 fn commit(store: &dyn Store, batch: Batch) -> Result<(), TransferError> {
     match store.commit(batch) {
         Ok(_) => Ok(()),
-        Err(CommitError::Conflict) => {
-            Err(TransferError::State("the store changed during the import"))
-        }
+        Err(CommitError::Conflict) => Err(TransferError::State("the store changed during the import")),
         Err(CommitError::Fault(fault)) => Err(fault.into()),
     }
 }
@@ -204,15 +155,13 @@ fn not_an_export() -> TransferError {
 }
 
 fn write_item(item: &Item, to: &mut Hashing<impl Write>) -> Result<(), TransferError> {
-    ciborium::into_writer(item, to)
-        .map_err(|error| TransferError::File(format!("cannot write the export: {error}")))
+    ciborium::into_writer(item, to).map_err(|error| TransferError::File(format!("cannot write the export: {error}")))
 }
 
 fn read_item(from: &mut Hashing<impl Read>) -> Result<Item, TransferError> {
     from.left = ITEM_BYTES_MAX;
-    ciborium::from_reader(from).map_err(|error| {
-        TransferError::File(format!("the export is cut short or changed: {error}"))
-    })
+    ciborium::from_reader(from)
+        .map_err(|error| TransferError::File(format!("the export is cut short or changed: {error}")))
 }
 
 /// Hashes what passes through, and bounds what a single item may take from a reader.

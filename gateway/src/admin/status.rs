@@ -113,7 +113,9 @@ impl Endpoint for StatusPages {
         };
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/healthz") => page(StatusCode::OK, "text/plain", b"alive\n".to_vec()),
-            (&Method::GET | &Method::HEAD, "/metrics") => page(StatusCode::OK, METRICS_TYPE, self.figures.render().into_bytes()),
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                page(StatusCode::OK, METRICS_TYPE, self.figures.render().into_bytes())
+            }
             (&Method::GET | &Method::HEAD, "/readyz") => {
                 let readiness = readiness(&self.engine);
                 let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

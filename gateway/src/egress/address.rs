@@ -40,17 +40,17 @@ const NEVER_V4: &[Ipv4Net] = &[
 const NEVER_V6: &[Ipv6Net] = &[
     v6([0, 0, 0, 0, 0, 0, 0, 0], 128),              // unspecified
     v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),          // IPv4-mapped
-    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // local translation: hides an IPv4 address at a place nobody knows
-    v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),     // discard
-    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),    // Teredo: hides an IPv4 address
-    v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), // ORCHID
-    v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), // ORCHIDv2
-    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),    // 6to4: hides an IPv4 address
+    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),       // local translation: hides an IPv4 address at a place nobody knows
+    v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),           // discard
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),          // Teredo: hides an IPv4 address
+    v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28),       // ORCHID
+    v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28),       // ORCHIDv2
+    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),          // 6to4: hides an IPv4 address
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), // metadata service of AWS
-    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), // metadata service of Google
-    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),    // link-local
-    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),    // site-local
-    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),     // multicast
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),  // metadata service of Google
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),          // link-local
+    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),          // site-local
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),           // multicast
 ];
 
 /// The translation of public IPv4 addresses for networks that have only IPv6 (RFC 6052).
@@ -105,10 +105,7 @@ impl AddressPolicy {
     /// A policy that opens `allow_networks` and closes the sockets in `own`, which this node listens on.
     #[must_use]
     pub fn new(allow_networks: Vec<IpNet>, own: Vec<SocketAddr>) -> Self {
-        Self {
-            allow_networks,
-            own,
-        }
+        Self { allow_networks, own }
     }
 
     /// Whether this address and port may be dialled.
@@ -123,19 +120,14 @@ impl AddressPolicy {
         open?;
         let own = self.own.iter().any(|own| {
             own.port() == target.port()
-                && (own.ip() == target.ip()
-                    || own.ip().is_unspecified() && target.ip().is_loopback())
+                && (own.ip() == target.ip() || own.ip().is_unspecified() && target.ip().is_loopback())
         });
         if own { Err(Refusal::Own) } else { Ok(()) }
     }
 
     /// Judges a connection by what the kernel made of it: whoever reaches our own address on a port that we listen on
     /// reaches us, by whatever address.
-    pub(super) fn judge_connection(
-        &self,
-        local: SocketAddr,
-        peer: SocketAddr,
-    ) -> Result<(), Refusal> {
+    pub(super) fn judge_connection(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
         let same_machine = local.ip().to_canonical() == peer.ip().to_canonical();
         if same_machine && self.own.iter().any(|own| own.port() == peer.port()) {
             return Err(Refusal::Own);
@@ -146,9 +138,7 @@ impl AddressPolicy {
     /// Whether the operator listed this address.
     #[must_use]
     pub fn lists(&self, address: IpAddr) -> bool {
-        self.allow_networks
-            .iter()
-            .any(|network| network.contains(&address))
+        self.allow_networks.iter().any(|network| network.contains(&address))
     }
 
     fn judge_v4(&self, address: Ipv4Addr) -> Result<(), Refusal> {
@@ -166,25 +156,16 @@ impl AddressPolicy {
         if TRANSLATED.contains(&address) {
             // what leaves the translator is this IPv4 address; the list is not asked, since it speaks of ours
             let [.., a, b, c, d] = address.octets();
-            let public =
-                AddressPolicy::new(Vec::new(), Vec::new()).judge_v4(Ipv4Addr::new(a, b, c, d));
+            let public = AddressPolicy::new(Vec::new(), Vec::new()).judge_v4(Ipv4Addr::new(a, b, c, d));
             return public.map_err(|_| Refusal::Special);
         }
         if NEVER_V6.iter().any(|network| network.contains(&address)) {
             return Err(Refusal::Special);
         }
         if LISTABLE_V6.iter().any(|network| network.contains(&address)) {
-            return if self.lists(address.into()) {
-                Ok(())
-            } else {
-                Err(Refusal::NotListed)
-            };
+            return if self.lists(address.into()) { Ok(()) } else { Err(Refusal::NotListed) };
         }
-        if PUBLIC_V6.contains(&address) {
-            Ok(())
-        } else {
-            Err(Refusal::Special)
-        }
+        if PUBLIC_V6.contains(&address) { Ok(()) } else { Err(Refusal::Special) }
     }
 }
 
@@ -193,26 +174,14 @@ mod tests {
     use super::*;
 
     fn judge(allow: &[&str], address: &str) -> Result<(), Refusal> {
-        let networks = allow
-            .iter()
-            .map(|network| network.parse().unwrap())
-            .collect();
-        let own = vec![
-            "0.0.0.0:8443".parse().unwrap(),
-            "192.168.1.5:8080".parse().unwrap(),
-        ];
+        let networks = allow.iter().map(|network| network.parse().unwrap()).collect();
+        let own = vec!["0.0.0.0:8443".parse().unwrap(), "192.168.1.5:8080".parse().unwrap()];
         AddressPolicy::new(networks, own).judge(SocketAddr::new(address.parse().unwrap(), 80))
     }
 
     #[test]
     fn s13_public_addresses_pass_without_a_list() {
-        for address in [
-            "1.1.1.1",
-            "93.184.216.34",
-            "2606:4700::1111",
-            "2a00:1450:4001::1",
-            "64:ff9b::101:101",
-        ] {
+        for address in ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1", "64:ff9b::101:101"] {
             assert_eq!(judge(&[], address), Ok(()), "{address}");
         }
     }
@@ -230,11 +199,7 @@ mod tests {
         ] {
             assert_eq!(judge(&[], address), Err(Refusal::NotListed), "{address}");
             assert_eq!(judge(&[list], address), Ok(()), "{address}");
-            assert_eq!(
-                judge(&["192.168.77.0/24", "fdff::/16"], address),
-                Err(Refusal::NotListed),
-                "{address}"
-            );
+            assert_eq!(judge(&["192.168.77.0/24", "fdff::/16"], address), Err(Refusal::NotListed), "{address}");
         }
     }
 
@@ -276,25 +241,15 @@ mod tests {
             "2001:10::1",
             "2001:20::1",
         ] {
-            assert_eq!(
-                judge(&["0.0.0.0/0", "::/0"], address),
-                Err(Refusal::Special),
-                "{address}"
-            );
+            assert_eq!(judge(&["0.0.0.0/0", "::/0"], address), Err(Refusal::Special), "{address}");
         }
     }
 
     #[test]
     fn s13_own_listeners_are_refused_by_port() {
         let policy = AddressPolicy::new(
-            vec![
-                "127.0.0.0/8".parse().unwrap(),
-                "192.168.0.0/16".parse().unwrap(),
-            ],
-            vec![
-                "0.0.0.0:8443".parse().unwrap(),
-                "192.168.1.5:8080".parse().unwrap(),
-            ],
+            vec!["127.0.0.0/8".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
+            vec!["0.0.0.0:8443".parse().unwrap(), "192.168.1.5:8080".parse().unwrap()],
         );
         let judge = |target: &str| policy.judge(target.parse().unwrap());
         assert_eq!(judge("127.0.0.1:8443"), Err(Refusal::Own));
@@ -302,10 +257,7 @@ mod tests {
         assert_eq!(judge("192.168.1.5:8080"), Err(Refusal::Own));
         assert_eq!(judge("127.0.0.1:80"), Ok(()));
         assert_eq!(judge("192.168.1.6:8080"), Ok(()));
-        let (local, peer) = (
-            "192.168.1.9:5000".parse().unwrap(),
-            "192.168.1.9:8443".parse().unwrap(),
-        );
+        let (local, peer) = ("192.168.1.9:5000".parse().unwrap(), "192.168.1.9:8443".parse().unwrap());
         assert_eq!(policy.judge_connection(local, peer), Err(Refusal::Own));
     }
 }

@@ -29,12 +29,7 @@ impl Dns {
                 Resolver::builder_with_config(ResolverConfig::from_name_servers(Vec::new()), TokioRuntimeProvider::default())
             })
         } else {
-            let servers = settings
-                .resolvers
-                .iter()
-                .copied()
-                .map(name_server)
-                .collect();
+            let servers = settings.resolvers.iter().copied().map(name_server).collect();
             let mut builder = Resolver::builder_with_config(
                 ResolverConfig::from_name_servers(servers),
                 TokioRuntimeProvider::default(),
@@ -49,19 +44,13 @@ impl Dns {
         options.cache_size = CACHE_ENTRIES;
         options.case_randomization = true;
         options.try_tcp_on_error = true;
-        let resolver = builder
-            .build()
-            .map_err(|why| EgressError::Dns(format!("cannot set up the resolver: {why}")))?;
+        let resolver = builder.build().map_err(|why| EgressError::Dns(format!("cannot set up the resolver: {why}")))?;
         Ok(Self(resolver))
     }
 
     /// The TXT records at `name`, the strings of each joined. CNAMEs are followed, eight of them at most.
     pub(super) async fn txt(&self, name: &str) -> Result<Vec<String>, EgressError> {
-        let answer = self
-            .0
-            .txt_lookup(qualified(name)?)
-            .await
-            .map_err(|why| explain(name, "TXT", &why))?;
+        let answer = self.0.txt_lookup(qualified(name)?).await.map_err(|why| explain(name, "TXT", &why))?;
         let mut records = Vec::new();
         for record in answer.answers().iter().take(RECORDS_MAX) {
             if let RData::TXT(txt) = &record.data {
@@ -76,17 +65,10 @@ impl Dns {
 
     /// The addresses to try: the first IPv6 address, then the first IPv4 address.
     pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, EgressError> {
-        let answer = self
-            .0
-            .lookup_ip(qualified(name)?)
-            .await
-            .map_err(|why| explain(name, "address", &why))?;
+        let answer = self.0.lookup_ip(qualified(name)?).await.map_err(|why| explain(name, "address", &why))?;
         let addresses: Vec<IpAddr> = answer.iter().take(RECORDS_MAX).collect();
         let first = |wanted: fn(&IpAddr) -> bool| addresses.iter().copied().find(wanted);
-        let chosen: Vec<_> = first(IpAddr::is_ipv6)
-            .into_iter()
-            .chain(first(IpAddr::is_ipv4))
-            .collect();
+        let chosen: Vec<_> = first(IpAddr::is_ipv6).into_iter().chain(first(IpAddr::is_ipv4)).collect();
         if chosen.is_empty() {
             return Err(EgressError::Dns(format!("{name} has no address record")));
         }
@@ -103,8 +85,7 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
 }
 
 fn qualified(name: &str) -> Result<Name, EgressError> {
-    let mut parsed = Name::from_ascii(name)
-        .map_err(|_| EgressError::Dns("the name is no DNS name".to_owned()))?;
+    let mut parsed = Name::from_ascii(name).map_err(|_| EgressError::Dns("the name is no DNS name".to_owned()))?;
     parsed.set_fqdn(true);
     Ok(parsed)
 }

@@ -48,12 +48,7 @@ enum Answer {
     Redirect(String),
 }
 
-pub(super) async fn challenge(
-    egress: &Egress,
-    host: &Host,
-    port: u16,
-    path: &str,
-) -> Result<FetchedBody, EgressError> {
+pub(super) async fn challenge(egress: &Egress, host: &Host, port: u16, path: &str) -> Result<FetchedBody, EgressError> {
     let mut url = Url::parse(&format!("http://{host}:{port}{path}"))
         .map_err(|_| EgressError::BadResponse("the host and path make no URL".to_owned()))?;
     let mut urls: Vec<String> = Vec::new();
@@ -70,11 +65,7 @@ pub(super) async fn challenge(
         };
         match answer {
             Answer::Body(body) => {
-                return Ok(FetchedBody {
-                    body,
-                    address,
-                    urls,
-                });
+                return Ok(FetchedBody { body, address, urls });
             }
             Answer::Redirect(target) => url = follow(egress, &url, &target)?,
         }
@@ -91,32 +82,25 @@ fn follow(egress: &Egress, from: &Url, target: &str) -> Result<Url, EgressError>
     if target.len() > URL_BYTES_MAX {
         return Err(bad("a redirect is too long"));
     }
-    let mut url = from
-        .join(target)
-        .map_err(|_| bad("a redirect leads to no URL"))?;
+    let mut url = from.join(target).map_err(|_| bad("a redirect leads to no URL"))?;
     url.set_fragment(None);
     let port = match url.scheme() {
         "http" => egress.reach.http_port,
         "https" => egress.reach.https_port,
         _ => {
-            return Err(bad(
-                "a redirect leads to something else than http and https",
-            ));
+            return Err(bad("a redirect leads to something else than http and https"));
         }
     };
     if url.port_or_known_default() != Some(port) {
-        return Err(bad(
-            "a redirect leads to another port than those of validation",
-        ));
+        return Err(bad("a redirect leads to another port than those of validation"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(bad("a redirect holds a user name or a password"));
     }
     match literal(&url) {
-        Some(address) if !egress.policy.lists(address) => Err(EgressError::RefusedAddress {
-            address,
-            why: Refusal::LiteralInRedirect,
-        }),
+        Some(address) if !egress.policy.lists(address) => {
+            Err(EgressError::RefusedAddress { address, why: Refusal::LiteralInRedirect })
+        }
         Some(_) | None => Ok(url),
     }
 }
@@ -132,17 +116,10 @@ fn literal(url: &Url) -> Option<IpAddr> {
 
 /// Connects to the first address that may be dialled and answers: IPv6, then IPv4.
 async fn connect(egress: &Egress, url: &Url) -> Result<(TcpStream, SocketAddr), EgressError> {
-    let port = url
-        .port_or_known_default()
-        .ok_or_else(|| bad("the URL has no port"))?;
+    let port = url.port_or_known_default().ok_or_else(|| bad("the URL has no port"))?;
     let addresses = match literal(url) {
         Some(address) => vec![address],
-        None => {
-            egress
-                .dns
-                .addresses(url.host_str().unwrap_or_default())
-                .await?
-        }
+        None => egress.dns.addresses(url.host_str().unwrap_or_default()).await?,
     };
     let mut failure = EgressError::Dns("the name has no address".to_owned());
     for address in addresses {
@@ -156,27 +133,16 @@ async fn connect(egress: &Egress, url: &Url) -> Result<(TcpStream, SocketAddr), 
 
 /// Every connection of this module begins here, so every address is judged, and what is dialled is what was judged.
 async fn dial(egress: &Egress, target: SocketAddr) -> Result<TcpStream, EgressError> {
-    let refused = |why| EgressError::RefusedAddress {
-        address: target.ip(),
-        why,
-    };
+    let refused = |why| EgressError::RefusedAddress { address: target.ip(), why };
     egress.policy.judge(target).map_err(refused)?;
     let limit = Duration::from_secs(egress.settings.connect_timeout_s);
-    let lost = |why: std::io::Error| {
-        EgressError::Connection(format!("no connection to {target}: {}", why.kind()))
-    };
+    let lost = |why: std::io::Error| EgressError::Connection(format!("no connection to {target}: {}", why.kind()));
     let stream = timeout(limit, TcpStream::connect(target))
         .await
         .map_err(|_| EgressError::Timeout("connecting"))?
         .map_err(lost)?;
-    let (local, peer) = (
-        stream.local_addr().map_err(lost)?,
-        stream.peer_addr().map_err(lost)?,
-    );
-    egress
-        .policy
-        .judge_connection(local, peer)
-        .map_err(refused)?;
+    let (local, peer) = (stream.local_addr().map_err(lost)?, stream.peer_addr().map_err(lost)?);
+    egress.policy.judge_connection(local, peer).map_err(refused)?;
     Ok(stream)
 }
 
@@ -191,16 +157,13 @@ async fn shake_hands(
             .map_err(|_| EgressError::Tls("the host has no name for TLS".to_owned()))?,
     };
     let limit = Duration::from_secs(egress.settings.connect_timeout_s);
-    timeout(
-        limit,
-        TlsConnector::from(Arc::clone(&egress.tls)).connect(name, stream),
-    )
-    .await
-    .map_err(|_| EgressError::Timeout("shaking hands"))?
-    .map_err(|why| {
-        tracing::debug!(%why, host = url.host_str(), "TLS of a redirect target failed");
-        EgressError::Tls("the handshake failed".to_owned())
-    })
+    timeout(limit, TlsConnector::from(Arc::clone(&egress.tls)).connect(name, stream))
+        .await
+        .map_err(|_| EgressError::Timeout("shaking hands"))?
+        .map_err(|why| {
+            tracing::debug!(%why, host = url.host_str(), "TLS of a redirect target failed");
+            EgressError::Tls("the handshake failed".to_owned())
+        })
 }
 
 /// One request on a connection of its own.
@@ -210,11 +173,7 @@ where
 {
     let broken = |why: hyper::Error| {
         tracing::debug!(%why, host = url.host_str(), "challenge not fetched");
-        if why.is_parse() {
-            bad("the answer is no HTTP")
-        } else {
-            EgressError::Connection("it broke".to_owned())
-        }
+        if why.is_parse() { bad("the answer is no HTTP") } else { EgressError::Connection("it broke".to_owned()) }
     };
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEADER_BYTES_MAX)
@@ -252,25 +211,15 @@ fn request(url: &Url) -> Result<Request<Empty<Bytes>>, EgressError> {
 
 async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, EgressError> {
     match response.status() {
-        StatusCode::OK => body(response.into_body(), egress.settings.body_bytes_max)
-            .await
-            .map(Answer::Body),
+        StatusCode::OK => body(response.into_body(), egress.settings.body_bytes_max).await.map(Answer::Body),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::TEMPORARY_REDIRECT
         | StatusCode::PERMANENT_REDIRECT => {
-            let location = response
-                .headers()
-                .get(LOCATION)
-                .and_then(|target| target.to_str().ok());
-            location
-                .map(|target| Answer::Redirect(target.to_owned()))
-                .ok_or_else(|| bad("a redirect leads nowhere"))
+            let location = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
+            location.map(|target| Answer::Redirect(target.to_owned())).ok_or_else(|| bad("a redirect leads nowhere"))
         }
-        status => Err(EgressError::BadResponse(format!(
-            "status {}",
-            status.as_u16()
-        ))),
+        status => Err(EgressError::BadResponse(format!("status {}", status.as_u16()))),
     }
 }
 
@@ -281,8 +230,7 @@ async fn body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, EgressError
         return Err(too_long());
     }
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|_| EgressError::Connection("it broke within the body".to_owned()))?;
+        let frame = frame.map_err(|_| EgressError::Connection("it broke within the body".to_owned()))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -346,8 +294,6 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

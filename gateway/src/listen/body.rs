@@ -33,10 +33,7 @@ pub(super) struct Room {
 
 impl BodyBudget {
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            bytes_max,
-            taken: AtomicUsize::new(0),
-        })
+        Arc::new(Self { bytes_max, taken: AtomicUsize::new(0) })
     }
 }
 
@@ -64,10 +61,7 @@ pub(super) async fn read(
     bytes_max: usize,
     budget: &Arc<BodyBudget>,
 ) -> Result<(Bytes, Room), BodyRefused> {
-    let mut room = Room {
-        budget: Arc::clone(budget),
-        bytes: 0,
-    };
+    let mut room = Room { budget: Arc::clone(budget), bytes: 0 };
     let announced = body.size_hint().lower();
     if usize::try_from(announced).is_ok_and(|bytes| bytes <= bytes_max) {
         let mut whole = BytesMut::new();

@@ -39,24 +39,10 @@ impl Mount {
     ///
     /// Bodies are at most `body_bytes_max` long, and never longer than the node's own limit.
     #[must_use]
-    pub fn new(
-        on: On,
-        prefix: &str,
-        endpoint: Arc<dyn Endpoint>,
-        lane: Arc<Lane>,
-        body_bytes_max: usize,
-    ) -> Self {
+    pub fn new(on: On, prefix: &str, endpoint: Arc<dyn Endpoint>, lane: Arc<Lane>, body_bytes_max: usize) -> Self {
         let prefix = prefix.trim_end_matches('/').to_owned();
-        let from_memory =
-            metrics::counter!(telemetry::REQUESTS_FROM_MEMORY, "mount" => prefix.clone());
-        Self {
-            on,
-            prefix,
-            endpoint,
-            lane,
-            body_bytes_max,
-            from_memory,
-        }
+        let from_memory = metrics::counter!(telemetry::REQUESTS_FROM_MEMORY, "mount" => prefix.clone());
+        Self { on, prefix, endpoint, lane, body_bytes_max, from_memory }
     }
 
     fn answers(&self, path: &str, tls: bool) -> bool {
@@ -65,9 +51,7 @@ impl Mount {
             On::Tls => tls,
             On::Both => true,
         };
-        here && path
-            .strip_prefix(self.prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        here && path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -102,10 +86,7 @@ impl Mount {
 
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mount")
-            .field("on", &self.on)
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
+        f.debug_struct("Mount").field("on", &self.on).field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
@@ -123,10 +104,6 @@ impl Mounts {
     }
 
     pub(super) fn find(&self, path: &str, tls: bool) -> Option<Arc<Mount>> {
-        self.0
-            .load()
-            .iter()
-            .find(|mount| mount.answers(path, tls))
-            .map(Arc::clone)
+        self.0.load().iter().find(|mount| mount.answers(path, tls)).map(Arc::clone)
     }
 }

@@ -64,8 +64,7 @@ impl Beat {
 
     /// Requests or answers moved since `before`.
     fn moved_since(self, before: Self) -> bool {
-        (self.begun, self.ended, self.written_bytes)
-            != (before.begun, before.ended, before.written_bytes)
+        (self.begun, self.ended, self.written_bytes) != (before.begun, before.ended, before.written_bytes)
     }
 }
 
@@ -88,14 +87,8 @@ struct Headers {
 
 impl Patience {
     pub(super) fn http1(limits: &LimitsSettings, pulse: &Arc<Pulse>) -> Self {
-        let headers = Headers {
-            timeout_s: limits.header_read_timeout_s,
-            waiting_s: 0,
-        };
-        Self {
-            headers: Some(headers),
-            ..Self::http2(limits, pulse)
-        }
+        let headers = Headers { timeout_s: limits.header_read_timeout_s, waiting_s: 0 };
+        Self { headers: Some(headers), ..Self::http2(limits, pulse) }
     }
 
     pub(super) fn http2(limits: &LimitsSettings, pulse: &Arc<Pulse>) -> Self {
@@ -157,35 +150,23 @@ impl<S> Watched<S> {
 
     fn count_written(&self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = written {
-            self.pulse
-                .written_bytes
-                .fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.pulse.written_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, into);
         let bytes = into.filled().len().saturating_sub(before);
-        self.pulse
-            .read_bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.pulse.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         polled
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
         self.count_written(&written);
         written

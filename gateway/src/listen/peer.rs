@@ -23,9 +23,7 @@ impl TrustedProxies {
     }
 
     pub(super) fn trusts(&self, address: IpAddr) -> bool {
-        self.networks
-            .iter()
-            .any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     /// The client of a request: the last hop that no trusted proxy is. Its port is 0 when a proxy does not tell it.
@@ -51,10 +49,7 @@ impl TrustedProxies {
             ProxyHeader::XForwardedFor => X_FORWARDED_FOR,
             ProxyHeader::Forwarded => FORWARDED,
         };
-        let lines = headers
-            .get_all(name)
-            .into_iter()
-            .map(|line| line.to_str().unwrap_or_default());
+        let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or_default());
         let elements = lines.flat_map(|line| line.split(','));
         elements
             .map(|element| match self.header {
@@ -69,24 +64,17 @@ impl TrustedProxies {
 fn forwarded_for(element: &str) -> Option<String> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        name.trim()
-            .eq_ignore_ascii_case("for")
-            .then(|| value.trim().trim_matches('"').to_owned())
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
     })
 }
 
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
 fn hop_address(hop: &str) -> Option<SocketAddr> {
     let address = hop.parse::<SocketAddr>().or_else(|_| {
-        let bare = hop
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(hop);
+        let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
         bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0))
     });
-    address
-        .ok()
-        .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+    address.ok().map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 #[cfg(test)]
@@ -100,71 +88,38 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let tcp_peer = SocketAddr::new(tcp_peer.parse().unwrap(), 999);
-        TrustedProxies::new(networks, header)
-            .client(tcp_peer, &headers)
-            .ip()
-            .to_string()
+        TrustedProxies::new(networks, header).client(tcp_peer, &headers).ip().to_string()
     }
 
     #[test]
     fn s50_a_stranger_cannot_name_another_client() {
         let line = [("x-forwarded-for", "198.51.100.7")];
-        assert_eq!(
-            client(ProxyHeader::XForwardedFor, "203.0.113.9", &line),
-            "203.0.113.9"
-        );
+        assert_eq!(client(ProxyHeader::XForwardedFor, "203.0.113.9", &line), "203.0.113.9");
     }
 
     #[test]
     fn s50_the_last_hop_that_is_no_trusted_proxy_is_the_client() {
-        let forged = [
-            ("x-forwarded-for", "1.1.1.1, 198.51.100.7"),
-            ("x-forwarded-for", "10.2.2.2"),
-        ];
-        assert_eq!(
-            client(ProxyHeader::XForwardedFor, "10.0.0.1", &forged),
-            "198.51.100.7"
-        );
+        let forged = [("x-forwarded-for", "1.1.1.1, 198.51.100.7"), ("x-forwarded-for", "10.2.2.2")];
+        assert_eq!(client(ProxyHeader::XForwardedFor, "10.0.0.1", &forged), "198.51.100.7");
     }
 
     #[test]
     fn s50_only_the_header_that_is_set_is_believed() {
-        let lines = [
-            ("forwarded", "for=1.1.1.1"),
-            ("x-forwarded-for", "198.51.100.7"),
-        ];
-        assert_eq!(
-            client(ProxyHeader::XForwardedFor, "10.0.0.1", &lines),
-            "198.51.100.7"
-        );
-        assert_eq!(
-            client(ProxyHeader::Forwarded, "10.0.0.1", &lines),
-            "1.1.1.1"
-        );
+        let lines = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "198.51.100.7")];
+        assert_eq!(client(ProxyHeader::XForwardedFor, "10.0.0.1", &lines), "198.51.100.7");
+        assert_eq!(client(ProxyHeader::Forwarded, "10.0.0.1", &lines), "1.1.1.1");
     }
 
     #[test]
     fn s50_an_unreadable_hop_ends_the_chain_of_trust() {
         let line = [("x-forwarded-for", "1.1.1.1, unknown, 10.3.3.3")];
-        assert_eq!(
-            client(ProxyHeader::XForwardedFor, "10.0.0.1", &line),
-            "10.3.3.3"
-        );
-        assert_eq!(
-            client(ProxyHeader::XForwardedFor, "10.0.0.1", &[]),
-            "10.0.0.1"
-        );
+        assert_eq!(client(ProxyHeader::XForwardedFor, "10.0.0.1", &line), "10.3.3.3");
+        assert_eq!(client(ProxyHeader::XForwardedFor, "10.0.0.1", &[]), "10.0.0.1");
     }
 
     #[test]
     fn forwarded_is_read_with_quotes_ports_and_ipv6() {
-        let line = [(
-            "forwarded",
-            "proto=https;For=\"[2001:db8:cafe::17]:4711\";by=10.0.0.1, for=\"[fd00::5]\"",
-        )];
-        assert_eq!(
-            client(ProxyHeader::Forwarded, "10.0.0.1", &line),
-            "2001:db8:cafe::17"
-        );
+        let line = [("forwarded", "proto=https;For=\"[2001:db8:cafe::17]:4711\";by=10.0.0.1, for=\"[fd00::5]\"")];
+        assert_eq!(client(ProxyHeader::Forwarded, "10.0.0.1", &line), "2001:db8:cafe::17");
     }
 }

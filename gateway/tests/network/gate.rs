@@ -40,25 +40,11 @@ impl Gate {
         let mut addresses = Vec::new();
         let mut served = Vec::new();
         for security in [Security::Plain, Security::Tls(tls.clone())] {
-            let listener = Listener::bind("127.0.0.1:0".parse().unwrap())
-                .await
-                .unwrap();
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
             addresses.push(listener.address());
-            served.push(tokio::spawn(listener.serve(
-                security,
-                table.clone(),
-                Arc::clone(&bounds),
-                stopped.clone(),
-            )));
+            served.push(tokio::spawn(listener.serve(security, table.clone(), Arc::clone(&bounds), stopped.clone())));
         }
-        Self {
-            http: addresses[0],
-            https: addresses[1],
-            tls,
-            mounts: table,
-            stop,
-            served,
-        }
+        Self { http: addresses[0], https: addresses[1], tls, mounts: table, stop, served }
     }
 }
 
@@ -114,28 +100,18 @@ pub(crate) async fn next_answer(stream: &mut TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&answer).to_lowercase();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .split("content-length: ")
-                .nth(1)
-                .map_or("0", |rest| rest.split("\r\n").next().unwrap());
+            let length = head.split("content-length: ").nth(1).map_or("0", |rest| rest.split("\r\n").next().unwrap());
             if body.len() >= length.parse().unwrap() {
                 return String::from_utf8(answer).unwrap();
             }
         }
-        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer))
-            .await
-            .expect("in time")
-            .unwrap();
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("in time").unwrap();
         assert_ne!(read, 0, "the server closed after {text:?}");
     }
 }
 
 pub(crate) async fn get(address: SocketAddr, target: &str) -> String {
-    exchange(
-        address,
-        &format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
-    )
-    .await
+    exchange(address, &format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await
 }
 
 pub(crate) fn status(answer: &str) -> &str {
@@ -148,10 +124,7 @@ pub(crate) fn body(answer: &str) -> &str {
 
 pub(crate) fn certificate(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    (
-        made.cert.der().clone(),
-        PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()),
-    )
+    (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()))
 }
 
 pub(crate) fn certified(name: &str) -> Arc<CertifiedKey> {

@@ -1,11 +1,6 @@
 //! The network half of the daemon, through real sockets on loopback.
 // a test that cannot go on says where, and its helpers are no tests to clippy
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod egress;

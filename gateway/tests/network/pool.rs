@@ -7,10 +7,7 @@ use gateway::pool::{Full, Lane, Panicked};
 #[tokio::test]
 async fn work_runs_on_a_thread_that_bears_the_name_of_its_lane() {
     let lane = Lane::start("enroll", 1, 1).unwrap();
-    let name = lane
-        .run(|| std::thread::current().name().map(str::to_owned))
-        .unwrap()
-        .await;
+    let name = lane.run(|| std::thread::current().name().map(str::to_owned)).unwrap().await;
     assert_eq!(name, Ok(Some("enroll-0".to_owned())));
 }
 
@@ -19,13 +16,7 @@ async fn a_full_lane_refuses_at_once() {
     let lane = Lane::start("full", 1, 1).unwrap();
     let (begun, began) = mpsc::channel();
     let (release, held) = mpsc::channel::<()>();
-    let running = lane
-        .run(move || {
-            begun
-                .send(())
-                .and_then(|()| held.recv().map_err(|_| mpsc::SendError(())))
-        })
-        .unwrap();
+    let running = lane.run(move || begun.send(()).and_then(|()| held.recv().map_err(|_| mpsc::SendError(())))).unwrap();
     began.recv().unwrap();
     let waiting = lane.run(|| 7).unwrap();
     assert!(matches!(lane.run(|| 8), Err(Full)));
@@ -38,10 +29,7 @@ async fn a_full_lane_refuses_at_once() {
 #[tokio::test]
 async fn s20_a_panic_ends_one_task_and_not_its_thread() {
     let lane = Lane::start("panics", 1, 4).unwrap();
-    assert_eq!(
-        lane.run(|| panic!("as asked for")).unwrap().await,
-        Err::<(), _>(Panicked)
-    );
+    assert_eq!(lane.run(|| panic!("as asked for")).unwrap().await, Err::<(), _>(Panicked));
     assert_eq!(lane.run(|| 1).unwrap().await, Ok(1));
 }
 
@@ -52,10 +40,7 @@ async fn work_that_nobody_waits_for_is_dropped_before_it_begins() {
     let (release, held) = mpsc::channel::<()>();
     let running = lane.run(move || held.recv()).unwrap();
     let counted = Arc::clone(&runs);
-    drop(
-        lane.run(move || counted.fetch_add(1, Ordering::SeqCst))
-            .unwrap(),
-    );
+    drop(lane.run(move || counted.fetch_add(1, Ordering::SeqCst)).unwrap());
     release.send(()).unwrap();
     assert_eq!(running.await, Ok(Ok(())));
     assert_eq!(lane.run(|| ()).unwrap().await, Ok(()));

@@ -7,8 +7,7 @@ use http::{Request, Response};
 use tokio::io::AsyncWriteExt;
 
 use crate::gate::{
-    Answering, Gate, body, connect, exchange, get, lane, mount, next_answer, rest, settings,
-    status, text,
+    Answering, Gate, body, connect, exchange, get, lane, mount, next_answer, rest, settings, status, text,
 };
 
 fn named(name: &'static str) -> Answering<impl Fn(Request<Bytes>, &Peer) -> Response<Bytes>> {
@@ -17,11 +16,7 @@ fn named(name: &'static str) -> Answering<impl Fn(Request<Bytes>, &Peer) -> Resp
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_prefix_on_a_segment_boundary_answers() {
-    let mounts = vec![
-        mount("/a", named("a")),
-        mount("/a/b/", named("b")),
-        mount("/ocsp", named("ocsp")),
-    ];
+    let mounts = vec![mount("/a", named("a")), mount("/a/b/", named("b")), mount("/ocsp", named("ocsp"))];
     let gate = Gate::open(&settings(|_| ()), mounts).await;
     for (path, answer) in [
         ("/a", "a"),
@@ -50,11 +45,7 @@ async fn a_root_mount_answers_every_path() {
 async fn the_request_target_is_handed_on_as_it_was_sent() {
     let echo = Answering(|request: Request<Bytes>, _: &Peer| text(request.uri().to_string()));
     let gate = Gate::open(&settings(|_| ()), vec![mount("/ocsp", echo)]).await;
-    for target in [
-        "/ocsp/MFQw//Aa+b/c=/..%2F/./x==",
-        "/ocsp//",
-        "/ocsp/%41%2f%3d?q=%20+",
-    ] {
+    for target in ["/ocsp/MFQw//Aa+b/c=/..%2F/./x==", "/ocsp//", "/ocsp/%41%2f%3d?q=%20+"] {
         assert_eq!(body(&get(gate.http, target).await), target);
     }
 }
@@ -64,10 +55,7 @@ async fn an_old_client_gets_a_length_and_a_closed_connection() {
     let gate = Gate::open(&settings(|_| ()), vec![mount("/a", named("hello"))]).await;
     let answer = exchange(gate.http, "GET /a HTTP/1.0\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
-    assert!(
-        answer.to_lowercase().contains("content-length: 5\r\n"),
-        "{answer}"
-    );
+    assert!(answer.to_lowercase().contains("content-length: 5\r\n"), "{answer}");
     assert_eq!(body(&answer), "hello");
 }
 
@@ -75,10 +63,7 @@ async fn an_old_client_gets_a_length_and_a_closed_connection() {
 async fn a_client_that_closes_its_half_still_gets_its_answer() {
     let gate = Gate::open(&settings(|_| ()), vec![mount("/a", named("hello"))]).await;
     let mut stream = connect(gate.http).await;
-    stream
-        .write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     stream.shutdown().await.unwrap();
     assert_eq!(body(&rest(&mut stream).await), "hello");
 }
@@ -86,32 +71,18 @@ async fn a_client_that_closes_its_half_still_gets_its_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_the_length_of_get_and_no_body() {
     let gate = Gate::open(&settings(|_| ()), vec![mount("/a", named("hello"))]).await;
-    let answer = exchange(
-        gate.http,
-        "HEAD /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    )
-    .await;
-    assert!(
-        answer.to_lowercase().contains("content-length: 5\r\n"),
-        "{answer}"
-    );
+    let answer = exchange(gate.http, "HEAD /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.to_lowercase().contains("content-length: 5\r\n"), "{answer}");
     assert_eq!(body(&answer), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_length_from_an_endpoint_is_put_right() {
-    let wrong = Answering(|_, _: &Peer| {
-        Response::builder()
-            .header("content-length", "99")
-            .body("four".into())
-            .unwrap()
-    });
+    let wrong =
+        Answering(|_, _: &Peer| Response::builder().header("content-length", "99").body("four".into()).unwrap());
     let gate = Gate::open(&settings(|_| ()), vec![mount("/a", wrong)]).await;
     let answer = get(gate.http, "/a").await;
-    assert!(
-        answer.to_lowercase().contains("content-length: 4\r\n"),
-        "{answer}"
-    );
+    assert!(answer.to_lowercase().contains("content-length: 4\r\n"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,22 +125,13 @@ async fn a_mount_for_tls_is_not_there_without_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s50_forwarded_addresses_count_only_from_trusted_proxies() {
-    let show = || {
-        Answering(|_, peer: &Peer| text(format!("{} {}", peer.address.ip(), peer.request_id.len())))
-    };
+    let show = || Answering(|_, peer: &Peer| text(format!("{} {}", peer.address.ip(), peer.request_id.len())));
     let request = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1, 198.51.100.7\r\nConnection: close\r\n\r\n";
     let stranger = Gate::open(&settings(|_| ()), vec![mount("/a", show())]).await;
-    assert_eq!(
-        body(&exchange(stranger.http, request).await),
-        "127.0.0.1 16"
-    );
-    let trusting =
-        settings(|settings| settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
+    assert_eq!(body(&exchange(stranger.http, request).await), "127.0.0.1 16");
+    let trusting = settings(|settings| settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
     let proxied = Gate::open(&trusting, vec![mount("/a", show())]).await;
-    assert_eq!(
-        body(&exchange(proxied.http, request).await),
-        "198.51.100.7 16"
-    );
+    assert_eq!(body(&exchange(proxied.http, request).await), "198.51.100.7 16");
 }
 
 /// Answers GET from memory, and panics there on `/panic`; everything else needs the lane.
@@ -193,13 +155,7 @@ async fn what_is_in_memory_is_answered_while_every_thread_is_stuck() {
     let lane = gateway::pool::Lane::start("stuck", 1, 1).unwrap();
     let (release, held) = std::sync::mpsc::channel::<()>();
     let stuck = lane.run(move || held.recv()).unwrap();
-    let mounts = vec![Mount::new(
-        On::Both,
-        "/a",
-        Arc::new(Cached),
-        Arc::clone(&lane),
-        1000,
-    )];
+    let mounts = vec![Mount::new(On::Both, "/a", Arc::new(Cached), Arc::clone(&lane), 1000)];
     let gate = Gate::open(&settings(|_| ()), mounts).await;
     assert_eq!(body(&get(gate.http, "/a").await), "kept");
     let post = "POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nknown";
@@ -212,22 +168,12 @@ async fn what_is_in_memory_is_answered_while_every_thread_is_stuck() {
 async fn s20_a_panic_ends_one_request_and_not_its_connection() {
     let gate = Gate::open(&settings(|_| ()), vec![mount("/a", Cached)]).await;
     let mut stream = connect(gate.http).await;
-    for (path, expected) in [
-        ("/a/fail", "500"),
-        ("/a/panic", "500"),
-        ("/a", "200"),
-        ("/a/fail", "500"),
-        ("/a/fail", "500"),
-    ] {
-        stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
+    for (path, expected) in
+        [("/a/fail", "500"), ("/a/panic", "500"), ("/a", "200"), ("/a/fail", "500"), ("/a/fail", "500")]
+    {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
         let answer = next_answer(&mut stream).await;
         assert_eq!(status(&answer), expected, "{path}");
-        assert!(
-            !answer.contains("as asked for"),
-            "a panic's text must not be shown"
-        );
+        assert!(!answer.contains("as asked for"), "a panic's text must not be shown");
     }
 }

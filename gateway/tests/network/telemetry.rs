@@ -28,10 +28,7 @@ fn a_log_level_is_checked_before_it_is_used() {
     for level in ["info", "warn,acme=debug", "off"] {
         assert!(telemetry::check_level(level).is_ok(), "{level}");
     }
-    let settings = LogSettings {
-        level: "acme=loud".to_owned(),
-        format: LogFormat::Text,
-    };
+    let settings = LogSettings { level: "acme=loud".to_owned(), format: LogFormat::Text };
     let error = telemetry::start_logs(&settings).unwrap_err().to_string();
     assert!(error.contains("log.level"), "{error}");
 }

@@ -21,9 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::gate::{
-    Answering, Gate, PATIENCE, body, certificate, certified, connect, mount, rest, settings, text,
-};
+use crate::gate::{Answering, Gate, PATIENCE, body, certificate, certified, connect, mount, rest, settings, text};
 
 /// Takes every server certificate: these tests look at which one it is.
 #[derive(Debug)]
@@ -60,9 +58,7 @@ impl ServerCertVerifier for AnyServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -83,11 +79,7 @@ impl ResolvesClientCert for Shows {
 const TLS12: &SupportedProtocolVersion = &rustls::version::TLS12;
 const TLS13: &SupportedProtocolVersion = &rustls::version::TLS13;
 
-fn client(
-    version: &'static SupportedProtocolVersion,
-    alpn: &str,
-    shows: Option<Arc<CertifiedKey>>,
-) -> TlsConnector {
+fn client(version: &'static SupportedProtocolVersion, alpn: &str, shows: Option<Arc<CertifiedKey>>) -> TlsConnector {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[version])
         .unwrap()
@@ -98,26 +90,14 @@ fn client(
     TlsConnector::from(Arc::new(config))
 }
 
-async fn shake_hands(
-    address: SocketAddr,
-    client: &TlsConnector,
-) -> std::io::Result<TlsStream<TcpStream>> {
-    client
-        .connect(
-            ServerName::try_from("pki.example").unwrap(),
-            connect(address).await,
-        )
-        .await
+async fn shake_hands(address: SocketAddr, client: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+    client.connect(ServerName::try_from("pki.example").unwrap(), connect(address).await).await
 }
 
 async fn get(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
-    stream
-        .write_all(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await?;
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut answer))
-        .await
-        .expect("in time")?;
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time")?;
     Ok(body(&String::from_utf8(answer).unwrap()).to_owned())
 }
 
@@ -127,11 +107,7 @@ fn show_peer() -> Answering<impl Fn(Request<Bytes>, &Peer) -> Response<Bytes>> {
         let tls = peer.tls.as_ref().expect("the request came over TLS");
         let leaf = tls.client_certificates.first().map_or(0, Bytes::len);
         let name = tls.server_name.as_deref().unwrap_or("-");
-        text(format!(
-            "{name} {} {leaf} {}",
-            tls.client_certificates.len(),
-            hex::encode(&tls.channel_binding)
-        ))
+        text(format!("{name} {} {leaf} {}", tls.client_certificates.len(), hex::encode(&tls.channel_binding)))
     })
 }
 
@@ -140,19 +116,14 @@ async fn open() -> Gate {
 }
 
 fn binding(stream: &TlsStream<TcpStream>) -> String {
-    let exported =
-        stream
-            .get_ref()
-            .1
-            .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
+    let exported = stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
     hex::encode(exported.unwrap())
 }
 
 /// A certificate that no rule of ours would take: signed by nobody known, and with a critical extension that nobody knows.
 fn strange() -> Arc<CertifiedKey> {
     let mut params = CertificateParams::new(vec!["stranger.test".to_owned()]).unwrap();
-    let mut extension =
-        CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
     params.custom_extensions.push(extension);
     params.not_after = rcgen::date_time_ymd(2001, 1, 1);
@@ -170,9 +141,7 @@ async fn a_strangers_certificate_breaks_nothing_and_reaches_the_endpoint() {
     for version in [TLS12, TLS13] {
         for shown in [certified("client.test"), strange()] {
             let length = shown.cert[0].len();
-            let mut stream = shake_hands(gate.https, &client(version, "http/1.1", Some(shown)))
-                .await
-                .unwrap();
+            let mut stream = shake_hands(gate.https, &client(version, "http/1.1", Some(shown))).await.unwrap();
             let expected = format!("pki.example 1 {length} {}", binding(&stream));
             assert_eq!(get(&mut stream).await.unwrap(), expected, "{version:?}");
         }
@@ -183,9 +152,7 @@ async fn a_strangers_certificate_breaks_nothing_and_reaches_the_endpoint() {
 async fn a_client_without_a_certificate_is_served() {
     let gate = open().await;
     for version in [TLS12, TLS13] {
-        let mut stream = shake_hands(gate.https, &client(version, "http/1.1", None))
-            .await
-            .unwrap();
+        let mut stream = shake_hands(gate.https, &client(version, "http/1.1", None)).await.unwrap();
         let expected = format!("pki.example 0 0 {}", binding(&stream));
         assert_eq!(get(&mut stream).await.unwrap(), expected, "{version:?}");
     }
@@ -197,15 +164,11 @@ async fn a_certificate_without_its_key_ends_the_handshake() {
     let stolen = strange();
     for version in [TLS12, TLS13] {
         for other in [strange(), certified("other.test")] {
-            let forged = Arc::new(CertifiedKey::new(
-                stolen.cert.clone(),
-                Arc::clone(&other.key),
-            ));
-            let served =
-                match shake_hands(gate.https, &client(version, "http/1.1", Some(forged))).await {
-                    Ok(mut stream) => get(&mut stream).await,
-                    Err(why) => Err(why),
-                };
+            let forged = Arc::new(CertifiedKey::new(stolen.cert.clone(), Arc::clone(&other.key)));
+            let served = match shake_hands(gate.https, &client(version, "http/1.1", Some(forged))).await {
+                Ok(mut stream) => get(&mut stream).await,
+                Err(why) => Err(why),
+            };
             assert!(served.is_err(), "{version:?}: {served:?}");
         }
     }
@@ -216,73 +179,43 @@ async fn ask_http2(
     request: Request<Full<Bytes>>,
 ) -> (Response<()>, Bytes) {
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    (
-        Response::from_parts(parts, ()),
-        body.collect().await.unwrap().to_bytes(),
-    )
+    (Response::from_parts(parts, ()), body.collect().await.unwrap().to_bytes())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_is_spoken_where_both_sides_want_it() {
     let echo = Answering(|request: Request<Bytes>, _: &Peer| Response::new(request.into_body()));
     let gate = Gate::open(&Settings::default(), vec![mount("/a", echo)]).await;
-    let stream = shake_hands(gate.https, &client(TLS13, "h2", None))
-        .await
-        .unwrap();
+    let stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let driven = tokio::spawn(connection);
     let to = |method: &str, body: &str| {
-        Request::builder()
-            .method(method)
-            .uri("https://pki.example/a")
-            .body(Full::from(body.to_owned()))
-            .unwrap()
+        Request::builder().method(method).uri("https://pki.example/a").body(Full::from(body.to_owned())).unwrap()
     };
     let (answer, body) = ask_http2(&mut sender, to("POST", "hello")).await;
     assert_eq!((answer.status().as_u16(), &body[..]), (200, &b"hello"[..]));
     let (head, body) = ask_http2(&mut sender, to("HEAD", "")).await;
-    assert_eq!(
-        (&head.headers()["content-length"], body.len()),
-        (&"0".parse().unwrap(), 0)
-    );
+    assert_eq!((&head.headers()["content-length"], body.len()), (&"0".parse().unwrap(), 0));
     let (refused, _) = ask_http2(&mut sender, to("POST", &"x".repeat(1001))).await;
     assert_eq!(refused.status(), 413);
-    let (absent, _) = ask_http2(
-        &mut sender,
-        Request::get("https://pki.example/b")
-            .body(Full::default())
-            .unwrap(),
-    )
-    .await;
+    let (absent, _) =
+        ask_http2(&mut sender, Request::get("https://pki.example/b").body(Full::default()).unwrap()).await;
     assert_eq!(absent.status(), 404);
     gate.stop.send(true).unwrap();
-    timeout(PATIENCE, driven)
-        .await
-        .expect("the connection ends")
-        .unwrap()
-        .unwrap();
+    timeout(PATIENCE, driven).await.expect("the connection ends").unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_http2_connection_is_closed() {
     let idle = settings(|settings| settings.limits.idle_timeout_s = 1);
     let gate = Gate::open(&idle, vec![mount("/a", show_peer())]).await;
-    let stream = shake_hands(gate.https, &client(TLS13, "h2", None))
-        .await
-        .unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
-        TokioExecutor::new(),
-        TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    timeout(PATIENCE, connection)
-        .await
-        .expect("the server closes")
-        .unwrap();
+    let stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    timeout(PATIENCE, connection).await.expect("the server closes").unwrap();
     assert!(sender.is_closed());
 }
 
@@ -294,14 +227,8 @@ async fn a_new_server_certificate_is_served_without_dropping_a_connection() {
     let renewed = certified("renewed.test");
     gate.tls.replace(Arc::clone(&renewed)).unwrap();
     let mut after = shake_hands(gate.https, &connector).await.unwrap();
-    assert_eq!(
-        after.get_ref().1.peer_certificates().unwrap(),
-        renewed.cert.as_slice()
-    );
-    assert_ne!(
-        before.get_ref().1.peer_certificates().unwrap(),
-        renewed.cert.as_slice()
-    );
+    assert_eq!(after.get_ref().1.peer_certificates().unwrap(), renewed.cert.as_slice());
+    assert_ne!(before.get_ref().1.peer_certificates().unwrap(), renewed.cert.as_slice());
     assert!(get(&mut before).await.unwrap().starts_with("pki.example"));
     assert!(get(&mut after).await.unwrap().starts_with("pki.example"));
 }
@@ -317,19 +244,11 @@ async fn a_client_that_never_finishes_its_handshake_is_cut() {
 async fn plain_http_on_the_tls_listener_harms_nobody_else() {
     let gate = open().await;
     let mut plain = connect(gate.https).await;
-    plain
-        .write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    plain.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    timeout(PATIENCE, plain.read_to_end(&mut answer))
-        .await
-        .expect("the server closes")
-        .ok();
+    timeout(PATIENCE, plain.read_to_end(&mut answer)).await.expect("the server closes").ok();
     assert!(!answer.starts_with(b"HTTP"));
-    let mut stream = shake_hands(gate.https, &client(TLS13, "http/1.1", None))
-        .await
-        .unwrap();
+    let mut stream = shake_hands(gate.https, &client(TLS13, "http/1.1", None)).await.unwrap();
     assert!(get(&mut stream).await.is_ok());
 }
 
@@ -344,27 +263,15 @@ fn a_certificate_and_its_key_are_read_from_pem_files() {
     assert_eq!(read.cert, [made.cert.der().clone()]);
 
     let (_, other) = certificate("other.test");
-    let other = KeyPair::try_from(other.secret_der())
-        .unwrap()
-        .serialize_pem();
+    let other = KeyPair::try_from(other.secret_der()).unwrap().serialize_pem();
     std::fs::write(path("other.pem"), other).unwrap();
     for (chain, key, named) in [
-        (
-            "chain.pem",
-            "other.pem",
-            "cannot use the TLS key with its certificate",
-        ),
-        (
-            "key.pem",
-            "key.pem",
-            "key.pem: there is no certificate in it",
-        ),
+        ("chain.pem", "other.pem", "cannot use the TLS key with its certificate"),
+        ("key.pem", "key.pem", "key.pem: there is no certificate in it"),
         ("absent.pem", "key.pem", "absent.pem"),
         ("chain.pem", "chain.pem", "chain.pem"),
     ] {
-        let error = tls::read_files(&path(chain), &path(key))
-            .expect_err(key)
-            .to_string();
+        let error = tls::read_files(&path(chain), &path(key)).expect_err(key).to_string();
         assert!(error.contains(named), "{error}");
     }
 }
