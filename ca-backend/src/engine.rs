@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{AuthorityName, EndpointName, ProfileName};
+use crate::label::{EndpointName, ProfileName};
 use crate::policy::{self, Ask};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
@@ -304,19 +304,18 @@ impl Engine {
     fn sign_and_record(
         &self,
         serial: &Serial,
-        in_flight: InFlightForm,
+        mut in_flight: InFlightForm,
         version: Version,
         prepared: Prepared,
         names: &RequestedNames,
     ) -> Result<Outcome, Error> {
         // 4 sign
         let issuer = prepared.issuer().clone();
-        let der = prepared.sign(&self.inner.keys)?.der.to_vec();
+        in_flight.certificate.der = prepared.sign(&self.inner.keys)?.der.to_vec();
 
         // 5 record
-        let certificate = CertificateForm { der, ..in_flight.certificate };
         let batch = Batch::new().expect(Space::InFlight, serial.as_bytes(), version);
-        let batch = self.completion(batch, serial, &in_flight.authority, &certificate, names)?;
+        let batch = self.completion(batch, serial, &in_flight, names)?;
         match self.inner.store.commit(batch) {
             Ok(_) => {}
             // Another thread finished the same request: its certificate is the one that counts.
@@ -327,6 +326,7 @@ impl Engine {
         }
 
         // 6 answer
+        let InFlightForm { certificate, .. } = in_flight;
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
     }
 
@@ -343,33 +343,26 @@ impl Engine {
             .expect_absent(Space::Origin, in_flight.origin_key.clone())
             .put(Space::InFlight, serial.as_bytes(), record::encode(in_flight)?)
             .put(Space::Origin, in_flight.origin_key.clone(), record::encode(&OutcomeForm::Serial(*serial))?);
-        AuditRecord::new(self.now(), Action::WillSign)
-            .origin(&in_flight.origin.0)
-            .evidence(&in_flight.facts.0)
-            .authority(&in_flight.authority)
-            .profile(format!("{}@{}", in_flight.certificate.profile, in_flight.certificate.snapshot))
-            .serial(serial)
-            .detail(detail)
-            .in_batch(batch)
+        in_flight.audit(Action::WillSign, serial, self.now()).detail(detail).in_batch(batch)
     }
 
-    /// What step 5 adds to a batch: the certificate with its indexes, the event, the audit record, which need not repeat what the
-    /// one of step 3 says of this serial.
+    /// What step 5 adds to a batch: the certificate, which by now stands in `in_flight`, with its indexes, the event, the audit
+    /// record.
     pub(crate) fn completion(
         &self,
         batch: Batch,
         serial: &Serial,
-        authority: &AuthorityName,
-        certificate: &CertificateForm,
+        in_flight: &InFlightForm,
         names: &RequestedNames,
     ) -> Result<Batch, Fault> {
+        let certificate = &in_flight.certificate;
         let event = EventForm(self.now(), EventKindForm::Issued, *serial, certificate.issuer);
         let batch = batch
             .delete(Space::InFlight, serial.as_bytes())
             .put(Space::Certificate, serial.as_bytes(), record::encode(certificate)?)
             .append(Log::Event, record::encode(&event)?);
         let batch = inventory::index(batch, serial, certificate, names);
-        AuditRecord::new(self.now(), Action::Signed).authority(authority).serial(serial).in_batch(batch)
+        in_flight.audit(Action::Signed, serial, self.now()).in_batch(batch)
     }
 
     /// Step 0: what became of the same request before, within the repeat window.
@@ -638,6 +631,18 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
         ));
     }
     Ok(issuer.clone())
+}
+
+impl InFlightForm {
+    /// What the audit log says of this serial.
+    fn audit(&self, action: Action, serial: &Serial, at: Time) -> AuditRecord {
+        AuditRecord::new(at, action)
+            .origin(&self.origin.0)
+            .evidence(&self.facts.0)
+            .authority(&self.authority)
+            .profile(format!("{}@{}", self.certificate.profile, self.certificate.snapshot))
+            .serial(serial)
+    }
 }
 
 /// An authority offers the profile sets among its services; the daemon's own certificates are always possible.

@@ -120,10 +120,10 @@ impl Drop for Daemon<'_> {
     }
 }
 
-/// The daemon's binary: `CERTGATE_BIN`, or the one beside the test programs.
+/// The daemon's binary: `TESTS_CERTGATE`, or the one beside the test programs.
 #[must_use]
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("CERTGATE_BIN") {
+    if let Some(path) = std::env::var_os("TESTS_CERTGATE") {
         return PathBuf::from(path);
     }
     let beside = std::env::current_exe().unwrap();

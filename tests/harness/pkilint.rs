@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// The programs of the Python environment that `tests/run` makes.
 #[must_use]
 pub fn venv_program(name: &str) -> PathBuf {
-    let venv = std::env::var_os("CERTGATE_TEST_VENV")
+    let venv = std::env::var_os("TESTS_VENV")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-venv")), PathBuf::from);
     let program = venv.join("bin").join(name);
     assert!(program.exists(), "{} is missing; tests/run installs it", program.display());

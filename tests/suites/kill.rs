@@ -24,7 +24,7 @@ struct Acknowledged {
 }
 
 fn rounds() -> u32 {
-    std::env::var("CERTGATE_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
+    std::env::var("TESTS_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
 }
 
 fn random_below(limit: u64) -> u64 {

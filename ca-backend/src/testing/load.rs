@@ -69,7 +69,7 @@ fn certificate(
     };
     let detail = format!("TBSCertificate SHA-256 {}", hex::encode(crate::sha256(&in_flight.certificate.der)));
     let batch = engine.reservation(&serial, &in_flight, detail)?;
-    let mut batch = engine.completion(batch, &serial, &in_flight.authority, &in_flight.certificate, &request.names)?;
+    let mut batch = engine.completion(batch, &serial, &in_flight, &request.names)?;
     batch.checks.clear();
     batch.writes.retain(|(space, _, _)| *space != Space::InFlight);
     Ok(batch)
