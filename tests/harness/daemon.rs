@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use config::VARIABLE_PREFIX;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -76,9 +77,12 @@ impl Site {
         daemon
     }
 
-    /// `certgate ARGUMENTS` with this site's settings.
+    /// `certgate ARGUMENTS` with this site's settings and no others: variables of the tests are unknown keys to the daemon.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLE_PREFIX)) {
+            command.env_remove(name);
+        }
         command.args(arguments).arg("--config").arg(self.path("certgate.toml")).current_dir(self.directory.path());
         command
     }

@@ -8,7 +8,9 @@
 )] // test code: a failure should be loud
 
 pub mod acme_client;
+pub mod certbot;
 pub mod daemon;
+pub mod dns;
 pub mod key;
 pub mod openssl;
 pub mod pki;

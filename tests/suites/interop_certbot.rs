@@ -3,63 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use tests::daemon::{Daemon, Site, free_port, text};
+use tests::certbot::Certbot;
+use tests::daemon::{Daemon, Site, free_port};
 use tests::openssl::OpenSsl;
-use tests::pkilint::venv_program;
 
 const HOST: &str = "localhost";
 
-/// certbot with its own directories at a site.
-struct Certbot<'a> {
-    site: &'a Site,
-    http_01_port: u16,
-}
-
-impl Certbot<'_> {
-    fn run(&self, arguments: &[&str]) -> String {
-        let directory = self.site.path("certbot");
-        let output = Command::new(venv_program("certbot"))
-            .args(arguments)
-            .args(["--non-interactive", "--server"])
-            .arg(format!("https://localhost:{}/acme/starter/directory", self.site.https_port))
-            .arg("--config-dir")
-            .arg(&directory)
-            .arg("--work-dir")
-            .arg(&directory)
-            .arg("--logs-dir")
-            .arg(&directory)
-            .env("REQUESTS_CA_BUNDLE", self.site.path("state/root.pem"))
-            .output()
-            .unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let log = || text(&directory.join("letsencrypt.log"));
-        assert!(
-            output.status.success(),
-            "certbot {arguments:?}\n{said}\n{}\n{}",
-            log(),
-            text(&self.site.path("daemon.log"))
-        );
-        said
-    }
-
-    fn issue(&self, more: &[&str]) {
-        let port = self.http_01_port.to_string();
-        let always = [
-            "certonly",
-            "--standalone",
-            "--http-01-port",
-            &port,
-            "-d",
-            HOST,
-            "--agree-tos",
-            "--register-unsafely-without-email",
-        ];
-        self.run(&[&always, more].concat());
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        self.site.path("certbot").join("live").join(HOST).join(name)
-    }
+fn issue(certbot: &Certbot<'_>, http_01_port: u16, more: &[&str]) {
+    let port = http_01_port.to_string();
+    certbot.certonly(&[&["--standalone", "--http-01-port", &port, "-d", HOST], more].concat());
 }
 
 /// The starter's endpoint validates on a port that is free here, and only there.
@@ -74,8 +26,8 @@ fn use_port(site: &Site, port: u16) {
 fn judge(site: &Site, certbot: &Certbot<'_>, ssl: &OpenSsl) -> (String, String) {
     let copy = |from: &Path, to: &str| ssl.put(to, std::fs::read(from).unwrap());
     copy(&site.path("state/root.pem"), "root.pem");
-    copy(&certbot.file("cert.pem"), "cert.pem");
-    copy(&certbot.file("chain.pem"), "chain.pem");
+    copy(&certbot.file(HOST, "cert.pem"), "cert.pem");
+    copy(&certbot.file(HOST, "chain.pem"), "chain.pem");
     ssl.run("verify -x509_strict -CAfile root.pem -untrusted chain.pem cert.pem");
     // The URLs are those inside the certificate.
     let responder = ssl.run("x509 -in cert.pem -noout -ocsp_uri");
@@ -102,11 +54,12 @@ fn serial(ssl: &OpenSsl) -> String {
 fn certbot_gets_renews_and_revokes_a_certificate_by_http_01_and_a_restart_keeps_everything() {
     let site = Site::new("");
     let daemon: Daemon<'_> = site.start();
-    let certbot = Certbot { site: &site, http_01_port: free_port() };
-    use_port(&site, certbot.http_01_port);
+    let certbot = Certbot::new(&site);
+    let http_01_port = free_port();
+    use_port(&site, http_01_port);
     let ssl = OpenSsl::new();
 
-    certbot.issue(&[]);
+    issue(&certbot, http_01_port, &[]);
     let (status, crl) = judge(&site, &certbot, &ssl);
     let first = serial(&ssl);
     assert!(status.contains("cert.pem: good"), "{status}");
@@ -130,7 +83,7 @@ fn certbot_gets_renews_and_revokes_a_certificate_by_http_01_and_a_restart_keeps_
     assert!(crl.contains(&second), "{crl}");
 
     // The account, the endpoint and the authorities are still there; the key is new, as the old one is compromised.
-    certbot.issue(&["--force-renewal"]);
+    issue(&certbot, http_01_port, &["--force-renewal"]);
     let (status, _) = judge(&site, &certbot, &ssl);
     assert!(status.contains("cert.pem: good"), "{status}");
     let third = serial(&ssl);

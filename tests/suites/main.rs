@@ -12,6 +12,7 @@ mod authorities;
 mod crash;
 mod engines;
 mod interop_certbot;
+mod interop_dns;
 mod inventory;
 mod issuing;
 mod judges;
