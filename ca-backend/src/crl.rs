@@ -25,7 +25,7 @@ const EXPIRED_CERTS_ON_CRL: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5
 const HEADER_BYTES_MAX: usize = 6;
 
 /// Octets of a usual entry: a serial of 20 octets, a date, a reason. Only a first guess for the buffer.
-const ENTRY_BYTES_USUAL: usize = 53;
+pub(crate) const ENTRY_BYTES_USUAL: usize = 53;
 
 /// What a CRL says beside its entries.
 pub(crate) struct CrlDraft<'a> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::{names_of, public_key_of};
 use crate::clock::Time;
-use crate::crl::{CrlDraft, UnsignedCrl};
+use crate::crl::{CrlDraft, ENTRY_BYTES_USUAL, UnsignedCrl};
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::inventory::{self, CertificateState};
@@ -281,13 +281,15 @@ impl Engine {
         let draft = CrlDraft {
             issuer_name_der: active.facts.name.as_der(),
             key_identifier: &active.facts.key_identifier,
-            algorithm: (&identifier),
+            algorithm: &identifier,
             number,
             this_update: now,
             next_update,
             expired_certs_on_crl: Some(kept_since),
         };
-        let mut builder = draft.builder(0).map_err(Fault::from)?;
+        // Room for about as much as the last time, so that a long list does not grow by copying.
+        let expected = old_chunks.saturating_sub(1) as usize * CHUNK_OCTETS / ENTRY_BYTES_USUAL;
+        let mut builder = draft.builder(expected).map_err(Fault::from)?;
         let mut range = Range::prefix(issuer.number.to_be_bytes());
         loop {
             let entries = self.inner.store.scan(Space::Revoked, &range, SCAN_ENTRIES)?;
