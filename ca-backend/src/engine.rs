@@ -590,6 +590,17 @@ impl Engine {
         self.inner.store.health()
     }
 
+    /// The issuers whose key cannot be found or read, by path, and why: what a store moved without its keys looks like.
+    #[must_use]
+    pub fn unusable_issuing_keys(&self) -> Vec<(String, String)> {
+        let registry = self.registry();
+        let of = |issuer: &Arc<Issuer>| {
+            let fault = self.inner.keys.public_key(issuer.form.key.as_ref()?).err()?;
+            Some((issuer.path.clone(), fault.to_string()))
+        };
+        registry.issuers.values().filter_map(of).collect()
+    }
+
     /// The condition of each key store, by name.
     #[must_use]
     pub fn key_health(&self) -> Vec<(&'static str, KeyHealth)> {

@@ -52,7 +52,7 @@ impl DistinguishedName {
     /// Reads a Name and keeps its bytes.
     ///
     /// # Errors
-    /// Refuses what is not DER, names of more than [`NAME_BYTES_MAX`] octets or 64 attributes, values that are not text, and text
+    /// Refuses what is not DER, names of more than `NAME_BYTES_MAX` octets or 64 attributes, values that are not text, and text
     /// with NUL or other control characters.
     pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
         if der.len() > NAME_BYTES_MAX {

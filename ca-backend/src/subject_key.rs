@@ -29,7 +29,7 @@ const RSA_EXPONENT_BITS_MAX: u32 = 33;
 
 /// A public key that may stand in a certificate: well-formed, of an accepted kind and size, and not weak by construction.
 ///
-/// Whether it is on a list of known keys is judged by [`weak_key::BlockedKeys`], since that list can change.
+/// Whether it is on a list of known keys is judged by `weak_key::BlockedKeys`, since that list can change.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SubjectKey {
     kind: SubjectKeyKind,

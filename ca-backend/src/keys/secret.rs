@@ -26,7 +26,7 @@ pub(crate) enum Readers {
     Group,
 }
 
-/// The secret from which the keys of [`super::software::SoftwareKeys`] derive their encryption, wiped when dropped.
+/// The secret from which the keys of the software key store derive their encryption, wiped when dropped.
 ///
 /// Only the first line of its file counts, so that `openssl pkcs8 -passin file:...` takes the same file.
 #[derive(Clone)]

@@ -33,7 +33,7 @@ pub struct Readiness {
 /// A part that the daemon needs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Part {
-    /// `store`, `keys:NAME` or `crl:ISSUER`.
+    /// `store`, `keys:NAME`, `key:ISSUER` (only if it cannot be used) or `crl:ISSUER`.
     pub name: String,
     /// Whether it works.
     pub ready: bool,
@@ -147,6 +147,9 @@ fn readiness(engine: &Engine) -> Readiness {
             KeyHealth::Unusable(why) => Some(why),
         };
         parts.push(Part::new(format!("keys:{name}"), why));
+    }
+    for (issuer, why) in engine.unusable_issuing_keys() {
+        parts.push(Part::new(format!("key:{issuer}"), Some(why)));
     }
     match crls(engine) {
         Ok(crls) => parts.extend(crls),

@@ -1,7 +1,7 @@
 //! ACME (RFC 8555) on top of the engine.
 //!
-//! A request comes in at [`Acme::handle`], is verified in [`call`], and goes to the module of its resource; [`order`] is where a
-//! certificate comes from. Nothing is kept between requests but what lies in the store ([`ledger`], [`record`]).
+//! A request comes in at `Acme::handle`, is verified in `call`, and goes to the module of its resource; `order` is where a
+//! certificate comes from. Nothing is kept between requests but what lies in the store (`ledger`, `record`).
 //!
 //! Deviations from RFC 8555, on purpose:
 //! - The orders list leaves out invalid orders and does not sort by time.
