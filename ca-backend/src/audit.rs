@@ -9,6 +9,7 @@ use crate::label::AuthorityName;
 use crate::record::AuditForm;
 use crate::request::Origin;
 use crate::serial::Serial;
+use crate::sha256;
 use crate::store::{Batch, Log, Range, Space, Store};
 
 /// What was decided or done.
@@ -202,10 +203,4 @@ pub(crate) fn verify(store: &dyn Store, head: (u64, [u8; DIGEST_OCTETS])) -> Res
     }
     let damage = (digest != head.1).then(|| format!("entry {last} was altered"));
     Ok(verdict(last, digest, damage))
-}
-
-fn sha256(bytes: &[u8]) -> [u8; DIGEST_OCTETS] {
-    let mut digest = [0; DIGEST_OCTETS];
-    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
-    digest
 }

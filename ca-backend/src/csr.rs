@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD;
 use const_oid::db::rfc5912::ID_EXTENSION_REQ;
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::algorithm::verify_signature;
 use crate::error::{Reason, Refusal};
 use crate::nesting::check_nesting;
+use crate::sha256;
 use crate::subject_key::{ProvenKey, SubjectKey};
 
 /// The greatest length of a request in DER, in octets. An RSA-8192 request with hundreds of names stays far below.
@@ -283,12 +283,6 @@ fn single_value(attribute: &Attribute) -> Result<&Any, Refusal> {
         [value] => Ok(value),
         _ => Err(malformed(format!("the attribute {} of the certificate request must have one value", attribute.oid))),
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut octets = [0; 32];
-    octets.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    octets
 }
 
 fn not_a_request(error: der::Error) -> Refusal {

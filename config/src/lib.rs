@@ -45,7 +45,7 @@ pub struct Settings {
     pub proxy_header: ProxyHeader,
     /// The listener with TLS.
     pub https: HttpsSettings,
-    /// The listener without TLS, for CRL, OCSP, CA certificates and SCEP.
+    /// The listener without TLS, for CRL, OCSP and CA certificates.
     pub http: HttpSettings,
     /// The operators' API.
     pub operator: OperatorSettings,

@@ -43,7 +43,7 @@ impl Default for HttpsSettings {
 pub struct ServerCertificateSettings {
     /// Issued here or read from files.
     pub source: CertificateSource,
-    /// With `own`: the name of the authority that issues it; none means the one that the starter made.
+    /// With `own`: the name of the authority that issues it; none means the first active issuing one.
     #[serde(with = "empty_is_none")]
     pub authority: Option<String>,
     /// With `own`: DNS names and IP addresses in it; none means the host of `base_url`.
