@@ -693,7 +693,7 @@ impl table::Table for BrittleTable {
         self.inner.walk(range, visit)
     }
 
-    fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
+    fn apply(&self, writes: Arc<table::Writes>) -> Result<(), StoreFault> {
         assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "the table broke");
         self.inner.apply(writes)
     }
@@ -744,7 +744,7 @@ impl table::Table for EagerTable {
         self.inner.walk(range, visit)
     }
 
-    fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
+    fn apply(&self, writes: Arc<table::Writes>) -> Result<(), StoreFault> {
         self.inner.apply(writes)?;
         self.visible.send(()).unwrap();
         self.may_settle.lock().unwrap().recv().unwrap();
