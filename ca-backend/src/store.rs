@@ -66,6 +66,8 @@ impl fmt::Display for StoreKind {
 pub struct StoreOptions {
     /// Memory for the engine's cache, in octets.
     pub cache_bytes: u64,
+    /// How long a file of the journal gets before it is fed to the engine, in octets. Twice as long while the engine is busy.
+    pub journal_bytes: u64,
     /// Writes are refused with [`StoreFault::Full`] when less than this is free on the disk, in octets: the engines do not get
     /// over a disk that is really full.
     pub reserve_bytes: u64,
@@ -95,7 +97,7 @@ pub(crate) fn open(kind: StoreKind, directory: &Path, options: StoreOptions) -> 
             claimed.refuse_without(SLED_DIRECTORY, JOURNAL_DIRECTORY)?;
             let journal = claimed.join(JOURNAL_DIRECTORY);
             let table = SledTable::open(claimed, options.cache_bytes)?;
-            Arc::new(Committer::start(Journaled::open(table, &journal)?)?)
+            Arc::new(Committer::start(Journaled::open(table, &journal, options.journal_bytes)?)?)
         }
         StoreKind::Redb => {
             let claimed = claim()?;
@@ -104,7 +106,7 @@ pub(crate) fn open(kind: StoreKind, directory: &Path, options: StoreOptions) -> 
             let journal = claimed.join(JOURNAL_DIRECTORY);
             let cache_bytes = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
             let table = RedbTable::open(claimed, cache_bytes)?;
-            Arc::new(Committer::start(Journaled::open(table, &journal)?)?)
+            Arc::new(Committer::start(Journaled::open(table, &journal, options.journal_bytes)?)?)
         }
     };
     check_format(store.as_ref())?;

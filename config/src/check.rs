@@ -91,6 +91,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.dns_timeout_s", validation.dns_timeout_s),
         ("validation.timeout_s", validation.timeout_s),
         ("store.cache_bytes", settings.store.cache_bytes),
+        ("store.journal_bytes", settings.store.journal_bytes),
     ];
     let zero = counts
         .into_iter()

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::transfer::{TransferError, export, import};
 use super::*;
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 32 << 20, reserve_bytes: 1 << 20 };
+const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 32 << 20, journal_bytes: 4 << 10, reserve_bytes: 1 << 20 };
 
 /// A store in a directory of its own.
 struct Place {

@@ -4,7 +4,7 @@
 //! memory. The engine gets what many groups together leave of their keys, in key order and on a thread of its own: a key that is
 //! written again and again reaches it once, and neighbours reach it together.
 //!
-//! - A file of the journal is full at [`FILE_BYTES`]. Then its writes are *fed* to the engine, while the next file takes new groups.
+//! - A file of the journal is full at [`StoreOptions::journal_bytes`](super::StoreOptions::journal_bytes). Then its writes are *fed* to the engine, while the next file takes new groups.
 //! - Once they are durable there, the engine is told the file's number, and older files are removed. The file itself stays until the
 //!   next one is fed, so that what the engine got last is always there twice.
 //! - Opening reads all files that are left and feeds them again, which changes nothing where the engine has them already. What the
@@ -31,11 +31,6 @@ use crate::error::StoreFault;
 /// The journal's directory, in the store's directory.
 pub(super) const JOURNAL_DIRECTORY: &str = "journal";
 
-/// When a file is full. At most twice as much is kept in memory, and fed when the store is opened.
-const FILE_BYTES: u64 = 8 << 20;
-/// How long a file gets while the engine is still busy with the one before; then groups wait.
-const FILE_BYTES_MAX: u64 = 2 * FILE_BYTES;
-
 const FIRST_FILE: u64 = 1;
 
 /// Under which raw key the engine keeps the number of the last file that it was fed. No [`Space`](super::Space) has this number.
@@ -53,6 +48,8 @@ pub(super) struct Journaled<T: Table> {
     shared: Arc<Shared<T>>,
     /// The file that takes new groups. Only the committer writes.
     newest: Mutex<JournalFile>,
+    /// When a file is full. It gets twice as long while the engine is busy with the one before; then groups wait.
+    file_bytes: u64,
     feeder: Option<JoinHandle<()>>,
 }
 
@@ -85,7 +82,7 @@ struct Turn {
 
 impl<T: Table> Journaled<T> {
     /// Opens the journal in a directory, or begins one, in front of an engine.
-    pub(super) fn open(table: T, directory: &Path) -> Result<Self, StoreFault> {
+    pub(super) fn open(table: T, directory: &Path, file_bytes: u64) -> Result<Self, StoreFault> {
         let fed = table.read(FED_KEY)?.map(|number| number_of(&number)).transpose()?;
         if !directory.exists() {
             fs::create_dir(directory).map_err(|error| io_fault("cannot make the journal's directory", &error))?;
@@ -116,17 +113,17 @@ impl<T: Table> Journaled<T> {
                 move || shared.feed_files()
             })
             .map_err(|error| StoreFault::Unavailable(format!("cannot start the feeder thread: {error}")))?;
-        Ok(Self { shared, newest, feeder: Some(feeder) })
+        Ok(Self { shared, newest, file_bytes, feeder: Some(feeder) })
     }
 
     /// Hands the newest file to the feeder and begins another, if it is time.
     fn rotate(&self, newest: &mut JournalFile) -> Result<(), StoreFault> {
-        if newest.bytes() < FILE_BYTES {
+        if newest.bytes() < self.file_bytes {
             return Ok(());
         }
         let shared = &self.shared;
         let mut turn = lock(&shared.turn);
-        while turn.feeding.is_some() && turn.failed.is_none() && newest.bytes() >= FILE_BYTES_MAX {
+        while turn.feeding.is_some() && turn.failed.is_none() && newest.bytes() >= self.file_bytes.saturating_mul(2) {
             turn = shared.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
         }
         if turn.feeding.is_some() || turn.failed.is_some() {
