@@ -74,7 +74,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("issuing.ocsp_cache_entries_max", issuing.ocsp_cache_entries_max),
         ("validation.concurrency_max", validation.concurrency_max),
     ];
-    let seconds: [(&'static str, u64); 16] = [
+    let seconds: [(&'static str, u64); 17] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
         ("limits.body_read_timeout_s", limits.body_read_timeout_s),
         ("limits.idle_timeout_s", limits.idle_timeout_s),
