@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{EndpointName, ProfileName};
+use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::policy::{self, Ask};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
@@ -26,8 +26,8 @@ use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::revoke::{PublishedCrl, ResponseCache};
 use crate::serial::Serial;
-use crate::store::{Batch, CommitError, Log, Space, Store, Version};
-use crate::ticket::Ticket;
+use crate::store::{Batch, CommitError, Key, Log, Space, Store, Version};
+use crate::ticket::{Sweep, Ticket};
 use crate::weak_key::BlockedKeys;
 use crate::{figures, inventory, sha256};
 
@@ -56,6 +56,8 @@ pub struct EngineSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
+    /// For how long it is remembered how a request that waited was decided, in seconds; not less than twice the repeat window.
+    pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
     pub clock_backwards_max_s: u64,
 }
@@ -75,6 +77,7 @@ impl Default for EngineSettings {
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
+            ticket_retention_s: 90 * DAY_S,
             clock_backwards_max_s: 60,
         }
     }
@@ -104,6 +107,10 @@ pub(crate) struct Inner {
     pub(crate) own_certificates: Mutex<()>,
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
+    /// How far the removal of decided tickets has come.
+    pub(crate) tickets_swept: Mutex<Sweep>,
+    /// How far deletions have come, by authority: up to which certificate none of its own is left.
+    pub(crate) deletions: Mutex<HashMap<AuthorityName, Key>>,
     pub(crate) rate: RequestRate,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
@@ -171,6 +178,8 @@ impl Engine {
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
             put_off: Mutex::default(),
+            tickets_swept: Mutex::default(),
+            deletions: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),
@@ -218,6 +227,17 @@ impl Engine {
                     .authority(&request.authority)
                     .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
                 self.commit_or_later(record.in_batch(Batch::new())?)?;
+                let origin = &request.origin;
+                tracing::info!(
+                    reason = refusal.reason().name(),
+                    why = refusal.private(),
+                    profile = %request.profile,
+                    protocol = %origin.protocol,
+                    endpoint = origin.endpoint.as_ref().map(tracing::field::display),
+                    requester = request.evidence.facts().requester,
+                    request = origin.request_id,
+                    "refused a certificate"
+                );
             }
             Err(error)
         })
@@ -326,7 +346,17 @@ impl Engine {
         }
 
         // 6 answer
-        let InFlightForm { certificate, .. } = in_flight;
+        let InFlightForm { certificate, origin: Positional(origin), .. } = in_flight;
+        tracing::info!(
+            %serial,
+            profile = %certificate.profile,
+            issuer = issuer.path,
+            protocol = %certificate.protocol,
+            endpoint = certificate.endpoint.as_ref().map(tracing::field::display),
+            requester = certificate.requester,
+            request = origin.request_id,
+            "issued a certificate"
+        );
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
     }
 
@@ -504,6 +534,15 @@ impl Engine {
             .authority(&request.authority)
             .detail(format!("ticket {ticket}"));
         self.commit_or_later(record.in_batch(batch)?)?;
+        tracing::info!(
+            %ticket,
+            profile = %request.profile,
+            protocol = %request.origin.protocol,
+            endpoint = request.origin.endpoint.as_ref().map(tracing::field::display),
+            requester = authorization.facts().requester,
+            request = request.origin.request_id,
+            "a request waits for approval"
+        );
         Ok(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })
     }
 

@@ -31,6 +31,7 @@ impl Engine {
         self.publish_due_crls();
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
+        log("forget decided tickets", self.forget_decided_tickets());
         if registry.authorities.values().any(|authority| authority.deleting) {
             log("delete an authority", self.go_on_deleting());
         }

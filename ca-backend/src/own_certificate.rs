@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
-use crate::error::{Error, Fault, Reason, Refusal};
+use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::evidence::{Approval, Evidence};
 use crate::extension::RequestedExtensions;
 use crate::keys::{KeyLabel, KeyRef};
@@ -18,7 +18,7 @@ use crate::record::{self, ServiceKeyForm, StatusForm};
 use crate::registry::Issuer;
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::sha256;
-use crate::store::{Batch, Space};
+use crate::store::{Batch, Range, Space};
 use crate::subject_key::{ProvenKey, SubjectKey};
 
 /// An issuer's OCSP responder.
@@ -53,6 +53,10 @@ pub struct ServiceKey {
 }
 
 const TLS_ROLE: &str = "tls";
+/// Before the serials under which former TLS keys lie until they are destroyed.
+const FORMER_TLS_KEYS: &[u8] = b"former/tls/";
+/// Former keys destroyed at a time.
+const FORMER_KEYS_MAX: usize = 100;
 const DAEMON: &str = "certgate";
 
 impl ServiceKey {
@@ -111,8 +115,9 @@ impl Engine {
         if not_after <= self.now() {
             return Ok(());
         }
-        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm)?;
+        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, Batch::new())?;
         self.reload()?;
+        tracing::info!(issuer = issuer.path, "an OCSP responder has a new certificate");
         if let Some(key) = old {
             self.inner.keys.destroy(&key).map_err(Fault::from)?;
         }
@@ -138,25 +143,42 @@ impl Engine {
         };
         let form = match stored {
             Some(form) if usable(&form)? => form,
-            old => {
+            former => {
                 let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
-                let form = self.make_own_certificate(
-                    TLS_ROLE,
-                    authority,
-                    "privatessl-tls-server",
-                    requested,
-                    KeyAlgorithm::EcP256,
-                )?;
-                if let Some(old) = old {
-                    self.inner.keys.destroy(&old.key).map_err(Fault::from)?;
-                }
-                form
+                // The listener still signs with the former key: it is noted, and destroyed once that is over.
+                let besides = match &former {
+                    Some(form) => Batch::new().put(
+                        Space::ServiceKey,
+                        [FORMER_TLS_KEYS, form.serial.as_bytes()].concat(),
+                        record::encode(form)?,
+                    ),
+                    None => Batch::new(),
+                };
+                let profile = "privatessl-tls-server";
+                self.make_own_certificate(TLS_ROLE, authority, profile, requested, KeyAlgorithm::EcP256, besides)?
             }
         };
         let issued = self.issued_certificate(&form.serial)?.ok_or(Fault::TryLater { after_s: 5 })?;
         let chain = std::iter::once(Bytes::from(issued.der)).chain(issued.chain).collect();
         let key = ServiceKey { engine: self.clone(), key: form.key, algorithm: form.algorithm };
         Ok(TlsIdentity { chain, not_before: form.not_before, not_after: form.not_after, names: names.to_vec(), key })
+    }
+
+    /// Destroys the keys of former TLS certificates. To be called once the listener uses what [`Engine::tls_identity`] gave.
+    ///
+    /// # Errors
+    /// A fault; the next call goes on.
+    pub fn forget_former_tls_key(&self) -> Result<(), Error> {
+        for former in self.inner.store.scan(Space::ServiceKey, &Range::prefix(FORMER_TLS_KEYS), FORMER_KEYS_MAX)? {
+            let form: ServiceKeyForm = record::decode(&former.value)?;
+            match self.inner.keys.destroy(&form.key) {
+                // Gone already: a fault came between this step and the next one.
+                Ok(()) | Err(KeyFault::NotFound(_)) => {}
+                Err(fault) => return Err(Fault::from(fault).into()),
+            }
+            self.commit_or_later(Batch::new().delete(Space::ServiceKey, former.key))?;
+        }
+        Ok(())
     }
 
     /// The authority that issued the daemon's present TLS certificate; `None` if there is none, or its authority is gone.
@@ -177,6 +199,7 @@ impl Engine {
         profile: &str,
         names: RequestedNames,
         algorithm: KeyAlgorithm,
+        besides: Batch,
     ) -> Result<ServiceKeyForm, Error> {
         let label = KeyLabel(format!("{}-{}", role.replace('/', "-"), hex::encode(self.random::<8>())));
         let key = self.inner.keys.generate(&label, algorithm).map_err(Fault::from)?;
@@ -205,7 +228,7 @@ impl Engine {
             not_after: certificate.tbs.not_after,
             certificate: issued.der.clone(),
         };
-        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
+        self.commit_or_later(besides.put(Space::ServiceKey, role, record::encode(&form)?))?;
         Ok(form)
     }
 }
@@ -227,14 +250,19 @@ pub(crate) fn own_request(
         key: ProvenKey::after_verified_signature(SubjectKey::accept(public_key)?),
         validity: None,
         evidence: Evidence::Operator(Approval { operator: DAEMON.to_owned(), released: None, daemon: true }),
-        origin: Origin {
-            protocol: ProtocolName::new("internal")?,
-            endpoint: None,
-            transaction,
-            request_digest: sha256(public_key),
-            peer: None,
-            request_id: String::new(),
-        },
+        origin: own_origin(transaction, sha256(public_key))?,
+    })
+}
+
+/// Where a request by the daemon itself comes from.
+pub(crate) fn own_origin(transaction: String, request_digest: [u8; 32]) -> Result<Origin, Refusal> {
+    Ok(Origin {
+        protocol: ProtocolName::new("internal")?,
+        endpoint: None,
+        transaction,
+        request_digest,
+        peer: None,
+        request_id: String::new(),
     })
 }
 

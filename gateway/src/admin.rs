@@ -38,6 +38,7 @@ pub use problem::Problem;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 pub use status::StatusPages;
 
+use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
 use problem::missing;
 
@@ -58,6 +59,8 @@ pub struct AdminState {
     pub endpoints_changed: Arc<dyn Fn() + Send + Sync>,
     /// What `/metrics` shows.
     pub figures: Figures,
+    /// Whether HTTPS clients are served.
+    pub https: HttpsCondition,
 }
 
 impl fmt::Debug for AdminState {
