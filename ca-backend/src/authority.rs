@@ -138,7 +138,7 @@ const ISSUING_VALIDITY_S: u64 = 10 * 365 * DAY_S;
 const LAST_ISSUER: &[u8] = b"issuers/last";
 /// Certificates removed in one step of a deletion.
 const DELETION_STEP: usize = 500;
-/// Steps of a deletion before other changes of the PKI get their turn.
+/// Steps that look through certificates before other changes of the PKI get their turn.
 const DELETION_STEPS_MAX: usize = 20;
 /// The most octets an uploaded chain may have.
 const CHAIN_OCTETS_MAX: usize = 1 << 20;
@@ -511,7 +511,9 @@ impl Engine {
     fn revoke_at_parent(&self, name: &AuthorityName, registry: &Registry, operator: &str) -> Result<(), Error> {
         for issuer in registry.issuers.values().filter(|issuer| issuer.form.authority == *name && !issuer.revoked) {
             let parent = issuer.form.parent.and_then(|parent| registry.issuers.get(&parent));
-            let (Some(serial), Some(_)) = (issuer.form.serial, parent.filter(|parent| parent.may_sign())) else { continue };
+            let (Some(serial), Some(_)) = (issuer.form.serial, parent.filter(|parent| parent.may_sign())) else {
+                continue;
+            };
             let change = StatusChange::Revoke { reason: RevocationReason::CessationOfOperation, invalidity: None };
             let origin = own_origin(format!("deletion of {}", issuer.path), sha256(serial.as_bytes()))?;
             let comment = format!("authority {name} is being deleted");
@@ -549,6 +551,7 @@ impl Engine {
         // Nothing is issued any more, so what was looked through stays as it is.
         let from = self.deletions().get(name).cloned().unwrap_or_default();
         let mut range = Range { from, ..Range::default() };
+        let mut removed = 0;
         for _ in 0..DELETION_STEPS_MAX {
             let entries = self.inner.store.scan(Space::Certificate, &range, DELETION_STEP)?;
             let Some(last) = entries.last() else { return Ok(true) };
@@ -577,6 +580,10 @@ impl Engine {
                 removed_here.iter().for_each(|serial| self.inner.responses.purge(serial));
             }
             self.deletions().insert(name.clone(), range.from.clone());
+            removed += removed_here.len();
+            if removed >= DELETION_STEP {
+                break;
+            }
         }
         Ok(false)
     }

@@ -18,7 +18,7 @@ use crate::record::{self, TicketForm, TicketStateForm};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity};
 use crate::serial::Serial;
 use crate::store::{Batch, Key, Range, Space, Version};
-use crate::subject_key::{SubjectKeyKind, ProvenKey, SubjectKey};
+use crate::subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
 
 /// Names a request that waits for approval: 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -34,6 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use moment::Moment;
+pub(crate) use problem::MALFORMED_HINT;
 pub use problem::Problem;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 pub use status::StatusPages;

@@ -94,7 +94,9 @@ impl RunError {
         let other = format!("set `{name}.listen`, or the environment variable CERTGATE_{variable}__LISTEN");
         let base = match *name {
             "metrics" => String::new(),
-            _ => format!("; clients have to know it, so let `{name}.base_url` (CERTGATE_{variable}__BASE_URL) say the same"),
+            _ => format!(
+                "; clients have to know it, so let `{name}.base_url` (CERTGATE_{variable}__BASE_URL) say the same"
+            ),
         };
         match error.kind() {
             std::io::ErrorKind::AddrInUse => {

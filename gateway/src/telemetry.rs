@@ -108,7 +108,8 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
 /// # Errors
 /// A level that is no filter; logs that are installed already.
 pub fn start_logs(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(&settings.level)?)
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(&settings.level)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let installed = match settings.format {
