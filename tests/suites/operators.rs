@@ -371,7 +371,7 @@ fn a_refusal_comes_with_advice_that_fits_it() {
     };
     let json = "application/json";
     let cases: [(&str, String, &str, Bytes, &str); 6] = [
-        ("POST", format!("/v1/certificates/{serial}/unhold"), json, Bytes::new(), "certgate certificate show"),
+        ("POST", format!("/v1/certificates/{serial}/unhold"), json, "{}".into(), "certgate certificate show"),
         (
             "POST",
             format!("/v1/certificates/{serial}/revoke"),
