@@ -75,7 +75,10 @@ impl VerifiedDevice {
 
 impl fmt::Debug for VerifiedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedDevice").field("device", &self.device).field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("VerifiedDevice")
+            .field("device", &self.device)
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,7 +183,8 @@ impl Engine {
             Err(error) => return Err(error),
         }
         let told = Batch::new().delete(Space::UntoldDevice, serial.as_bytes());
-        let record = AuditRecord::new(self.now(), Action::Refused).serial(serial).detail(format!("not released: {why}"));
+        let record =
+            AuditRecord::new(self.now(), Action::Refused).serial(serial).detail(format!("not released: {why}"));
         self.commit_or_later(record.in_batch(told)?)?;
         Ok(())
     }

@@ -122,7 +122,9 @@ impl Engine {
             return Err(Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")).into());
         }
         if self.has_credentials(name)? {
-            let text = format!("endpoint {name} has credentials, which would serve a later endpoint of that name; remove them first");
+            let text = format!(
+                "endpoint {name} has credentials, which would serve a later endpoint of that name; remove them first"
+            );
             return Err(Refusal::new(Reason::Conflict, text).into());
         }
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)

@@ -628,8 +628,9 @@ pub(crate) fn authorize_revocation(
         return token.ok_or_else(missing)?.admits(names);
     }
     let itself = facts.kind == EvidenceKind::Certificate && facts.requester == format!("certificate:{serial}");
-    let controls_all =
-        facts.kind == EvidenceKind::Challenges && !names.alternative.is_empty() && shown(facts, &Bounds::default(), names).is_ok();
+    let controls_all = facts.kind == EvidenceKind::Challenges
+        && !names.alternative.is_empty()
+        && shown(facts, &Bounds::default(), names).is_ok();
     if facts.kind == EvidenceKind::Operator || facts.requester == requester || itself || controls_all {
         return Ok(());
     }

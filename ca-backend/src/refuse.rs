@@ -52,7 +52,8 @@ impl RefusalLog {
         let room = minute.by_endpoint.len() < SOURCES_MAX && minute.by_peer.len() < SOURCES_MAX;
         let by_endpoint = minute.by_endpoint.get(&origin.endpoint).copied().unwrap_or_default();
         let by_peer = minute.by_peer.get(&origin.peer).copied().unwrap_or_default();
-        let write = room && by_endpoint < self.per_endpoint_max && by_peer < (self.per_endpoint_max / PEER_SHARE).max(1);
+        let write =
+            room && by_endpoint < self.per_endpoint_max && by_peer < (self.per_endpoint_max / PEER_SHARE).max(1);
         if write {
             minute.by_endpoint.insert(origin.endpoint.clone(), by_endpoint.saturating_add(1));
             minute.by_peer.insert(origin.peer, by_peer.saturating_add(1));

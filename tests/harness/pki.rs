@@ -203,7 +203,8 @@ pub struct Handed {
 /// A wish for a credential of the endpoint without any bounds.
 #[must_use]
 pub fn new_credential(purpose: CredentialPurpose) -> NewCredential {
-    let rights = if purpose == CredentialPurpose::Token { Right::ALL.into() } else { std::collections::BTreeSet::new() };
+    let rights =
+        if purpose == CredentialPurpose::Token { Right::ALL.into() } else { std::collections::BTreeSet::new() };
     NewCredential {
         id: None,
         endpoint: EndpointName::new(ENDPOINT).unwrap(),

@@ -604,11 +604,11 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
 struct Agreeable;
 
 impl ca_backend::DeviceVerifier for Agreeable {
-    fn verify(&self, _: &ca_backend::DeviceClaim) -> Result<String, Error> {
+    fn verify(&self, _: &ca_backend::DeviceClaim) -> Result<String, ca_backend::Error> {
         Ok("agreeable".to_owned())
     }
 
-    fn issued(&self, _: &ca_backend::DeviceClaim, _: &ca_backend::IssuedCertificate) -> Result<(), Error> {
+    fn issued(&self, _: &ca_backend::DeviceClaim, _: &ca_backend::IssuedCertificate) -> Result<(), ca_backend::Error> {
         Ok(())
     }
 

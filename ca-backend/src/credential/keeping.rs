@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::secret::scope;
 use super::{
-    Binding, Credential, CredentialChange, CredentialId, CredentialPurpose, CredentialQuery, NewCredential,
-    SecretText, binding,
+    Binding, Credential, CredentialChange, CredentialId, CredentialPurpose, CredentialQuery, NewCredential, SecretText,
+    binding,
 };
 use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
@@ -38,11 +38,7 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal that says what does not fit, or the store's fault.
-    pub fn create_credential(
-        &self,
-        wish: &NewCredential,
-        created_by: &str,
-    ) -> Result<(Credential, SecretText), Error> {
+    pub fn create_credential(&self, wish: &NewCredential, created_by: &str) -> Result<(Credential, SecretText), Error> {
         binding::check(wish)?;
         let endpoint = self.inner.store.get(Space::Endpoint, wish.endpoint.as_str().as_bytes())?;
         let endpoint = endpoint
@@ -88,8 +84,10 @@ impl Engine {
         if let Some(expires) = form.expires {
             batch = batch.put(Space::CredentialExpiry, expiry_key(self.gone_at(expires), &id), Vec::new());
         }
-        let detail =
-            format!("credential {id} ({}, endpoint {}) made by {created_by}: {}", form.purpose, form.endpoint, form.binding);
+        let detail = format!(
+            "credential {id} ({}, endpoint {}) made by {created_by}: {}",
+            form.purpose, form.endpoint, form.binding
+        );
         let record = AuditRecord::new(self.now(), Action::CredentialChanged).detail(detail);
         match self.inner.store.commit(record.in_batch(batch)?) {
             Ok(_) => Ok((credential(id, &form)?, revealed)),
@@ -101,11 +99,7 @@ impl Engine {
         }
     }
 
-    fn new_secret(
-        &self,
-        id: &CredentialId,
-        wish: &NewCredential,
-    ) -> Result<(SecretForm, SecretText), Fault> {
+    fn new_secret(&self, id: &CredentialId, wish: &NewCredential) -> Result<(SecretForm, SecretText), Fault> {
         let keys = &self.inner.secret_keys;
         if let Some(chosen) = &wish.secret {
             let digest = keys.slow_digest(&wish.endpoint, wish.purpose, chosen.reveal().as_bytes());
@@ -147,7 +141,8 @@ impl Engine {
         };
         let mut range = Range::prefix(prefix);
         if let Some(cursor) = &query.cursor {
-            let after = hex::decode(cursor).map_err(|_| Refusal::new(Reason::Malformed, "the cursor is none of ours"))?;
+            let after =
+                hex::decode(cursor).map_err(|_| Refusal::new(Reason::Malformed, "the cursor is none of ours"))?;
             range.from = range.from.max([after.as_slice(), &[0]].concat());
         }
         let limit = query.limit.clamp(1, PAGE_MAX);
@@ -196,9 +191,11 @@ impl Engine {
             accounts_disabled: change.accounts_disabled.unwrap_or(before.accounts_disabled),
             ..before.clone()
         };
-        let mut batch = Batch::new()
-            .expect(Space::Credential, id.as_str(), version)
-            .put(Space::Credential, id.as_str(), record::encode(&after)?);
+        let mut batch = Batch::new().expect(Space::Credential, id.as_str(), version).put(
+            Space::Credential,
+            id.as_str(),
+            record::encode(&after)?,
+        );
         if after.expires != before.expires
             && let Some(expires) = after.expires
         {
@@ -247,7 +244,9 @@ impl Engine {
                     Some((form, version)) => {
                         let batch = batch.expect(Space::Credential, id.as_str(), version);
                         match self.leaves_at(&form) {
-                            Some(gone) if gone > now => batch.put(Space::CredentialExpiry, expiry_key(gone, &id), Vec::new()),
+                            Some(gone) if gone > now => {
+                                batch.put(Space::CredentialExpiry, expiry_key(gone, &id), Vec::new())
+                            }
                             Some(_) => removal(batch, &id, &form),
                             None => batch,
                         }
@@ -331,8 +330,7 @@ pub(super) fn credential(id: CredentialId, form: &CredentialForm) -> Result<Cred
 }
 
 fn removal(batch: Batch, id: &CredentialId, form: &CredentialForm) -> Batch {
-    let batch =
-        batch.delete(Space::Credential, id.as_str()).delete(Space::CredentialListing, listing_key(form, id));
+    let batch = batch.delete(Space::Credential, id.as_str()).delete(Space::CredentialListing, listing_key(form, id));
     match &form.secret {
         SecretForm::Digest { digest, chosen } => {
             let batch = batch.delete(Space::CredentialSecret, digest.to_vec());

@@ -82,7 +82,9 @@ impl Engine {
     /// Takes a use for a certificate that is about to be signed, or ends the wait of the request that took it.
     pub(crate) fn spend(&self, batch: Batch, spending: Option<&Spending>) -> Result<Batch, Fault> {
         match spending.filter(|spending| spending.is_counted()) {
-            Some(spending) if spending.taken => waited(batch, &spending.credential.id, &spending.form, spending.version),
+            Some(spending) if spending.taken => {
+                waited(batch, &spending.credential.id, &spending.form, spending.version)
+            }
             Some(spending) => self.take_use(batch, spending, 0),
             None => Ok(batch),
         }
@@ -101,9 +103,11 @@ impl Engine {
         let id = &credential.id;
         let uses = form.uses.saturating_add(u32::from(form.uses_max.is_some()));
         let after = CredentialForm { uses, waiting: form.waiting.saturating_add(waiting), ..form.clone() };
-        let mut batch = batch
-            .expect(Space::Credential, id.as_str(), *version)
-            .put(Space::Credential, id.as_str(), record::encode(&after)?);
+        let mut batch = batch.expect(Space::Credential, id.as_str(), *version).put(
+            Space::Credential,
+            id.as_str(),
+            record::encode(&after)?,
+        );
         if after.uses_max.is_some_and(|max| uses >= max) {
             batch = batch.put(Space::CredentialExpiry, expiry_key(self.gone_at(self.now()), id), Vec::new());
         }
@@ -185,7 +189,9 @@ impl Engine {
 
 fn waited(batch: Batch, id: &CredentialId, form: &CredentialForm, version: Version) -> Result<Batch, Fault> {
     let after = CredentialForm { waiting: form.waiting.saturating_sub(1), ..form.clone() };
-    Ok(batch
-        .expect(Space::Credential, id.as_str(), version)
-        .put(Space::Credential, id.as_str(), record::encode(&after)?))
+    Ok(batch.expect(Space::Credential, id.as_str(), version).put(
+        Space::Credential,
+        id.as_str(),
+        record::encode(&after)?,
+    ))
 }
