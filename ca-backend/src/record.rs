@@ -11,7 +11,7 @@ use crate::clock::Time;
 use crate::credential::CredentialPurpose;
 use crate::error::{Fault, StoreFault};
 use crate::evidence::{EvidenceFacts, ValidatedIdentifier};
-use crate::keys::KeyRef;
+use crate::keys::{KeyRef, ServiceKeyRef};
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::AlternativeName;
 use crate::request::{Origin, RequestedNames, RequestedValidity};
@@ -306,7 +306,7 @@ pub(crate) struct IssuerForm {
 /// A service key with its certificate, by role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServiceKeyForm {
-    pub(crate) key: KeyRef,
+    pub(crate) key: ServiceKeyRef,
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) serial: Serial,
     #[serde(with = "serde_bytes")]
