@@ -1,4 +1,5 @@
-//! The only outbound network code: requests that prove control over a name, to hosts that a stranger chose.
+//! The only outbound network code: requests that prove control over a name, to hosts that a stranger chose, and (`remote`)
+//! requests to services that the operator named.
 //!
 //! Nothing of the environment is used (no proxies), nothing is kept between requests (no cookies, no connections), every
 //! address is judged right before it is dialled and dialled as judged, and every wait and every size has its bound.
@@ -9,6 +10,7 @@ mod dial;
 mod dns;
 mod fetch;
 mod places;
+mod remote;
 mod tls;
 
 use std::fmt;
@@ -24,6 +26,7 @@ use tokio::time::timeout;
 pub use address::{AddressPolicy, Refusal};
 pub use caa::{CaaSet, Property};
 pub use fetch::FetchedBody;
+pub use remote::{Remote, Route};
 pub use tls::ShownCertificate;
 
 use self::places::{Addresses, Places};
@@ -124,7 +127,7 @@ pub struct Reach {
 
 /// What the endpoints of a node share when they ask other hosts: the DNS servers, and the bounds on requests at a time.
 #[derive(Clone)]
-pub struct Outbound {
+pub struct NodeEgress {
     settings: Arc<ValidationSettings>,
     own: Arc<[SocketAddr]>,
     dns: dns::Dns,
@@ -137,15 +140,15 @@ pub struct Outbound {
 /// Asks other hosts for one endpoint.
 #[derive(Clone)]
 pub struct Egress {
-    outbound: Outbound,
+    node: NodeEgress,
     reach: Arc<Reach>,
     policy: Arc<AddressPolicy>,
     queue: u64,
 }
 
-impl fmt::Debug for Outbound {
+impl fmt::Debug for NodeEgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbound").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("NodeEgress").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -155,7 +158,7 @@ impl fmt::Debug for Egress {
     }
 }
 
-impl Outbound {
+impl NodeEgress {
     /// Asks as `settings` say, and never the sockets in `own`, which this node listens on.
     ///
     /// # Errors
@@ -178,7 +181,7 @@ impl Outbound {
         Egress {
             policy: Arc::new(AddressPolicy::new(reach.networks.clone(), self.own.to_vec())),
             queue: self.places.new_queue(),
-            outbound: self.clone(),
+            node: self.clone(),
             reach: Arc::new(reach),
         }
     }
@@ -214,7 +217,7 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Dns`] also when there is no such record; [`EgressError::Timeout`].
     pub async fn lookup_txt(&self, name: &str) -> Result<Vec<String>, EgressError> {
-        self.bounded("txt", "looking up TXT records", self.outbound.dns.txt(name)).await
+        self.bounded("txt", "looking up TXT records", self.node.dns.txt(name)).await
     }
 
     /// The CAA records that hold for `name`, found there or above (RFC 8659 section 3). None is an answer too.
@@ -222,7 +225,7 @@ impl Egress {
     /// # Errors
     /// When a DNS server does not answer or fails; that there are no records is no error.
     pub async fn lookup_caa(&self, name: &str) -> Result<CaaSet, EgressError> {
-        self.bounded("caa", "looking up CAA records", self.outbound.dns.caa(name)).await
+        self.bounded("caa", "looking up CAA records", self.node.dns.caa(name)).await
     }
 
     async fn bounded<T>(
@@ -232,10 +235,10 @@ impl Egress {
         asking: impl Future<Output = Result<T, EgressError>>,
     ) -> Result<T, EgressError> {
         let took = Stopwatch::start();
-        let answer = match timeout(PLACE_WAIT, self.outbound.places.take(self.queue)).await {
+        let answer = match timeout(PLACE_WAIT, self.node.places.take(self.queue)).await {
             Err(_) => Err(EgressError::Busy),
             Ok(_place) => {
-                let limit = Duration::from_secs(self.outbound.settings.timeout_s);
+                let limit = Duration::from_secs(self.node.settings.timeout_s);
                 timeout(limit, asking).await.unwrap_or(Err(EgressError::Timeout(doing)))
             }
         };

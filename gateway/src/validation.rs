@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use acme::{Acme, FailureClass, Found, Question, Target, Validation};
 use tokio::runtime::Handle;
 
-use crate::egress::{Egress, EgressError, Host, Outbound, Reach};
+use crate::egress::{Egress, EgressError, Host, NodeEgress, Reach};
 use crate::pool::Lane;
 
 /// Looks for one endpoint, as far as its options let it.
@@ -19,17 +19,13 @@ pub struct Look {
 impl Look {
     /// With the node's means, within the endpoint's options.
     #[must_use]
-    pub fn new(outbound: &Outbound, options: &acme::Options) -> Self {
+    pub fn new(node: &NodeEgress, options: &acme::Options) -> Self {
         let reach = Reach {
             networks: options.reachable_networks.clone(),
             http_port: options.http01_port,
             https_port: options.https_port,
         };
-        Self {
-            egress: outbound.within(reach),
-            http01_port: options.http01_port,
-            tls_alpn01_port: options.tls_alpn01_port,
-        }
+        Self { egress: node.within(reach), http01_port: options.http01_port, tls_alpn01_port: options.tls_alpn01_port }
     }
 
     /// Asks another host what a validation wants to know. `None` if nobody was asked, since too much else is under way.

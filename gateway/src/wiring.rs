@@ -8,7 +8,7 @@ use ca_backend::{Endpoint, Engine, Error, Reason, Refusal};
 use config::Settings;
 use tokio::runtime::Handle;
 
-use crate::egress::{EgressError, Outbound};
+use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
 use crate::pool::Lane;
 use crate::validation::{Look, Validator};
@@ -68,7 +68,7 @@ pub struct Wiring {
     lanes: Lanes,
     runtime: Handle,
     /// How other hosts are asked, or why they cannot be.
-    outbound: Result<Outbound, EgressError>,
+    egress: Result<NodeEgress, EgressError>,
     validators: Mutex<Vec<Validator>>,
     remounting: Mutex<()>,
 }
@@ -94,7 +94,7 @@ impl Wiring {
         own: Vec<SocketAddr>,
     ) -> Self {
         Self {
-            outbound: Outbound::new(&settings.validation, own),
+            egress: NodeEgress::new(&settings.validation, own),
             engine,
             settings,
             mounts,
@@ -157,8 +157,8 @@ impl Wiring {
 
     fn mount_acme(&self, settings: &Endpoint) -> Result<Mount, Error> {
         let options = acme::Options::parse(&settings.options)?;
-        let outbound = self.outbound.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
-        let look = Look::new(outbound, &options);
+        let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        let look = Look::new(egress, &options);
         let validator = Validator::new(look, self.runtime.clone(), self.lanes.remote.clone());
         let path = format!("/acme/{}", settings.name);
         let url = format!("{}{path}", self.settings.https.base_url);

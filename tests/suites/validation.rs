@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use acme::{Found, Question, Target};
 use ca_backend::AlternativeName;
 use config::{Settings, ValidationSettings, ZoneSettings};
-use gateway::egress::Outbound;
+use gateway::egress::NodeEgress;
 use gateway::validation::Look;
 use hickory_resolver::proto::rr::RecordType;
 use rcgen::CustomExtension;
@@ -35,7 +35,7 @@ impl Field {
         endpoint["rules"][0]["allow"]["ip"] = json!(["127.0.0.0/8"]);
         endpoint["options"] = options;
         let bench = AcmeBench::with(&endpoint);
-        let look = Look::new(&Outbound::new(&settings, Vec::new()).unwrap(), &bench.acme.options().unwrap());
+        let look = Look::new(&NodeEgress::new(&settings, Vec::new()).unwrap(), &bench.acme.options().unwrap());
         Self { bench, look, runtime: Runtime::new().unwrap() }
     }
 

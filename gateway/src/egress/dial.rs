@@ -21,7 +21,7 @@ pub(super) struct Connection {
 pub(super) async fn connect(egress: &Egress, host: &Host, port: u16) -> Result<Connection, EgressError> {
     let addresses: Vec<IpAddr> = match host {
         Host::Ip(address) => vec![*address],
-        Host::Dns(name) => egress.outbound.dns.addresses(name).await?,
+        Host::Dns(name) => egress.node.dns.addresses(name).await?,
     };
     let mut failure = EgressError::Dns("the name has no address".to_owned());
     for address in addresses {
@@ -37,8 +37,8 @@ pub(super) async fn connect(egress: &Egress, host: &Host, port: u16) -> Result<C
 async fn dial(egress: &Egress, target: SocketAddr) -> Result<Connection, EgressError> {
     let refused = |why| EgressError::RefusedAddress { address: target.ip(), why };
     egress.policy.judge(target).map_err(refused)?;
-    let turn = egress.outbound.addresses.take(target.ip()).await;
-    let limit = Duration::from_secs(egress.outbound.settings.connect_timeout_s);
+    let turn = egress.node.addresses.take(target.ip()).await;
+    let limit = Duration::from_secs(egress.node.settings.connect_timeout_s);
     let lost = |why: std::io::Error| EgressError::Connection(format!("no connection to {target}: {}", why.kind()));
     let stream = timeout(limit, TcpStream::connect(target))
         .await

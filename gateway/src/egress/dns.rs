@@ -52,11 +52,13 @@ impl Dns {
     /// The TXT records at `name`, the strings of each joined. CNAMEs are followed, eight of them at most.
     pub(super) async fn txt(&self, name: &str) -> Result<Vec<String>, EgressError> {
         let records = self.records(&qualified(name)?, RecordType::TXT).await.map_err(|why| why.explain(name, "TXT"))?;
-        let text = |record: &RData| match record {
-            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
-            _ => None,
-        };
-        Ok(records.iter().filter_map(text).collect())
+        let mut texts = Vec::with_capacity(records.len());
+        for record in &records {
+            if let RData::TXT(txt) = record {
+                texts.push(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned());
+            }
+        }
+        Ok(texts)
     }
 
     /// The addresses to try: the first IPv6 address, then the first IPv4 address.
@@ -64,13 +66,7 @@ impl Dns {
         let qualified = qualified(name)?;
         let (v6, v4) =
             tokio::join!(self.records(&qualified, RecordType::AAAA), self.records(&qualified, RecordType::A));
-        let first = |found: &Result<Vec<RData>, NoRecords>| {
-            found.iter().flatten().find_map(|record| match record {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                _ => None,
-            })
-        };
+        let first = |found: &Result<Vec<RData>, NoRecords>| found.iter().flatten().find_map(RData::ip_addr);
         let chosen: Vec<_> = first(&v6).into_iter().chain(first(&v4)).collect();
         match (chosen.is_empty(), v6, v4) {
             (false, _, _) => Ok(chosen),
@@ -87,17 +83,15 @@ impl Dns {
         while !at.is_root() {
             match self.records(&at, RecordType::CAA).await {
                 Ok(records) => {
-                    let property = |record: &RData| match record {
-                        RData::CAA(caa) => Some(Property {
-                            critical: caa.issuer_critical,
-                            tag: caa.tag.clone(),
-                            value: String::from_utf8_lossy(&caa.value).into_owned(),
-                        }),
-                        _ => None,
-                    };
+                    let mut properties = Vec::with_capacity(records.len());
+                    for record in &records {
+                        if let RData::CAA(caa) = record {
+                            let value = String::from_utf8_lossy(&caa.value).into_owned();
+                            properties.push(Property { critical: caa.issuer_critical, tag: caa.tag.clone(), value });
+                        }
+                    }
                     let mut found_at = at;
                     found_at.set_fqdn(false);
-                    let properties = records.iter().filter_map(property).collect();
                     return Ok(CaaSet { found_at: found_at.to_ascii(), properties });
                 }
                 Err(NoRecords::Absent { .. }) => at = at.base_name(),
@@ -130,11 +124,8 @@ impl Dns {
             // The servers of this zone may not know where an alias leads.
             match servers.lookup(name.clone(), RecordType::CNAME).await {
                 Ok(answer) => {
-                    let alias = answer.answers().iter().find_map(|record| match &record.data {
-                        RData::CNAME(target) => Some(target.0.clone()),
-                        _ => None,
-                    });
-                    match alias {
+                    let alias = answer.answers().iter().find_map(|record| alias_of(&record.data));
+                    match alias.cloned() {
                         Some(target) => name = target,
                         None => return Err(NoRecords::Absent { exists: existed }),
                     }
@@ -192,6 +183,10 @@ fn qualified(name: &str) -> Result<Name, EgressError> {
     let mut parsed = Name::from_ascii(name).map_err(|_| EgressError::Dns("the name is no DNS name".to_owned()))?;
     parsed.set_fqdn(true);
     Ok(parsed)
+}
+
+fn alias_of(record: &RData) -> Option<&Name> {
+    if let RData::CNAME(target) = record { Some(&target.0) } else { None }
 }
 
 fn unanswered(name: &Name, kind: RecordType, why: &NetError) -> NoRecords {

@@ -21,7 +21,7 @@ use super::{Egress, EgressError, Host};
 const URL_BYTES_MAX: usize = 2048;
 
 /// Longest headers of an answer, in bytes.
-const HEADER_BYTES_MAX: usize = 16 << 10;
+pub(super) const HEADER_BYTES_MAX: usize = 16 << 10;
 
 /// What operators of the asked host see in their logs.
 const AGENT: &str = concat!("certgate/", env!("CARGO_PKG_VERSION"), " (ACME validation)");
@@ -46,7 +46,7 @@ pub(super) async fn challenge(egress: &Egress, host: &Host, port: u16, path: &st
     let mut url = Url::parse(&format!("http://{host}:{port}{path}"))
         .map_err(|_| EgressError::BadResponse("the host and path make no URL".to_owned()))?;
     let mut urls: Vec<String> = Vec::new();
-    for _ in 0..=egress.outbound.settings.redirects_max {
+    for _ in 0..=egress.node.settings.redirects_max {
         if urls.iter().any(|asked| asked == url.as_str()) {
             return Err(bad("the redirects lead in a circle"));
         }
@@ -54,7 +54,7 @@ pub(super) async fn challenge(egress: &Egress, host: &Host, port: u16, path: &st
         let target_port = url.port_or_known_default().ok_or_else(|| bad("the URL has no port"))?;
         let Connection { stream, address, turn } = connect(egress, &host_of(&url)?, target_port).await?;
         let answer = if url.scheme() == "https" {
-            let stream = shake_hands(egress, &egress.outbound.tls, server_name(&url)?, stream).await?;
+            let stream = shake_hands(egress, &egress.node.tls, server_name(&url)?, stream).await?;
             ask(egress, stream, &url).await?
         } else {
             ask(egress, stream, &url).await?
@@ -169,7 +169,7 @@ fn request(url: &Url) -> Result<Request<Empty<Bytes>>, EgressError> {
 
 async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, EgressError> {
     match response.status() {
-        StatusCode::OK => body(response.into_body(), egress.outbound.settings.body_bytes_max).await.map(Answer::Body),
+        StatusCode::OK => read_body(response.into_body(), egress.node.settings.body_bytes_max).await.map(Answer::Body),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::TEMPORARY_REDIRECT
@@ -181,7 +181,7 @@ async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, E
     }
 }
 
-async fn body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, EgressError> {
+pub(super) async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, EgressError> {
     let mut whole = BytesMut::new();
     let too_long = || bad("the body is too long");
     if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bytes_max) {

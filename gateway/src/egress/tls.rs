@@ -43,7 +43,7 @@ pub(super) async fn shown_certificate(
     let Connection { stream, address, turn } = connect(egress, host, port).await?;
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|_| EgressError::Tls("the host has no name for TLS".to_owned()))?;
-    let stream = shake_hands(egress, &egress.outbound.acme_tls, name, stream).await?;
+    let stream = shake_hands(egress, &egress.node.acme_tls, name, stream).await?;
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(ACME_TLS) {
         return Err(EgressError::Tls("the server does not agree to acme-tls/1".to_owned()));
@@ -60,7 +60,7 @@ pub(super) async fn shake_hands(
     name: ServerName<'static>,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, EgressError> {
-    let limit = Duration::from_secs(egress.outbound.settings.connect_timeout_s);
+    let limit = Duration::from_secs(egress.node.settings.connect_timeout_s);
     let shown = name.to_str().into_owned();
     timeout(limit, TlsConnector::from(Arc::clone(config)).connect(name, stream))
         .await
