@@ -64,7 +64,8 @@ pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,
 };
-pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
+pub use keys::secret::{KeyEncryptionSecret, Secret};
+pub use keys::{DecryptionScheme, KeyHealth};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
 pub use open::EngineParts;

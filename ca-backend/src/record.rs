@@ -10,7 +10,7 @@ use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::error::{Fault, StoreFault};
 use crate::evidence::{EvidenceFacts, ValidatedIdentifier};
-use crate::keys::KeyRef;
+use crate::keys::{KeyRef, ServiceKeyRef};
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::AlternativeName;
 use crate::request::{Origin, RequestedNames, RequestedValidity};
@@ -269,7 +269,7 @@ pub(crate) struct IssuerForm {
 /// A service key with its certificate, by role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServiceKeyForm {
-    pub(crate) key: KeyRef,
+    pub(crate) key: ServiceKeyRef,
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) serial: Serial,
     #[serde(with = "serde_bytes")]

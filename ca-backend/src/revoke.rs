@@ -202,7 +202,7 @@ impl Engine {
             nonce: query.nonce.as_deref(),
         };
         let data = draft.encode().map_err(Fault::from)?;
-        let signature = self.inner.keys.sign(&responder.form.key, &data).map_err(Fault::from)?;
+        let signature = self.inner.keys.sign(responder.form.key.reference(), &data).map_err(Fault::from)?;
         let algorithm = responder.form.algorithm.signature_algorithm();
         let der =
             ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
