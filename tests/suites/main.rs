@@ -20,3 +20,4 @@ mod kill;
 mod operators;
 mod revocation;
 mod tidy;
+mod validation;
