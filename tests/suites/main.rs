@@ -21,3 +21,4 @@ mod kill;
 mod operators;
 mod revocation;
 mod tidy;
+mod validation;
