@@ -10,7 +10,8 @@ use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::evidence::{Approval, Evidence};
 use crate::extension::RequestedExtensions;
-use crate::keys::{KeyLabel, KeyRef};
+use crate::keys::secret::Secret;
+use crate::keys::{DecryptionScheme, KeyLabel, KeyPurpose, ServiceKeyRef};
 use crate::label::{AuthorityName, ProfileName, ProtocolName};
 use crate::maintain;
 use crate::name::{AlternativeName, DistinguishedName};
@@ -48,7 +49,7 @@ pub struct TlsIdentity {
 #[derive(Clone)]
 pub struct ServiceKey {
     engine: Engine,
-    key: KeyRef,
+    key: ServiceKeyRef,
     algorithm: KeyAlgorithm,
 }
 
@@ -71,7 +72,31 @@ impl ServiceKey {
     /// # Errors
     /// The key store's fault.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        Ok(self.engine.inner.keys.sign(&self.key, message)?)
+        Ok(self.engine.inner.keys.sign(self.key.reference(), message)?)
+    }
+
+    /// Opens a content-encryption key of `octets` octets that was encrypted for this key.
+    ///
+    /// What does not decrypt, or not to that length, gives a random key instead of an error, so that nobody learns from the answer
+    /// whether the padding was right (RFC 3218 section 2.3.2): the content then fails to decrypt like any that was altered.
+    ///
+    /// # Errors
+    /// The key store's fault; it does not depend on the ciphertext.
+    pub fn open_content_key(
+        &self,
+        scheme: DecryptionScheme,
+        ciphertext: &[u8],
+        octets: usize,
+    ) -> Result<Secret, Fault> {
+        // Drawn in either case, which takes the same time in either case.
+        let mut instead = vec![0; octets];
+        self.engine.inner.rng.fill(&mut instead);
+        let instead = Secret::new(instead);
+        match self.engine.inner.keys.decrypt(&self.key, scheme, ciphertext) {
+            Ok(content_key) if content_key.reveal().len() == octets => Ok(content_key),
+            Ok(_) | Err(KeyFault::Undecipherable) => Ok(instead),
+            Err(fault) => Err(fault.into()),
+        }
     }
 }
 
@@ -115,11 +140,13 @@ impl Engine {
         if not_after <= self.now() {
             return Ok(());
         }
-        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, Batch::new())?;
+        let form =
+            self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
+        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
         self.reload()?;
         tracing::info!(issuer = issuer.path, "an OCSP responder has a new certificate");
         if let Some(key) = old {
-            self.inner.keys.destroy(&key).map_err(Fault::from)?;
+            self.inner.keys.destroy(key.reference()).map_err(Fault::from)?;
         }
         Ok(())
     }
@@ -145,17 +172,22 @@ impl Engine {
             Some(form) if usable(&form)? => form,
             former => {
                 let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
-                // The listener still signs with the former key: it is noted, and destroyed once that is over.
-                let besides = match &former {
-                    Some(form) => Batch::new().put(
-                        Space::ServiceKey,
-                        [FORMER_TLS_KEYS, form.serial.as_bytes()].concat(),
-                        record::encode(form)?,
-                    ),
-                    None => Batch::new(),
-                };
-                let profile = "privatessl-tls-server";
-                self.make_own_certificate(TLS_ROLE, authority, profile, requested, KeyAlgorithm::EcP256, besides)?
+                let form = self.make_own_certificate(
+                    TLS_ROLE,
+                    authority,
+                    "privatessl-tls-server",
+                    requested,
+                    KeyAlgorithm::EcP256,
+                    KeyPurpose::Sign,
+                )?;
+                let mut batch = Batch::new().put(Space::ServiceKey, TLS_ROLE, record::encode(&form)?);
+                if let Some(former) = former {
+                    // The listener still signs with that key: it is noted, and destroyed once this is over.
+                    let name = [FORMER_TLS_KEYS, former.serial.as_bytes()].concat();
+                    batch = batch.put(Space::ServiceKey, name, record::encode(&former)?);
+                }
+                self.commit_or_later(batch)?;
+                form
             }
         };
         let issued = self.issued_certificate(&form.serial)?.ok_or(Fault::TryLater { after_s: 5 })?;
@@ -171,7 +203,7 @@ impl Engine {
     pub fn forget_former_tls_key(&self) -> Result<(), Error> {
         for former in self.inner.store.scan(Space::ServiceKey, &Range::prefix(FORMER_TLS_KEYS), FORMER_KEYS_MAX)? {
             let form: ServiceKeyForm = record::decode(&former.value)?;
-            match self.inner.keys.destroy(&form.key) {
+            match self.inner.keys.destroy(form.key.reference()) {
                 // Gone already: a fault came between this step and the next one.
                 Ok(()) | Err(KeyFault::NotFound(_)) => {}
                 Err(fault) => return Err(Fault::from(fault).into()),
@@ -199,11 +231,11 @@ impl Engine {
         profile: &str,
         names: RequestedNames,
         algorithm: KeyAlgorithm,
-        besides: Batch,
+        purpose: KeyPurpose,
     ) -> Result<ServiceKeyForm, Error> {
         let label = KeyLabel(format!("{}-{}", role.replace('/', "-"), hex::encode(self.random::<8>())));
-        let key = self.inner.keys.generate(&label, algorithm).map_err(Fault::from)?;
-        let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
+        let key = self.inner.keys.generate_for_service(&label, algorithm, purpose).map_err(Fault::from)?;
+        let public_key = self.inner.keys.public_key(key.reference()).map_err(Fault::from)?;
         let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
         let issued = match self.enroll(request) {
             Ok(Outcome::Issued(issued)) => issued,
@@ -214,22 +246,20 @@ impl Engine {
                 // The next attempt makes another key; those of all that fail must not pile up.
                 maintain::log(
                     "destroy a key that got no certificate",
-                    self.inner.keys.destroy(&key).map_err(|fault| Fault::from(fault).into()),
+                    self.inner.keys.destroy(key.reference()).map_err(|fault| Fault::from(fault).into()),
                 );
                 return Err(error);
             }
         };
         let certificate = crate::certificate::CertificateParts::open(&issued.der)?;
-        let form = ServiceKeyForm {
+        Ok(ServiceKeyForm {
             key,
             algorithm,
             serial: issued.serial,
             not_before: certificate.tbs.not_before,
             not_after: certificate.tbs.not_after,
             certificate: issued.der.clone(),
-        };
-        self.commit_or_later(besides.put(Space::ServiceKey, role, record::encode(&form)?))?;
-        Ok(form)
+        })
     }
 }
 

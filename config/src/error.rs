@@ -137,10 +137,8 @@ fn line(path: &std::path::Path, key: &str) -> Option<usize> {
     for part in key.split('.') {
         let Some((name, value)) = table.get_key_value(part) else { break };
         found = Some(name.span().start);
-        match value.get_ref() {
-            DeValue::Table(below) => table = below,
-            _ => break,
-        }
+        let DeValue::Table(below) = value.get_ref() else { break };
+        table = below;
     }
     Some(text.get(..found?)?.matches('\n').count() + 1)
 }

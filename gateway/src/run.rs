@@ -1,5 +1,6 @@
 //! The daemon from its start to its end.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,14 +99,13 @@ impl RunError {
                 "; clients have to know it, so let `{name}.base_url` (CERTGATE_{variable}__BASE_URL) say the same"
             ),
         };
-        match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("another program has it, or another certgate: to listen elsewhere, {other}{base}")
-            }
-            std::io::ErrorKind::PermissionDenied => format!(
-                "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the shipped unit grants; to listen elsewhere, {other}{base}"
-            ),
-            _ => format!("to listen elsewhere, {other}{base}"),
+        let elsewhere = format!("to listen elsewhere, {other}{base}");
+        if error.kind() == ErrorKind::AddrInUse {
+            format!("another program has it, or another certgate: {elsewhere}")
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            format!("ports below 1024 need root or CAP_NET_BIND_SERVICE, which the shipped unit grants; {elsewhere}")
+        } else {
+            elsewhere
         }
     }
 }
@@ -173,6 +173,8 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
         status_retention_s: u64::from(issuing.status_retention_days) * DAY_S,
         ticket_retention_s: u64::from(issuing.ticket_retention_days) * DAY_S,
         clock_backwards_max_s: issuing.clock_backwards_max_s,
+        wrong_secrets_per_peer_per_min_max: settings.limits.wrong_secrets_per_peer_per_min_max,
+        audited_refusals_per_endpoint_per_min_max: settings.limits.audited_refusals_per_endpoint_per_min_max,
     }
 }
 

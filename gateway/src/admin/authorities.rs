@@ -297,16 +297,16 @@ pub(super) async fn install(
         known(caller.engine(), &name)?;
         let installed = caller.engine().install_certificate(&name, &certificates, caller.operator());
         advised(installed, |reason| {
-            Some(match reason {
-                Reason::NotReady => format!("see where it stands with `certgate authority show {name}`"),
-                Reason::Malformed => {
-                    "give the certificate as PEM, with or without those above it, or as DER".to_owned()
-                }
-                _ => format!(
-                    "have the external root sign the request of `certgate authority request {name}` as it is: same key and subject, \
-                     basicConstraints CA:TRUE, keyUsage keyCertSign and cRLSign, subjectKeyIdentifier, valid now and not longer than \
-                     the root"
-                ),
+            Some(if reason == Reason::NotReady {
+                format!("see where it stands with `certgate authority show {name}`")
+            } else if reason == Reason::Malformed {
+                "give the certificate as PEM, with or without those above it, or as DER".to_owned()
+            } else {
+                format!(
+                    "have the external root sign the request of `certgate authority request {name}` as it is: same key and \
+                     subject, basicConstraints CA:TRUE, keyUsage keyCertSign and cRLSign, subjectKeyIdentifier, valid now and not \
+                     longer than the root"
+                )
             })
         })
     };

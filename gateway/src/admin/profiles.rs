@@ -97,9 +97,10 @@ pub(super) async fn put(
     let put = move |caller: &Caller| {
         let toml = std::str::from_utf8(&toml).map_err(|_| malformed("the profile is not UTF-8 text"))?;
         let profile = advised(ca_backend::Profile::from_toml(toml).map_err(Error::from), |reason| {
-            Some(match reason {
-                Reason::Conflict => "give it an `id` of its own; built-in profiles stay as they are".to_owned(),
-                _ => "begin with what `certgate profile show ID` prints of a profile that is near to it".to_owned(),
+            Some(if reason == Reason::Conflict {
+                "give it an `id` of its own; built-in profiles stay as they are".to_owned()
+            } else {
+                "begin with what `certgate profile show ID` prints of a profile that is near to it".to_owned()
             })
         })?;
         if profile.id != id.as_str() {

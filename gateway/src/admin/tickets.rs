@@ -228,9 +228,13 @@ pub(super) async fn reject(
 
 /// The result of an operator's decision.
 fn decided<T>(ticket: &str, result: Result<T, Error>) -> Result<T, Failure> {
-    advised(result, |reason| match reason {
-        Reason::Conflict => Some(format!("see what became of it with `certgate request show {ticket}`")),
-        Reason::NotReady => Some("`certgate request list` shows what waits".to_owned()),
-        _ => None,
+    advised(result, |reason| {
+        if reason == Reason::Conflict {
+            Some(format!("see what became of it with `certgate request show {ticket}`"))
+        } else if reason == Reason::NotReady {
+            Some("`certgate request list` shows what waits".to_owned())
+        } else {
+            None
+        }
     })
 }

@@ -1,5 +1,6 @@
 //! The running daemon, reached through its operators' socket.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -130,19 +131,21 @@ impl Daemon {
     fn nobody(&self, why: &std::io::Error) -> Failure {
         let socket = self.socket.display();
         let start = "start it with `certgate serve`, or name the socket of another with --socket or CERTGATE_SOCKET";
-        match why.kind() {
-            std::io::ErrorKind::PermissionDenied => Failure::unreachable(
+        let is = |kind| why.kind() == kind;
+        if is(ErrorKind::PermissionDenied) {
+            return Failure::unreachable(
                 format!("this user may not speak to the daemon on {socket}: {why}"),
                 "run this as the daemon's user, or set operator.socket_group to a group of yours",
-            ),
-            std::io::ErrorKind::NotFound => {
-                Failure::unreachable(format!("the daemon is not running: there is no socket {socket}"), start)
-            }
-            std::io::ErrorKind::ConnectionRefused => {
-                Failure::unreachable(format!("the daemon is not running: nobody listens on {socket}"), start)
-            }
-            _ => Failure::unreachable(format!("no daemon answers on {socket}: {why}"), start),
+            );
         }
+        let what = if is(ErrorKind::NotFound) {
+            format!("the daemon is not running: there is no socket {socket}")
+        } else if is(ErrorKind::ConnectionRefused) {
+            format!("the daemon is not running: nobody listens on {socket}")
+        } else {
+            format!("no daemon answers on {socket}: {why}")
+        };
+        Failure::unreachable(what, start)
     }
 }
 

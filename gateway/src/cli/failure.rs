@@ -1,6 +1,6 @@
 //! Why a command failed, and the exit code for it.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -55,11 +55,13 @@ impl Failure {
 
     /// A file that cannot be read or written (exit code 2).
     pub(super) fn file(doing: &str, path: &Path, why: &std::io::Error) -> Self {
-        let hint = match why.kind() {
-            std::io::ErrorKind::AlreadyExists => "nothing is overwritten: name another file, or move this one away",
-            std::io::ErrorKind::NotFound => "see whether the path is right",
-            std::io::ErrorKind::PermissionDenied => "see whether this user may do that",
-            _ => "see whether the path and its permissions are right",
+        let is = |kind| why.kind() == kind;
+        let hint = if is(ErrorKind::AlreadyExists) {
+            "nothing is overwritten: name another file, or move this one away"
+        } else if is(ErrorKind::NotFound) {
+            "see whether the path is right"
+        } else {
+            "see whether the path and its permissions are right"
         };
         Self::usage(format!("cannot {doing} {}: {why}", path.display()), hint)
     }
