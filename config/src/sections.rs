@@ -192,6 +192,10 @@ pub struct LimitsSettings {
     pub issue_rate_per_requester_per_s: u32,
     /// Certificates that one requester may get at once after a pause.
     pub issue_burst_per_requester_max: u32,
+    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait.
+    pub wrong_secrets_per_peer_per_min_max: u32,
+    /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
+    pub audited_refusals_per_endpoint_per_min_max: u32,
 }
 
 impl Default for LimitsSettings {
@@ -217,6 +221,8 @@ impl Default for LimitsSettings {
             shutdown_grace_s: 20,
             issue_rate_per_requester_per_s: 10,
             issue_burst_per_requester_max: 10,
+            wrong_secrets_per_peer_per_min_max: 20,
+            audited_refusals_per_endpoint_per_min_max: 60,
         }
     }
 }

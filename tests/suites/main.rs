@@ -10,6 +10,7 @@
 mod acme;
 mod authorities;
 mod crash;
+mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
