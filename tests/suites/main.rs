@@ -18,5 +18,6 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;

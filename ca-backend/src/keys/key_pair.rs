@@ -5,8 +5,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair,
-    RsaSignatureEncoding,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING,
+    PqdsaKeyPair, PqdsaSigningAlgorithm, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair, RsaSignatureEncoding,
 };
 use zeroize::Zeroizing;
 
@@ -23,6 +23,7 @@ enum Secret {
     Ec(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static RsaSignatureEncoding),
     Ed25519(Ed25519KeyPair),
+    MlDsa(PqdsaKeyPair),
 }
 
 impl KeyPair {
@@ -42,6 +43,9 @@ impl KeyPair {
                 RsaKeyPair::generate(KeySize::Rsa4096).map(|pair| Secret::Rsa(pair, &RSA_PKCS1_SHA512))
             }
             KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate().map(Secret::Ed25519),
+            KeyAlgorithm::MlDsa44 => PqdsaKeyPair::generate(&ML_DSA_44_SIGNING).map(Secret::MlDsa),
+            KeyAlgorithm::MlDsa65 => PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).map(Secret::MlDsa),
+            KeyAlgorithm::MlDsa87 => PqdsaKeyPair::generate(&ML_DSA_87_SIGNING).map(Secret::MlDsa),
         };
         let secret = secret.map_err(|_| KeyFault::Unavailable(format!("generating a key for {algorithm} failed")))?;
         Ok(Self { algorithm, secret })
@@ -57,7 +61,14 @@ impl KeyPair {
             let pair = EcdsaKeyPair::from_pkcs8(curve, der).map_err(rejected)?;
             Ok(Self { algorithm, secret: Secret::Ec(pair) })
         };
+        let ml_dsa = |algorithm, parameters: &'static PqdsaSigningAlgorithm| {
+            let pair = PqdsaKeyPair::from_pkcs8(parameters, der).map_err(rejected)?;
+            Ok(Self { algorithm, secret: Secret::MlDsa(pair) })
+        };
         match family {
+            KeyFamily::MlDsa44 => ml_dsa(KeyAlgorithm::MlDsa44, &ML_DSA_44_SIGNING),
+            KeyFamily::MlDsa65 => ml_dsa(KeyAlgorithm::MlDsa65, &ML_DSA_65_SIGNING),
+            KeyFamily::MlDsa87 => ml_dsa(KeyAlgorithm::MlDsa87, &ML_DSA_87_SIGNING),
             KeyFamily::P256 => ec(KeyAlgorithm::EcP256, &ECDSA_P256_SHA256_ASN1_SIGNING),
             KeyFamily::P384 => ec(KeyAlgorithm::EcP384, &ECDSA_P384_SHA384_ASN1_SIGNING),
             KeyFamily::P521 => ec(KeyAlgorithm::EcP521, &ECDSA_P521_SHA512_ASN1_SIGNING),
@@ -82,7 +93,7 @@ impl KeyPair {
         }
     }
 
-    /// The private key in PKCS#8 version 1, unencrypted, wiped when dropped.
+    /// The private key in PKCS#8 version 1, unencrypted, wiped when dropped. ML-DSA keys are their seed (RFC 9881 section 6).
     pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
         let der = match &self.secret {
             Secret::Ec(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
@@ -90,6 +101,7 @@ impl KeyPair {
                 AsDer::<Pkcs8V1Der<'_>>::as_der(pair).map(|der| Zeroizing::new(der.as_ref().to_vec()))
             }
             Secret::Ed25519(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
+            Secret::MlDsa(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
         };
         der.map_err(|_| KeyFault::Unusable("the private key cannot be encoded".to_owned()))
     }
@@ -100,6 +112,7 @@ impl KeyPair {
             Secret::Ec(pair) => pair.public_key().as_der(),
             Secret::Rsa(pair, _) => pair.public_key().as_der(),
             Secret::Ed25519(pair) => pair.public_key().as_der(),
+            Secret::MlDsa(pair) => pair.public_key().as_der(),
         };
         let der = der.map_err(|_| KeyFault::Unusable("the public key cannot be encoded".to_owned()))?;
         Ok(der.as_ref().to_vec())
@@ -115,6 +128,10 @@ impl KeyPair {
                 pair.sign(*encoding, &random, message, &mut signature).map(|()| signature)
             }
             Secret::Ed25519(pair) => pair.try_sign(message).map(|signature| signature.as_ref().to_vec()),
+            Secret::MlDsa(pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(message, &mut signature).map(|_| signature)
+            }
         };
         signature.map_err(|_| KeyFault::Unusable(format!("signing with {} failed", self.algorithm)))
     }
