@@ -10,6 +10,7 @@
 mod acme;
 mod authorities;
 mod crash;
+mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
@@ -21,3 +22,4 @@ mod operators;
 mod post_quantum;
 mod revocation;
 mod tidy;
+mod validation;

@@ -64,7 +64,7 @@ fn certificates_crls_and_ocsp_answers_of_ml_dsa_authorities_stand_before_another
         let crl = pki.engine.publish_crl(ISSUING).unwrap();
         // The system's OpenSSL need not know the issuer's algorithm to write a request: it only hashes name and key.
         let client = OcspClient::new(&pki.engine, ISSUING, &leaf);
-        let answer = client.post(&client.request(&[leaf.serial.clone()], "-no_nonce"));
+        let answer = client.post(&client.request(&[leaf.serial], "-no_nonce"));
         for (file, der) in [
             ("root.der", &leaf.root[..]),
             ("issuing.der", &leaf.chain[0]),
