@@ -20,6 +20,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
 mod validation;
