@@ -310,6 +310,52 @@ fn waiting(operators: &Operators, host: &str) -> String {
 }
 
 #[test]
+fn a_credential_shows_its_secret_once_and_is_listed_changed_and_removed() {
+    let operators = Operators::start();
+    let wish = json!({"endpoint": ENDPOINT, "purpose": "external-account", "id": "printers", "comment": "floor 2",
+        "binding": {"names": {"dns": [".example.org"]}}});
+    let (status, made) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(text(&made["secret"]).len(), 43, "32 octets in base64url");
+    assert_eq!(made["binding"], json!({"names": {"dns": [".example.org"], "wildcards": false}, "accounts_max": 1}));
+    let (status, problem) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!((status, &problem["reason"]), (StatusCode::CONFLICT, &json!("conflict")));
+    let unlimited = json!({"endpoint": ENDPOINT, "purpose": "external-account", "unlimited_accounts": true});
+    let (_, unlimited) = operators.ask("POST", "/v1/credentials", &unlimited);
+    assert_eq!(unlimited["binding"], json!({}));
+
+    let (_, shown) = operators.get("/v1/credentials/printers");
+    assert_eq!((&shown["comment"], shown.get("secret")), (&json!("floor 2"), None));
+    let expiry = json!({"expires": "2027-01-08T00:00:00Z", "disabled": true});
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &expiry);
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(true)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"disabled": false}));
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(false)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"expires": null}));
+    assert_eq!(changed["expires"], Value::Null);
+
+    let (_, page) = operators.get("/v1/credentials?purpose=external-account&limit=1");
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    let (_, rest) = operators.get(&format!("/v1/credentials?limit=5&cursor={}", text(&page["cursor"])));
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    let (_, none) = operators.get("/v1/credentials?purpose=token");
+    assert_eq!(none["items"], json!([]));
+
+    assert_eq!(operators.send("DELETE", "/v1/credentials/printers", "application/json", "").0, StatusCode::NO_CONTENT);
+    for (method, body) in [("GET", Value::Null), ("DELETE", Value::Null), ("PATCH", json!({}))] {
+        assert_eq!(operators.ask(method, "/v1/credentials/printers", &body).0, StatusCode::NOT_FOUND, "{method}");
+    }
+    for wrong in [
+        json!({"endpoint": "nowhere", "purpose": "token", "binding": {"rights": ["issue"]}}),
+        json!({"endpoint": ENDPOINT, "purpose": "key"}),
+        json!({"endpoint": ENDPOINT, "purpose": "token", "binding": {"right": []}}),
+        json!({"endpoint": ENDPOINT, "purpose": "token"}),
+    ] {
+        assert!(operators.ask("POST", "/v1/credentials", &wrong).0.is_client_error(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_waiting_request_is_listed_and_approved_once() {
     let operators = Operators::start();
     let ticket = waiting(&operators, "host.example.org");
