@@ -9,6 +9,7 @@
 
 mod acme;
 mod authorities;
+mod chaos;
 mod crash;
 mod credentials;
 mod engines;
@@ -19,6 +20,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
 mod validation;
