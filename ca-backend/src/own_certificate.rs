@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use crate::algorithm::KeyAlgorithm;
+use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
@@ -142,7 +143,7 @@ impl Engine {
         }
         let form =
             self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
-        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
+        self.put_own_certificate(&role, &issuer.form.authority, "basic-ocsp", &form, Batch::new())?;
         self.reload()?;
         tracing::info!(issuer = issuer.path, "an OCSP responder has a new certificate");
         if let Some(key) = old {
@@ -172,21 +173,22 @@ impl Engine {
             Some(form) if usable(&form)? => form,
             former => {
                 let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
+                let profile = "privatessl-tls-server";
                 let form = self.make_own_certificate(
                     TLS_ROLE,
                     authority,
-                    "privatessl-tls-server",
+                    profile,
                     requested,
                     KeyAlgorithm::EcP256,
                     KeyPurpose::Sign,
                 )?;
-                let mut batch = Batch::new().put(Space::ServiceKey, TLS_ROLE, record::encode(&form)?);
+                let mut besides = Batch::new();
                 if let Some(former) = former {
                     // The listener still signs with that key: it is noted, and destroyed once this is over.
                     let name = [FORMER_TLS_KEYS, former.serial.as_bytes()].concat();
-                    batch = batch.put(Space::ServiceKey, name, record::encode(&former)?);
+                    besides = besides.put(Space::ServiceKey, name, record::encode(&former)?);
                 }
-                self.commit_or_later(batch)?;
+                self.put_own_certificate(TLS_ROLE, authority, profile, &form, besides)?;
                 form
             }
         };
@@ -260,6 +262,24 @@ impl Engine {
             not_after: certificate.tbs.not_after,
             certificate: issued.der.clone(),
         })
+    }
+
+    fn put_own_certificate(
+        &self,
+        role: &str,
+        authority: &AuthorityName,
+        profile: &str,
+        form: &ServiceKeyForm,
+        besides: Batch,
+    ) -> Result<(), Error> {
+        let record = AuditRecord::new(self.now(), Action::ServiceKeyChanged)
+            .authority(authority)
+            .profile(profile)
+            .serial(&form.serial)
+            .detail(format!("{role} has the new key {}, {}", form.key.reference(), form.algorithm));
+        let batch = besides.put(Space::ServiceKey, role, record::encode(form)?);
+        self.commit_or_later(record.in_batch(batch)?)?;
+        Ok(())
     }
 }
 
