@@ -1,4 +1,5 @@
-//! The only outbound network code: requests that prove control over a name, to hosts that a stranger chose.
+//! The only outbound network code: requests that prove control over a name, to hosts that a stranger chose, and (`remote`)
+//! requests to services that the operator named.
 //!
 //! Nothing of the environment is used (no proxies), nothing is kept between requests (no cookies, no connections), every
 //! address is judged right before it is dialled and dialled as judged, and every wait and every size has its bound.
@@ -6,6 +7,7 @@
 mod address;
 mod dns;
 mod fetch;
+mod remote;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,7 @@ use tokio::time::timeout;
 
 pub use address::{AddressPolicy, Refusal};
 pub use fetch::FetchedBody;
+pub use remote::{Remote, Route};
 
 use crate::telemetry;
 

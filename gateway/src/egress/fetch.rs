@@ -27,7 +27,7 @@ use super::{Egress, EgressError, Host};
 const URL_BYTES_MAX: usize = 2048;
 
 /// Longest headers of an answer, in bytes.
-const HEADER_BYTES_MAX: usize = 16 << 10;
+pub(super) const HEADER_BYTES_MAX: usize = 16 << 10;
 
 /// What operators of the asked host see in their logs.
 const AGENT: &str = concat!("certgate/", env!("CARGO_PKG_VERSION"), " (ACME validation)");
@@ -211,7 +211,7 @@ fn request(url: &Url) -> Result<Request<Empty<Bytes>>, EgressError> {
 
 async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, EgressError> {
     match response.status() {
-        StatusCode::OK => body(response.into_body(), egress.settings.body_bytes_max).await.map(Answer::Body),
+        StatusCode::OK => read_body(response.into_body(), egress.settings.body_bytes_max).await.map(Answer::Body),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::TEMPORARY_REDIRECT
@@ -223,7 +223,7 @@ async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, E
     }
 }
 
-async fn body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, EgressError> {
+pub(super) async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, EgressError> {
     let mut whole = BytesMut::new();
     let too_long = || bad("the body is too long");
     if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bytes_max) {
