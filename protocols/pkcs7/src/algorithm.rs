@@ -3,18 +3,19 @@
 use aws_lc_rs::cipher::{AES_128, AES_192, AES_256, Algorithm};
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
-    ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ED25519,
-    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
+    ECDSA_P521_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::{DES_EDE_3_CBC, ID_AES_128_CBC, ID_AES_192_CBC, ID_AES_256_CBC};
 use const_oid::db::rfc5912::{
-    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY, ID_MGF_1, ID_RSAES_OAEP, ID_RSASSA_PSS,
-    ID_SHA_1, ID_SHA_256, ID_SHA_384, ID_SHA_512, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
-    SHA_1_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY, ID_MGF_1, ID_RSAES_OAEP,
+    ID_RSASSA_PSS, ID_SHA_1, ID_SHA_256, ID_SHA_384, ID_SHA_512, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1,
+    SECP_521_R_1, SHA_1_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
+    SHA_512_WITH_RSA_ENCRYPTION,
 };
 use const_oid::db::rfc8410::ID_ED_25519;
 use der::asn1::{AnyRef, OctetStringRef};
@@ -94,7 +95,8 @@ pub(crate) fn verify(
 ) -> Result<(), Error> {
     let spki = SubjectPublicKeyInfoRef::from_der(public_key)?;
     let signed_with = AlgorithmIdentifierRef::from_der(signature_algorithm)?.oid;
-    let unfit = || Error::Algorithm(format!("signature {signed_with} with {digest:?} and a key of {}", spki.algorithm.oid));
+    let unfit =
+        || Error::Algorithm(format!("signature {signed_with} with {digest:?} and a key of {}", spki.algorithm.oid));
     let algorithm: &'static dyn VerificationAlgorithm = match spki.algorithm.oid {
         RSA_ENCRYPTION => rsa(signed_with, digest).ok_or_else(unfit)?,
         ID_EC_PUBLIC_KEY => {
@@ -131,19 +133,23 @@ fn ecdsa(
     signed_with: ObjectIdentifier,
     digest: Digest,
 ) -> Option<&'static dyn VerificationAlgorithm> {
-    let (named, p256, p384, p521): (_, &dyn VerificationAlgorithm, &dyn VerificationAlgorithm, &dyn VerificationAlgorithm) =
-        match digest {
-            Digest::Sha1 => return None,
-            Digest::Sha256 => {
-                (ECDSA_WITH_SHA_256, &ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1, &ECDSA_P521_SHA256_ASN1)
-            }
-            Digest::Sha384 => {
-                (ECDSA_WITH_SHA_384, &ECDSA_P256_SHA384_ASN1, &ECDSA_P384_SHA384_ASN1, &ECDSA_P521_SHA384_ASN1)
-            }
-            Digest::Sha512 => {
-                (ECDSA_WITH_SHA_512, &ECDSA_P256_SHA512_ASN1, &ECDSA_P384_SHA512_ASN1, &ECDSA_P521_SHA512_ASN1)
-            }
-        };
+    let (named, p256, p384, p521): (
+        _,
+        &dyn VerificationAlgorithm,
+        &dyn VerificationAlgorithm,
+        &dyn VerificationAlgorithm,
+    ) = match digest {
+        Digest::Sha1 => return None,
+        Digest::Sha256 => {
+            (ECDSA_WITH_SHA_256, &ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1, &ECDSA_P521_SHA256_ASN1)
+        }
+        Digest::Sha384 => {
+            (ECDSA_WITH_SHA_384, &ECDSA_P256_SHA384_ASN1, &ECDSA_P384_SHA384_ASN1, &ECDSA_P521_SHA384_ASN1)
+        }
+        Digest::Sha512 => {
+            (ECDSA_WITH_SHA_512, &ECDSA_P256_SHA512_ASN1, &ECDSA_P384_SHA512_ASN1, &ECDSA_P521_SHA512_ASN1)
+        }
+    };
     let algorithm = match curve {
         SECP_256_R_1 => p256,
         SECP_384_R_1 => p384,
@@ -255,7 +261,8 @@ impl KeyTransport {
             Some(other) => return Err(Error::Algorithm(format!("mask generation {}", other.oid))),
         };
         let empty = OctetStringRef::new(&[])?.to_der()?;
-        let labelled = parameters.label.is_some_and(|label| label.parameters.is_none_or(|p| p.to_der().ok() != Some(empty)));
+        let labelled =
+            parameters.label.is_some_and(|label| label.parameters.is_none_or(|p| p.to_der().ok() != Some(empty)));
         if hash != mask || labelled {
             return Err(Error::Algorithm(format!("OAEP with {hash:?}, MGF1 with {mask:?}, labelled: {labelled}")));
         }

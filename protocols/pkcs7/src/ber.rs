@@ -84,7 +84,11 @@ impl<'a> Value<'a> {
     }
 
     /// Reads values to the end of the input, or to the end-of-contents octets, which are taken too.
-    fn read_all(mut input: &'a [u8], depth: usize, until_end_of_contents: bool) -> Result<(Vec<Self>, &'a [u8]), Error> {
+    fn read_all(
+        mut input: &'a [u8],
+        depth: usize,
+        until_end_of_contents: bool,
+    ) -> Result<(Vec<Self>, &'a [u8]), Error> {
         let mut values = Vec::new();
         loop {
             if until_end_of_contents && let Some(rest) = input.strip_prefix(&END_OF_CONTENTS) {
@@ -219,7 +223,9 @@ mod tests {
 
     #[test]
     fn what_is_cut_or_goes_on_or_nests_too_deep_is_refused() {
-        for bad in ["", "30", "3005", "30800201", "308002010500", "0480 0000", "3000 00", "1f2001", "3085 0100000000 00"] {
+        for bad in
+            ["", "30", "3005", "30800201", "308002010500", "0480 0000", "3000 00", "1f2001", "3085 0100000000 00"]
+        {
             assert!(matches!(rewritten(bad), Err(Error::Malformed(_))), "{bad}");
         }
         let deep = |levels: usize| "3080".repeat(levels) + &"0000".repeat(levels);

@@ -1,9 +1,9 @@
 //! What messages need to know of a certificate. Certificates of clients are often self-signed on the spot, with serials and names
 //! that no strict reader takes; so this one looks at a few fields only, and judges nothing.
 
-use der::Tag;
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER;
+use der::Tag;
 
 use crate::element::{Fields, constructed, elements, oid, only_element};
 use crate::error::Error;
@@ -64,7 +64,10 @@ fn extension(extensions: &[u8], id: ObjectIdentifier) -> Result<Option<&[u8]>, E
         }
         let _critical = fields.optional(Tag::Boolean);
         let value = fields.expect(Tag::OctetString)?;
-        return Ok(only_element(value.content).ok().filter(|value| value.tag == Tag::OctetString).map(|value| value.content));
+        return Ok(only_element(value.content)
+            .ok()
+            .filter(|value| value.tag == Tag::OctetString)
+            .map(|value| value.content));
     }
     Ok(None)
 }

@@ -5,8 +5,8 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepPublicEncryptingKey,
-    Pkcs1PublicEncryptingKey, PublicEncryptingKey,
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
+    OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::{ID_DATA, ID_ENVELOPED_DATA};
@@ -103,25 +103,23 @@ impl Envelope {
         Ok(Self { recipients, cipher, content_type, initialization_vector: initialization_vector.to_vec(), encrypted })
     }
 
-    /// Decrypts the content with the content key, `None` if that could not be decrypted.
+    /// Octets that the content key has.
+    #[must_use]
+    pub fn content_key_bytes(&self) -> usize {
+        self.cipher.key_bytes()
+    }
+
+    /// Decrypts the content with the content key.
     ///
-    /// A key that is missing or has a wrong length is replaced by `another_key`, fresh random octets, and the content decrypted
-    /// all the same: who sends messages and watches answers learns nothing about the padding of keys (Bleichenbacher), provided
-    /// that every later failure is answered like this one.
+    /// Where an encrypted key cannot be decrypted, or not to the right length, call this with a random key: who sends messages and
+    /// watches answers then learns nothing about the padding of keys (Bleichenbacher), provided that every later failure is
+    /// answered like this one.
     ///
     /// # Errors
     /// [`Error::Unreadable`], whatever the cause.
-    pub fn open(
-        &self,
-        content_key: Option<Zeroizing<Vec<u8>>>,
-        another_key: Zeroizing<[u8; 32]>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let length = self.cipher.key_bytes();
-        let fallback = another_key.get(..length).unwrap_or_default();
-        let given = content_key.as_ref().map_or(&[][..], |key| key.as_slice());
-        let key = if given.len() == length { given } else { fallback };
+    pub fn open(&self, content_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let unreadable = |_| Error::Unreadable;
-        let key = UnboundCipherKey::new(self.cipher.algorithm(), key).map_err(unreadable)?;
+        let key = UnboundCipherKey::new(self.cipher.algorithm(), content_key).map_err(unreadable)?;
         let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(unreadable)?;
         let context = match self.cipher {
             Cipher::TripleDes => DecryptionContext::Iv64(vector(&self.initialization_vector)?),
@@ -211,8 +209,7 @@ pub fn seal(
     ])?;
     let vector = OctetStringRef::new(initialization_vector)?;
     let algorithm = AlgorithmIdentifierRef { oid: cipher.oid(), parameters: Some(AnyRef::from(vector)) };
-    let content =
-        sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
+    let content = sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
     let enveloped = sequence(&[&0_u8.to_der()?, &tagged(Tag::Set, &recipient)?, &content])?;
     content_info(ID_ENVELOPED_DATA, &enveloped)
 }

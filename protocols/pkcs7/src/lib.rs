@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | certificates and CRLs without content or signer ("degenerate") | [`certs_only`] |
+//! | certificates and CRLs without content or signer ("degenerate") | [`certs_only`], [`Bag`] |
 //! | a signed message: read and verified, or made | [`SignedMessage::open`], [`sign`] |
 //! | an encrypted message: read, then opened with a key that somebody else decrypted, or made | [`Envelope`], [`seal`] |
 //!
@@ -26,4 +26,4 @@ pub use certificate::CertificateView;
 pub use element::{Element, elements, only_element};
 pub use enveloped::{Envelope, Recipient, RecipientName, seal};
 pub use error::Error;
-pub use signed::{Attribute, SignedMessage, Signer, SigningIdentity, certs_only, sign};
+pub use signed::{Attribute, Bag, ReceivedMessage, SignedMessage, Signer, SigningIdentity, certs_only, sign};

@@ -87,6 +87,15 @@ pub struct Attribute {
 }
 
 impl Attribute {
+    /// Its value, if it has exactly one.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        match self.values.as_slice() {
+            [value] => Some(value),
+            _ => None,
+        }
+    }
+
     /// An attribute with one value.
     ///
     /// # Errors
@@ -121,55 +130,119 @@ pub struct SignedMessage {
 }
 
 impl SignedMessage {
-    /// Reads a message with exactly one signer and signed attributes, and verifies it with the signer's certificate, which the
-    /// message must hold.
+    /// Reads a message and verifies it: [`ReceivedMessage::read`] and [`ReceivedMessage::verify`] in one.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Algorithm`], or [`Error::Signature`] if signature or digest do not verify.
+    /// Those of the two.
     pub fn open(message: &[u8], legacy: Legacy) -> Result<Self, Error> {
+        ReceivedMessage::read(message)?.verify(legacy)
+    }
+
+}
+
+/// What a message without content brings, each DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bag {
+    /// Its certificates.
+    pub certificates: Vec<Vec<u8>>,
+    /// Its CRLs.
+    pub crls: Vec<Vec<u8>>,
+}
+
+impl Bag {
+    /// Reads a message. Its signers, if it has any, are left unverified.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn read(message: &[u8]) -> Result<Self, Error> {
+        let message = der_of(message)?;
+        let parts = Parts::read(content_of(&message, ID_SIGNED_DATA)?)?;
+        Ok(Self { certificates: owned(&parts.certificates), crls: owned(&parts.crls) })
+    }
+}
+
+/// A message with exactly one signer, whose signature nobody has verified yet. What it says serves to answer it, and nothing else.
+#[derive(Clone, Debug)]
+pub struct ReceivedMessage {
+    content_type: ObjectIdentifier,
+    content: Option<Vec<u8>>,
+    certificates: Vec<Vec<u8>>,
+    certificate: Vec<u8>,
+    digest_algorithm: Vec<u8>,
+    signed_attributes: Vec<u8>,
+    attributes: Vec<Attribute>,
+    signature_algorithm: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl ReceivedMessage {
+    /// Reads a message with one signer and signed attributes. It must hold the signer's certificate.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn read(message: &[u8]) -> Result<Self, Error> {
         let message = der_of(message)?;
         let parts = Parts::read(content_of(&message, ID_SIGNED_DATA)?)?;
         let [signer] = parts.signers.as_slice() else {
             return Err(Error::malformed(format!("{} signers in place of one", parts.signers.len())));
         };
         let signer = SignerInfo::read(*signer)?;
-        let digest = Digest::decode(signer.digest_algorithm, legacy)?;
         let certificate = signer.certificate_among(&parts.certificates)?;
-
-        let attributes = read_attributes(signer.signed_attributes)?;
-        let content_type = single(&attributes, ID_CONTENT_TYPE)?;
-        if ObjectIdentifier::from_der(content_type)? != parts.content_type {
-            return Err(Error::malformed("the signed content type is not that of the content"));
-        }
-        let message_digest = only_element(single(&attributes, ID_MESSAGE_DIGEST)?)?;
-        message_digest.tag.assert_eq(Tag::OctetString)?;
-        if digest.of_message(parts.content.unwrap_or_default()) != message_digest.content {
-            return Err(Error::Signature);
-        }
-        // Signed is the SET that the implicit tag [0] replaced, in the order in which it was sent.
-        let signed = tagged(Tag::Set, signer.signed_attributes)?;
-        let public_key = CertificateView::of(certificate)?.public_key;
-        algorithm::verify(public_key, signer.signature_algorithm, digest, &signed, signer.signature)?;
-
         Ok(Self {
             content_type: parts.content_type,
             content: parts.content.map(<[u8]>::to_vec),
-            certificates: parts.certificates.iter().map(|certificate| certificate.to_vec()).collect(),
-            signer: Signer { certificate: certificate.to_vec(), digest, attributes },
+            certificates: owned(&parts.certificates),
+            certificate: certificate.to_vec(),
+            digest_algorithm: signer.digest_algorithm.to_vec(),
+            signed_attributes: signer.signed_attributes.to_vec(),
+            attributes: read_attributes(signer.signed_attributes)?,
+            signature_algorithm: signer.signature_algorithm.to_vec(),
+            signature: signer.signature.to_vec(),
         })
     }
 
-    /// The certificates and CRLs of a message, in this order, its signers (if it has any) left unverified: for what needs no
-    /// signature since it came through a secured way.
+    /// The certificate that the signer names.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// What the signer is said to have signed beside the content.
+    #[must_use]
+    pub fn attributes(&self) -> &[Attribute] {
+        &self.attributes
+    }
+
+    /// Verifies digest and signature with the signer's certificate.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
-    pub fn certificates_of(message: &[u8]) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Error> {
-        let message = der_of(message)?;
-        let parts = Parts::read(content_of(&message, ID_SIGNED_DATA)?)?;
-        let owned = |list: &[&[u8]]| list.iter().map(|der| der.to_vec()).collect();
-        Ok((owned(&parts.certificates), owned(&parts.crls)))
+    /// [`Error::Algorithm`], [`Error::Signature`], or [`Error::Malformed`] where the signed attributes lack what they must have.
+    pub fn verify(self, legacy: Legacy) -> Result<SignedMessage, Error> {
+        let digest = Digest::decode(&self.digest_algorithm, legacy)?;
+        let content_type = single(&self.attributes, ID_CONTENT_TYPE)?;
+        if ObjectIdentifier::from_der(content_type)? != self.content_type {
+            return Err(Error::malformed("the signed content type is not that of the content"));
+        }
+        let message_digest = only_element(single(&self.attributes, ID_MESSAGE_DIGEST)?)?;
+        message_digest.tag.assert_eq(Tag::OctetString)?;
+        if digest.of_message(self.content.as_deref().unwrap_or_default()) != message_digest.content {
+            return Err(Error::Signature);
+        }
+        // Signed is the SET that the implicit tag [0] replaced, in the order in which it was sent.
+        let signed = tagged(Tag::Set, &self.signed_attributes)?;
+        let public_key = CertificateView::of(&self.certificate)?.public_key;
+        algorithm::verify(public_key, &self.signature_algorithm, digest, &signed, &self.signature)?;
+        Ok(SignedMessage {
+            content_type: self.content_type,
+            content: self.content,
+            certificates: self.certificates,
+            signer: Signer { certificate: self.certificate, digest, attributes: self.attributes },
+        })
     }
+}
+
+fn owned(list: &[&[u8]]) -> Vec<Vec<u8>> {
+    list.iter().map(|der| der.to_vec()).collect()
 }
 
 /// The fields of a SignedData.
