@@ -1,11 +1,12 @@
 //! The certificate authority: every protocol's only way in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
@@ -16,7 +17,7 @@ use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{EndpointName, ProfileName};
+use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::policy::{self, Ask, Bounds};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
@@ -111,6 +112,8 @@ pub(crate) struct Inner {
     pub(crate) publishing: Mutex<()>,
     /// One certificate of the daemon's own at a time.
     pub(crate) own_certificates: Mutex<()>,
+    /// The registration authorities that endpoints need.
+    pub(crate) registration_authorities: Mutex<BTreeSet<(AuthorityName, KeyAlgorithm)>>,
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     pub(crate) rate: RequestRate,
@@ -189,6 +192,7 @@ impl Engine {
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
+            registration_authorities: Mutex::default(),
             put_off: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
@@ -406,6 +410,7 @@ impl Engine {
             EvidenceKind::Challenges
             | EvidenceKind::Certificate
             | EvidenceKind::Renewal
+            | EvidenceKind::KeyAlone
             | EvidenceKind::Secret
             | EvidenceKind::Operator => batch,
         };

@@ -6,6 +6,7 @@ use http::StatusCode;
 /// failInfo (RFC 8894 section 3.2.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[expect(clippy::enum_variant_names, reason = "the names are those of the RFC")]
 pub(crate) enum FailInfo {
     BadAlg = 0,
     BadMessageCheck = 1,
@@ -73,11 +74,13 @@ pub(crate) struct Rejection {
     /// failInfoText.
     pub(crate) public: String,
     pub(crate) private: String,
+    /// Whether it is in the audit log already.
+    pub(crate) audited: bool,
 }
 
 impl Rejection {
     pub(crate) fn new(fail_info: FailInfo, public: impl Into<String>) -> Self {
-        Self { fail_info, public: public.into(), private: String::new() }
+        Self { fail_info, public: public.into(), private: String::new(), audited: false }
     }
 
     pub(crate) fn with_private(self, private: impl Into<String>) -> Self {
@@ -119,9 +122,10 @@ impl From<Error> for Failure {
     }
 }
 
+/// A refusal of a value that is read here.
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Rejection::from(&refusal).into()
+        Rejection { audited: false, ..Rejection::from(&refusal) }.into()
     }
 }
 
@@ -165,6 +169,6 @@ impl From<&Refusal> for Rejection {
             | Reason::NotReady
             | Reason::UnknownProfile => (FailInfo::BadRequest, REFUSED),
         };
-        Self::new(fail_info, public).with_private(refusal.private())
+        Self { audited: true, ..Self::new(fail_info, public).with_private(refusal.private()) }
     }
 }

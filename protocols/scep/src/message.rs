@@ -2,7 +2,9 @@
 
 use const_oid::ObjectIdentifier;
 use der::Tag;
-use pkcs7::{Attribute, CertificateView, Digest, Element, Envelope, KeyTransport, Legacy, ReceivedMessage, only_element};
+use pkcs7::{
+    Attribute, CertificateView, Digest, Element, Envelope, KeyTransport, Legacy, ReceivedMessage, only_element,
+};
 use zeroize::Zeroizing;
 
 use ca_backend::{DecryptionScheme, Fault, RegistrationAuthority};
@@ -134,7 +136,9 @@ fn rejected(error: pkcs7::Error) -> Failure {
 fn decrypt(envelope: &Envelope, authorities: &[RegistrationAuthority]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     for authority in authorities {
         let view = CertificateView::of(&authority.certificate)?;
-        let Some(recipient) = envelope.recipients.iter().find(|recipient| recipient.name.means(&view)) else { continue };
+        let Some(recipient) = envelope.recipients.iter().find(|recipient| recipient.name.means(&view)) else {
+            continue;
+        };
         let scheme = match recipient.transport {
             KeyTransport::Pkcs1v15 => DecryptionScheme::RsaPkcs1v15,
             KeyTransport::Oaep(Digest::Sha1) => DecryptionScheme::RsaOaepSha1,
@@ -159,7 +163,8 @@ fn value_of(attributes: &[Attribute], id: ObjectIdentifier) -> Option<Element<'_
 fn text_of(attributes: &[Attribute], id: ObjectIdentifier, octets_max: usize) -> Option<String> {
     let value = value_of(attributes, id)?;
     let is_text = quirk_jscep_other_string_types(value.tag);
-    let fits = (1..=octets_max).contains(&value.content.len()) && value.content.iter().all(|octet| (0x20..0x7f).contains(octet));
+    let fits = (1..=octets_max).contains(&value.content.len())
+        && value.content.iter().all(|octet| (0x20..0x7f).contains(octet));
     (is_text && fits).then(|| String::from_utf8_lossy(value.content).into_owned())
 }
 

@@ -24,7 +24,7 @@ pub(crate) enum Operation {
     GetCaCert,
     GetNextCaCert,
     /// A pkiMessage, DER or BER.
-    PkiOperation(Bytes),
+    PkiMessage(Bytes),
 }
 
 impl Operation {
@@ -40,8 +40,8 @@ impl Operation {
         };
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match (by_post, *request.method() == Method::GET || *request.method() == Method::HEAD) {
-            (true, _) if is("PKIOperation") => posted(request.body()).map(Self::PkiOperation),
-            (_, true) if is("PKIOperation") => in_query(query).map(Self::PkiOperation),
+            (true, _) if is("PKIOperation") => posted(request.body()).map(Self::PkiMessage),
+            (_, true) if is("PKIOperation") => in_query(query).map(Self::PkiMessage),
             (_, true) if is("GetCACaps") => Ok(Self::GetCaCaps),
             (_, true) if is("GetCACert") => Ok(Self::GetCaCert),
             (_, true) if is("GetNextCACert") => Ok(Self::GetNextCaCert),
@@ -53,7 +53,11 @@ impl Operation {
 
 /// The raw value of a query parameter, whose name is compared without regard to case.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v)
 }
 
 fn decoded(raw: &str) -> Vec<u8> {
@@ -108,7 +112,7 @@ fn quirk_cisco_base64_in_post(body: &Bytes) -> Result<Bytes, HttpError> {
 
 /// Android agents post to the bare URL: a body can only be a PKIOperation.
 fn quirk_android_post_without_operation(body: &Bytes) -> Result<Operation, HttpError> {
-    posted(body).map(Operation::PkiOperation)
+    posted(body).map(Operation::PkiMessage)
 }
 
 #[cfg(test)]
@@ -161,7 +165,7 @@ mod tests {
     fn a_posted_message_is_taken_as_it_is_or_in_base64_and_without_an_operation() {
         let der: &'static [u8] = message().leak();
         let text: &'static [u8] = BASE64.encode(der).into_bytes().leak();
-        let wanted = Ok(Operation::PkiOperation(Bytes::from_static(der)));
+        let wanted = Ok(Operation::PkiMessage(Bytes::from_static(der)));
         assert_eq!(of("POST", "/scep/a?operation=PKIOperation", der), wanted);
         assert_eq!(of("POST", "/scep/a/pkiclient.exe", der), wanted);
         assert_eq!(of("POST", "/scep/a?operation=PKIOperation", text), wanted);

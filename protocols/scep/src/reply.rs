@@ -1,7 +1,7 @@
 //! CertRep: the answer to a pkiMessage (RFC 8894 section 3.3.2), and the answers to the other operations.
 
 use bytes::Bytes;
-use ca_backend::{Fault, RegistrationAuthority};
+use ca_backend::{KeyAlgorithm, RegistrationAuthority};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::ID_DATA;
 use der::asn1::{OctetString, PrintableString};
@@ -50,7 +50,10 @@ impl CertRep {
                 let sealed = seal(content, &head.signer, *cipher, KeyTransport::Pkcs1v15, &fresh.seal);
                 let sealed = sealed.map_err(|error| match error {
                     pkcs7::Error::Algorithm(text) => Failure::from(Rejection::new(FailInfo::BadAlg, text)),
-                    error => Failure::from(error),
+                    pkcs7::Error::Malformed(_)
+                    | pkcs7::Error::Signature
+                    | pkcs7::Error::Unreadable
+                    | pkcs7::Error::Library(_) => Failure::from(error),
                 })?;
                 ("0", Some(sealed))
             }
@@ -84,11 +87,8 @@ pub(crate) fn signed(
     let identity = SigningIdentity {
         certificate: &authority.certificate,
         signature_algorithm: &algorithm.signature_algorithm(),
-        digest: match algorithm {
-            ca_backend::KeyAlgorithm::Rsa4096 => Digest::Sha512,
-            ca_backend::KeyAlgorithm::Rsa2048 | ca_backend::KeyAlgorithm::Rsa3072 => Digest::Sha256,
-            other => return Err(Fault::Broken(format!("a registration authority with a key for {other}")).into()),
-        },
+        // What KeyAlgorithm::signature_algorithm has for RSA, the only keys that registration authorities have.
+        digest: if algorithm == KeyAlgorithm::Rsa4096 { Digest::Sha512 } else { Digest::Sha256 },
     };
     sign(content, attributes, &identity, &[&authority.certificate], |message| Ok(authority.key.sign(message)?))
 }
