@@ -32,6 +32,14 @@ pub struct RegistrationAuthority {
     pub key: ServiceKey,
 }
 
+impl RegistrationAuthority {
+    /// SHA-256 of its certificate in hexadecimal, by which clients tell it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex::encode(crate::sha256(&self.certificate))
+    }
+}
+
 /// The profile of its certificates.
 const PROFILE: &str = "basic-ra";
 

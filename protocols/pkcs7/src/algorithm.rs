@@ -24,6 +24,9 @@ use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 use crate::error::Error;
 
+/// desCBC (OIW Security SIG), which the table of identifiers lacks.
+const DES_CBC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.7");
+
 /// What is too weak today and taken only with permission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Legacy {
@@ -31,6 +34,8 @@ pub struct Legacy {
     pub sha1: bool,
     /// 3DES.
     pub triple_des: bool,
+    /// DES, which anybody who listens can break.
+    pub des: bool,
 }
 
 /// A message digest.
@@ -167,6 +172,7 @@ pub enum Cipher {
     Aes192,
     Aes256,
     TripleDes,
+    Des,
 }
 
 impl Cipher {
@@ -176,6 +182,7 @@ impl Cipher {
             Self::Aes192 => ID_AES_192_CBC,
             Self::Aes256 => ID_AES_256_CBC,
             Self::TripleDes => DES_EDE_3_CBC,
+            Self::Des => DES_CBC,
         }
     }
 
@@ -185,28 +192,30 @@ impl Cipher {
             Self::Aes128 => 16,
             Self::Aes192 | Self::TripleDes => 24,
             Self::Aes256 => 32,
+            Self::Des => 8,
         }
     }
 
-    #[expect(deprecated, reason = "3DES is asked for by a permission of its own")]
+    #[expect(deprecated, reason = "DES and 3DES have permissions of their own")]
     pub(crate) fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::Aes128 => &AES_128,
             Self::Aes192 => &AES_192,
             Self::Aes256 => &AES_256,
             Self::TripleDes => &aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY,
+            Self::Des => &aws_lc_rs::cipher::DES_FOR_LEGACY_USE_ONLY,
         }
     }
 
     /// Reads an AlgorithmIdentifier and the initialization vector in it.
     pub(crate) fn decode(algorithm: &[u8], legacy: Legacy) -> Result<(Self, &[u8]), Error> {
         let algorithm = AlgorithmIdentifierRef::from_der(algorithm)?;
-        let cipher = [Self::Aes128, Self::Aes192, Self::Aes256, Self::TripleDes]
+        let cipher = [Self::Aes128, Self::Aes192, Self::Aes256, Self::TripleDes, Self::Des]
             .into_iter()
             .find(|cipher| cipher.oid() == algorithm.oid)
             .ok_or_else(|| Error::Algorithm(format!("cipher {}", algorithm.oid)))?;
-        if cipher == Self::TripleDes && !legacy.triple_des {
-            return Err(Error::Algorithm("3DES is not permitted".to_owned()));
+        if cipher == Self::TripleDes && !legacy.triple_des || cipher == Self::Des && !legacy.des {
+            return Err(Error::Algorithm(format!("{cipher:?} is not permitted")));
         }
         let parameters = algorithm.parameters.ok_or_else(|| Error::malformed("no initialization vector"))?;
         let vector = parameters.decode_as::<&OctetStringRef>()?.as_bytes();

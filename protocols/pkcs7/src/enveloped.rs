@@ -122,7 +122,7 @@ impl Envelope {
         let key = UnboundCipherKey::new(self.cipher.algorithm(), content_key).map_err(unreadable)?;
         let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(unreadable)?;
         let context = match self.cipher {
-            Cipher::TripleDes => DecryptionContext::Iv64(vector(&self.initialization_vector)?),
+            Cipher::TripleDes | Cipher::Des => DecryptionContext::Iv64(vector(&self.initialization_vector)?),
             Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => {
                 DecryptionContext::Iv128(vector(&self.initialization_vector)?)
             }
@@ -192,7 +192,7 @@ pub fn seal(
     let initialization_vector = rest.get(..cipher.algorithm().block_len()).ok_or(Error::Library("cut a vector"))?;
 
     let context = match cipher {
-        Cipher::TripleDes => EncryptionContext::Iv64(vector(initialization_vector)?),
+        Cipher::TripleDes | Cipher::Des => EncryptionContext::Iv64(vector(initialization_vector)?),
         Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => EncryptionContext::Iv128(vector(initialization_vector)?),
     };
     let unbound = UnboundCipherKey::new(cipher.algorithm(), key).map_err(failed)?;

@@ -137,7 +137,6 @@ impl SignedMessage {
     pub fn open(message: &[u8], legacy: Legacy) -> Result<Self, Error> {
         ReceivedMessage::read(message)?.verify(legacy)
     }
-
 }
 
 /// What a message without content brings, each DER.

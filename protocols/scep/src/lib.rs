@@ -14,7 +14,7 @@
 //! - CertPoll is matched by transactionID and signing key; issuer and subject in it are not looked at (section 3.3.3).
 //! - A missing senderNonce is tolerated, and recipientNonce is then left out. What cannot be answered with a CertRep is an HTTP error.
 //! - GetCACert and GetNextCACert take no CA identifier into account: an endpoint has one authority (section 4.2).
-//! - DES and MD5 are never taken; SHA-1 and 3DES only where the endpoint's options say so.
+//! - MD5 is never taken; SHA-1, 3DES and DES only where the endpoint's options say so.
 //! - Everything that goes wrong between decryption and the proof of possession is one badMessageCheck with one text.
 
 mod error;

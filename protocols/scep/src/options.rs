@@ -32,6 +32,8 @@ pub struct Options {
     pub allow_sha1: bool,
     /// Whether 3DES is taken, and used where the client did.
     pub allow_triple_des: bool,
+    /// Whether DES is taken, and used where the client did. Whoever listens can read such a message with the challenge in it.
+    pub allow_des: bool,
     /// How long a client may poll for a request that waits for approval, in seconds.
     pub pending_max_s: u64,
     /// The most requests that may wait for approval at this endpoint.
@@ -64,6 +66,7 @@ impl Default for Options {
             reply_with_chain: false,
             allow_sha1: false,
             allow_triple_des: false,
+            allow_des: false,
             pending_max_s: 7 * DAY_S,
             pending_max: 1_000,
             next_authority: None,
@@ -106,7 +109,7 @@ impl Options {
     /// What is taken though it is weak.
     #[must_use]
     pub(crate) fn legacy(&self) -> Legacy {
-        Legacy { sha1: self.allow_sha1, triple_des: self.allow_triple_des }
+        Legacy { sha1: self.allow_sha1, triple_des: self.allow_triple_des, des: self.allow_des }
     }
 
     /// GetCACaps (RFC 8894 section 3.5.2): a keyword on each line. Apple's clients split lines at LF and compare them whole; sscep
