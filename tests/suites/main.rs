@@ -9,6 +9,7 @@
 
 mod acme;
 mod authorities;
+mod chaos;
 mod crash;
 mod credentials;
 mod engines;
