@@ -1,33 +1,37 @@
 //! The certificate authority: every protocol's only way in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
+use crate::credential::attempts::Attempts;
+use crate::credential::{SecretKeys, Spending};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
-use crate::evidence::{Approval, Evidence, EvidenceFacts};
+use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{EndpointName, ProfileName};
-use crate::policy::{self, Ask};
+use crate::label::{AuthorityName, EndpointName, ProfileName};
+use crate::policy::{self, Ask, Bounds};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
 use crate::record::{
     self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, Positional, StatusForm, TicketStateForm,
 };
 use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
+use crate::refuse::RefusalLog;
 use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::revoke::{PublishedCrl, ResponseCache};
 use crate::serial::Serial;
-use crate::store::{Batch, CommitError, Log, Space, Store, Version};
-use crate::ticket::Ticket;
+use crate::store::{Batch, CommitError, Key, Log, Space, Store, Version};
+use crate::ticket::{Sweep, Ticket};
 use crate::weak_key::BlockedKeys;
 use crate::{figures, inventory, sha256};
 
@@ -56,8 +60,14 @@ pub struct EngineSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
+    /// For how long it is remembered how a request that waited was decided, in seconds; not less than twice the repeat window.
+    pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
     pub clock_backwards_max_s: u64,
+    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait; zero sets no limit.
+    pub wrong_secrets_per_peer_per_min_max: u32,
+    /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
+    pub audited_refusals_per_endpoint_per_min_max: u32,
 }
 
 impl Default for EngineSettings {
@@ -75,7 +85,10 @@ impl Default for EngineSettings {
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
+            ticket_retention_s: 90 * DAY_S,
             clock_backwards_max_s: 60,
+            wrong_secrets_per_peer_per_min_max: 20,
+            audited_refusals_per_endpoint_per_min_max: 60,
         }
     }
 }
@@ -102,9 +115,18 @@ pub(crate) struct Inner {
     pub(crate) publishing: Mutex<()>,
     /// One certificate of the daemon's own at a time.
     pub(crate) own_certificates: Mutex<()>,
+    /// The registration authorities that endpoints need.
+    pub(crate) registration_authorities: Mutex<BTreeSet<(AuthorityName, KeyAlgorithm)>>,
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
+    /// How far the removal of decided tickets has come.
+    pub(crate) tickets_swept: Mutex<Sweep>,
+    /// How far deletions have come, by authority: up to which certificate none of its own is left.
+    pub(crate) deletions: Mutex<HashMap<AuthorityName, Key>>,
     pub(crate) rate: RequestRate,
+    pub(crate) secret_keys: SecretKeys,
+    pub(crate) attempts: Attempts,
+    pub(crate) refusals: RefusalLog,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
     pub(crate) crls: RwLock<HashMap<u32, PublishedCrl>>,
@@ -145,6 +167,9 @@ pub struct IssuedCertificate {
     pub not_after: Time,
 }
 
+/// How often a request begins anew because another one used the same credential at the same time.
+const ATTEMPTS_MAX: usize = 32;
+
 /// Seconds until polling a request that waits for an operator makes sense.
 const APPROVAL_RETRY_S: u32 = 60;
 
@@ -152,6 +177,7 @@ impl Engine {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         keys: KeyRing,
+        secret_keys: SecretKeys,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         settings: EngineSettings,
@@ -164,13 +190,19 @@ impl Engine {
                 settings.issue_burst_per_requester_max,
                 clock.clone(),
             ),
+            secret_keys,
+            attempts: Attempts::new(settings.wrong_secrets_per_peer_per_min_max),
+            refusals: RefusalLog::new(settings.audited_refusals_per_endpoint_per_min_max),
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
             earlier: Mutex::default(),
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
+            registration_authorities: Mutex::default(),
             put_off: Mutex::default(),
+            tickets_swept: Mutex::default(),
+            deletions: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),
@@ -192,7 +224,7 @@ impl Engine {
     pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
         let took = Stopwatch::start();
         let (protocol, profile) = (&request.origin.protocol, &request.profile);
-        let outcome = self.enroll_audited(&request);
+        let outcome = self.tell_verifier(&request, self.enroll_audited(&request));
         let (word, profile) = match &outcome {
             Ok(Outcome::Issued(_)) => ("issued", profile.as_str()),
             Ok(Outcome::Pending { .. }) => ("pending", profile.as_str()),
@@ -218,16 +250,39 @@ impl Engine {
                     .authority(&request.authority)
                     .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
                 self.commit_or_later(record.in_batch(Batch::new())?)?;
+                let origin = &request.origin;
+                tracing::info!(
+                    reason = refusal.reason().name(),
+                    why = refusal.private(),
+                    profile = %request.profile,
+                    protocol = %origin.protocol,
+                    endpoint = origin.endpoint.as_ref().map(tracing::field::display),
+                    requester = request.evidence.facts().requester,
+                    request = origin.request_id,
+                    "refused a certificate"
+                );
             }
             Err(error)
         })
     }
 
+    /// Requests with a credential whose uses are counted exclude each other: who comes too late begins anew, and then finds the
+    /// first outcome of the same request, or that the credential is spent.
     fn enroll_in_steps(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(outcome) = self.attempt_in_steps(request)? {
+                return Ok(outcome);
+            }
+        }
+        Err(Fault::TryLater { after_s: 1 }.into())
+    }
+
+    /// `None` if somebody else used the same credential at the same time.
+    fn attempt_in_steps(&self, request: &EnrollmentRequest) -> Result<Option<Outcome>, Error> {
         let facts = request.evidence.facts();
         // 0 repeat? The same request gets the first outcome again, or goes on where a fault stopped it.
         if let Some(outcome) = self.first_outcome(&request.origin, &facts)? {
-            return Ok(outcome);
+            return Ok(Some(outcome));
         }
         if request.origin.endpoint.is_some() {
             self.inner.rate.admit(&facts.requester)?;
@@ -243,15 +298,22 @@ impl Engine {
             origin: &request.origin,
             authority: &request.authority,
             profile: &request.profile,
+            service: &profile.library,
             names: &request.names,
             extensions: &request.extensions.other,
             key: key.kind(),
         };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
-        let authorization = policy::authorize(endpoint, facts, &ask)?;
+        let waited = matches!(&request.evidence, Evidence::Operator(approval) if approval.released.is_some());
+        let spending = self.spending(&facts, &request.origin, waited)?;
+        let bounds = Bounds {
+            binding: spending.as_ref().map(|spending| spending.binding().clone()),
+            renewed: self.renewed(&facts)?,
+        };
+        let authorization = policy::authorize(endpoint, facts, bounds, &ask)?;
         self.accept_key(&registry, key)?;
         if authorization.awaits_approval() {
-            return self.open_ticket(request, &authorization);
+            return self.open_ticket(request, &authorization, spending.as_ref());
         }
 
         // 2 prepare
@@ -286,18 +348,19 @@ impl Engine {
             facts: Positional(authorization.into_facts()),
             origin_key,
         };
-        let mut batch = self.reservation(&serial, &in_flight, detail)?;
+        let mut batch = self.spend(self.reservation(&serial, &in_flight, detail)?, spending.as_ref())?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
             batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
         }
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
+            Err(CommitError::Conflict) if spending.as_ref().is_some_and(Spending::is_counted) => return Ok(None),
             // The same request came in twice at once, and the other one was faster.
             Err(CommitError::Conflict) => return Err(Fault::TryLater { after_s: 1 }.into()),
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         };
 
-        self.sign_and_record(&serial, in_flight, version, prepared, &request.names)
+        self.sign_and_record(&serial, in_flight, version, prepared, &request.names).map(Some)
     }
 
     /// Steps 4 to 6, for a fresh request and for one that goes on after a fault.
@@ -326,7 +389,17 @@ impl Engine {
         }
 
         // 6 answer
-        let InFlightForm { certificate, .. } = in_flight;
+        let InFlightForm { certificate, origin: Positional(origin), .. } = in_flight;
+        tracing::info!(
+            %serial,
+            profile = %certificate.profile,
+            issuer = issuer.path,
+            protocol = %certificate.protocol,
+            endpoint = certificate.endpoint.as_ref().map(tracing::field::display),
+            requester = certificate.requester,
+            request = origin.request_id,
+            "issued a certificate"
+        );
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
     }
 
@@ -362,6 +435,15 @@ impl Engine {
             .put(Space::Certificate, serial.as_bytes(), record::encode(certificate)?)
             .append(Log::Event, record::encode(&event)?);
         let batch = inventory::index(batch, serial, certificate, names);
+        let batch = match in_flight.facts.0.kind {
+            EvidenceKind::Device => self.mark_untold(batch, serial)?,
+            EvidenceKind::Challenges
+            | EvidenceKind::Certificate
+            | EvidenceKind::Renewal
+            | EvidenceKind::KeyAlone
+            | EvidenceKind::Secret
+            | EvidenceKind::Operator => batch,
+        };
         in_flight.audit(Action::Signed, serial, self.now()).in_batch(batch)
     }
 
@@ -388,6 +470,17 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the same request had an outcome within the repeat window.
+    pub(crate) fn is_repeat(&self, origin: &Origin, requester: &str) -> Result<bool, Error> {
+        let now = self.now();
+        for at in [now, now.minus_s(self.inner.settings.repeat_window_s)] {
+            if self.inner.store.get(Space::Origin, &self.origin_key(origin, requester, at))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The certificate of a serial that was reserved, signed now if a fault had stopped that; `None` if it was given up.
@@ -485,11 +578,13 @@ impl Engine {
         [window.to_be_bytes().as_slice(), &sha256(&text)].concat()
     }
 
+    /// `None` if somebody else used the same credential at the same time.
     fn open_ticket(
         &self,
         request: &EnrollmentRequest,
         authorization: &policy::Authorization,
-    ) -> Result<Outcome, Error> {
+        spending: Option<&Spending>,
+    ) -> Result<Option<Outcome>, Error> {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
         let form = crate::ticket::form(request, authorization.facts(), now);
@@ -498,13 +593,28 @@ impl Engine {
             .expect_absent(Space::Origin, origin_key.clone())
             .put(Space::Origin, origin_key, record::encode(&OutcomeForm::Ticket(ticket.as_str().to_owned()))?)
             .put(Space::Ticket, ticket.as_str(), record::encode(&form)?);
+        let batch = self.reserve(batch, spending)?;
         let record = AuditRecord::new(now, Action::Waiting)
             .origin(&request.origin)
             .evidence(authorization.facts())
             .authority(&request.authority)
             .detail(format!("ticket {ticket}"));
-        self.commit_or_later(record.in_batch(batch)?)?;
-        Ok(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })
+        match self.inner.store.commit(record.in_batch(batch)?) {
+            Ok(_) => {}
+            Err(CommitError::Conflict) if spending.is_some() => return Ok(None),
+            Err(CommitError::Conflict) => return Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(CommitError::Fault(fault)) => return Err(fault.into()),
+        }
+        tracing::info!(
+            %ticket,
+            profile = %request.profile,
+            protocol = %request.origin.protocol,
+            endpoint = request.origin.endpoint.as_ref().map(tracing::field::display),
+            requester = authorization.facts().requester,
+            request = request.origin.request_id,
+            "a request waits for approval"
+        );
+        Ok(Some(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S }))
     }
 
     pub(crate) fn certificate_form(&self, serial: &Serial) -> Result<Option<CertificateForm>, Error> {

@@ -7,8 +7,10 @@ mod audit;
 mod authority;
 mod certificate;
 mod clock;
+mod credential;
 mod crl;
 pub mod csr;
+mod device;
 mod encoding;
 mod endpoint;
 mod engine;
@@ -34,6 +36,8 @@ pub mod profile;
 mod rate;
 mod record;
 mod records;
+mod refuse;
+mod registration_authority;
 mod registry;
 mod request;
 mod revoke;
@@ -52,19 +56,25 @@ pub use algorithm::KeyAlgorithm;
 pub use audit::{Action, AuditEntry, AuditRecord, AuditVerdict};
 pub use authority::{Authority, AuthorityChange, AuthorityKind, AuthorityState, NewAuthority};
 pub use clock::{Clock, Rng, Stopwatch, SystemClock, SystemRng, Time, random};
+pub use credential::{
+    Binding, Credential, CredentialChange, CredentialId, CredentialPurpose, CredentialQuery, MacAlgorithm,
+    NewCredential, Right, SecretScope, SecretText, VerifiedSecret,
+};
 pub use csr::CertificateRequest;
+pub use device::{DeviceClaim, DeviceVerifier, VerifiedDevice};
 pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
 pub use evidence::{
-    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
+    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,
 };
-pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
+pub use keys::secret::{KeyEncryptionSecret, Secret};
+pub use keys::{DecryptionScheme, KeyHealth};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
 pub use open::EngineParts;
@@ -72,13 +82,14 @@ pub use own_certificate::{ServiceKey, TlsIdentity};
 pub use policy::{AccessRule, AttributeRule, DnsRule, NameRules, RequesterRule, TextRule};
 pub use profile::Profile;
 pub use records::{RecordBatch, RecordError, RecordSpace, Records};
+pub use registration_authority::RegistrationAuthority;
 pub use request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity, RevocationRequest, StatusChange};
 pub use revoke::Revocation;
 pub use serial::Serial;
 pub use status::{CertId, CertIdHash, CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 pub use store::{Entry, StoreKind, StoreOptions, Version, Versioned};
 pub use subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
-pub use ticket::{Ticket, WaitingRequest};
+pub use ticket::{Ticket, TicketDetails, TicketStanding, WaitingRequest};
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

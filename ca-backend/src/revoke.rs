@@ -80,7 +80,8 @@ impl Engine {
             return Err(unknown().into());
         }
         let facts = request.evidence.facts();
-        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?)?;
+        let token = self.token_may_change(&facts, &request.origin, form.endpoint.as_ref(), request.change)?;
+        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?, token.as_deref())?;
 
         let at = self.now();
         let (status, event, action) = next_status(form.status, request.change, at)?;
@@ -124,6 +125,16 @@ impl Engine {
         if self.registry().issuers.values().any(|issuer| issuer.form.serial.as_ref() == Some(serial)) {
             self.reload()?;
         }
+        tracing::info!(
+            %serial,
+            change = event_name(event),
+            reason = change,
+            protocol = %request.origin.protocol,
+            endpoint = request.origin.endpoint.as_ref().map(tracing::field::display),
+            requester = facts.requester,
+            request = request.origin.request_id,
+            "changed a certificate's status"
+        );
         metrics::counter!(figures::STATUS_CHANGES, "change" => event_name(event)).increment(1);
         Ok(Revocation { serial: *serial, state: status.state(), at })
     }
@@ -200,7 +211,7 @@ impl Engine {
             nonce: query.nonce.as_deref(),
         };
         let data = draft.encode().map_err(Fault::from)?;
-        let signature = self.inner.keys.sign(&responder.form.key, &data).map_err(Fault::from)?;
+        let signature = self.inner.keys.sign(responder.form.key.reference(), &data).map_err(Fault::from)?;
         let algorithm = responder.form.algorithm.signature_algorithm();
         let der =
             ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;
@@ -334,6 +345,7 @@ impl Engine {
             .authority(&issuer.form.authority)
             .detail(format!("CRL {number} of {}", issuer.path));
         self.commit_or_later(published.in_batch(batch)?)?;
+        tracing::info!(issuer = issuer.path, number, %next_update, "published a CRL");
 
         let crl = Arc::new(SignedCrl::new(signed.der, number, now, next_update));
         // Read with the lock in hand: a change before that has moved the counter, and one after it marks the new entry as stale.

@@ -38,7 +38,7 @@ use crate::error::{Fault, StoreFault};
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{export, import};
+pub(crate) use self::transfer::{TransferError, export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +171,16 @@ pub(crate) enum Space {
     ServiceKey = 0x14,
     /// Blocked public keys by SHA-256 of the SubjectPublicKeyInfo.
     BlockedKey = 0x16,
+    /// Credentials by name.
+    Credential = 0x17,
+    /// Names of credentials by the keyed digest of their secret.
+    CredentialSecret = 0x18,
+    /// Credentials by endpoint and purpose.
+    CredentialListing = 0x19,
+    /// Credentials by the time at which they may go.
+    CredentialExpiry = 0x1a,
+    /// Certificates that a device verifier was not told of yet, by serial.
+    UntoldDevice = 0x1b,
     /// Certificates by serial, which is ordered by time of issue.
     Certificate = 0x20,
     /// First outcomes by origin, for repeats.
@@ -211,6 +221,10 @@ pub(crate) enum Space {
     AcmeCertificate = 0x47,
     /// ACME orders by account.
     AcmeAccountOrder = 0x48,
+    /// SCEP transactions that wait for approval.
+    ScepTransaction = 0x50,
+    /// SCEP transactions by the time at which they may go.
+    ScepExpiry = 0x51,
 }
 
 /// A key within a space.

@@ -72,7 +72,7 @@ fn an_unknown_key_names_the_nearest_right_key_and_the_file() {
         let error = Settings::load(Some(Path::new("node.toml"))).expect_err("unknown key");
         let text = error.to_string();
         assert!(text.starts_with("unknown key `store.engin` in "), "{text}");
-        assert!(text.contains("node.toml: did you mean `store.engine`?"), "{text}");
+        assert!(text.contains("node.toml, line 2: did you mean `store.engine`?"), "{text}");
         Ok(())
     });
 }
@@ -126,6 +126,8 @@ fn values_that_cannot_work_are_refused() {
         ("[limits]\nenroll_threads = 0", "limits.enroll_threads"),
         ("[limits]\nheader_bytes_max = 1024", "limits.header_bytes_max"),
         ("[validation]\nredirects_max = 11", "validation.redirects_max"),
+        ("[validation]\ntimeout_s = 16", "validation.timeout_s"),
+        ("[[validation.zones]]\nname = \"corp.example\"\nresolvers = []", "validation.zones"),
         ("[issuing]\ncrl_validity_s = 86400", "issuing.crl_validity_s"),
     ] {
         let error = Settings::parse(toml).expect_err(toml);

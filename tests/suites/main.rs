@@ -9,7 +9,9 @@
 
 mod acme;
 mod authorities;
+mod chaos;
 mod crash;
+mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
@@ -18,5 +20,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
+mod validation;
