@@ -72,6 +72,13 @@ struct Recent {
     feeding: Arc<Writes>,
 }
 
+/// A part of a range.
+struct Page {
+    rows: Vec<(RawKey, RawValue)>,
+    /// The last key that was considered; `None` at the end of the range.
+    last: Option<RawKey>,
+}
+
 #[derive(Debug, Default)]
 struct Turn {
     /// The number of the file that is being fed, and its length.
@@ -156,7 +163,7 @@ impl<T: Table> Table for Journaled<T> {
         }
         let mut page_rows = PAGE_ROWS;
         while range.until.as_ref().is_none_or(|until| range.from < *until) {
-            let (rows, last) = self.shared.page(&range, page_rows)?;
+            let Page { rows, last } = self.shared.page(&range, page_rows)?;
             for (key, value) in rows {
                 if !visit(&key, value) {
                     return Ok(());
@@ -196,8 +203,8 @@ impl<T: Table> Table for Journaled<T> {
 }
 
 impl<T: Table> Shared<T> {
-    /// Up to `limit` rows of a range, and the last key that was considered; `None` at the end of the range.
-    fn page(&self, range: &RawRange, limit: usize) -> Result<(Vec<(RawKey, RawValue)>, Option<RawKey>), StoreFault> {
+    /// Up to `limit` rows of a range.
+    fn page(&self, range: &RawRange, limit: usize) -> Result<Page, StoreFault> {
         // Held to the end, so that nothing moves from memory to the engine meanwhile.
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
         let mut stored = Vec::new();
@@ -216,7 +223,7 @@ impl<T: Table> Shared<T> {
                 [stored.peek().map(|row| &row.0), feeding.peek().map(|row| row.0), newest.peek().map(|row| row.0)];
             let nearer = |one, other| if (other < one) == range.reverse { one } else { other };
             let Some(key) = heads.into_iter().flatten().reduce(nearer).cloned() else {
-                return Ok((rows, None));
+                return Ok(Page { rows, last: None });
             };
             let stored = stored.next_if(|row| row.0 == key).map(|row| row.1);
             let fed = feeding.next_if(|row| *row.0 == key).map(|row| row.1.clone());
@@ -226,7 +233,7 @@ impl<T: Table> Shared<T> {
             }
             last = Some(key);
         }
-        Ok((rows, last))
+        Ok(Page { rows, last })
     }
 
     /// The feeder thread.
