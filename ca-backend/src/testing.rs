@@ -5,11 +5,14 @@ mod load;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::clock::Time;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault};
+use crate::keys::conformance::{self, Subject};
 use crate::keys::memory::MemoryKeys;
-use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
+use crate::keys::pkcs11::{TokenKeys, TokenSettings};
+use crate::keys::{DecryptionScheme, KeyHomes, KeyRing, KeyStore, faulty::FaultyKeys};
 use crate::store::faulty::FaultyStore;
 use crate::store::{self, Batch, CommitError, Space, Store};
 
@@ -17,6 +20,20 @@ pub use self::load::{load_certificates, load_revocations};
 pub use crate::clock::{FakeClock, SeededRng};
 pub use crate::keys::faulty::SignFaults;
 pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
+
+/// Runs the conformance suite of key stores on a token that can do this much of what there is. Panics where it does not conform.
+///
+/// # Errors
+/// If the settings do not name a token.
+pub fn check_token(
+    settings: TokenSettings,
+    algorithms: &[KeyAlgorithm],
+    decryption: &[DecryptionScheme],
+) -> Result<(), Error> {
+    let store = TokenKeys::open(settings).map_err(Fault::from)?;
+    conformance::check(&Subject { store: &store, algorithms, decryption });
+    Ok(())
+}
 
 /// 2026-06-01T12:00:00Z, when every test begins.
 pub const NOON_S: u64 = 1_780_315_200;
@@ -73,6 +90,14 @@ impl Bench {
         })
     }
 
+    /// The same bench with its keys in a token, whatever the authorities made so far.
+    ///
+    /// # Errors
+    /// If the settings do not name a token.
+    pub fn with_token(self, settings: TokenSettings) -> Result<Self, Error> {
+        Ok(Self { keys: Arc::new(TokenKeys::open(settings).map_err(Fault::from)?), ..self })
+    }
+
     /// The stored octets of an audit entry.
     ///
     /// # Errors
@@ -105,7 +130,11 @@ impl Bench {
         self.store_faults = Faults::none();
         self.sign_faults = Arc::new(SignFaults::default());
         let store = Arc::new(FaultyStore::new(self.store.clone(), self.store_faults.clone()));
-        let keys = KeyRing::new(Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())), []);
+        let keys = KeyRing::new(
+            [Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())) as Arc<dyn KeyStore>],
+            KeyHomes::default(),
+        )
+        .map_err(Fault::from)?;
         Engine::start(store, keys, self.clock.clone(), self.rng.clone(), settings)
     }
 }

@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod events;
 pub mod issuance;
 pub mod issuers;
+pub mod keys;
 mod moment;
 mod problem;
 pub mod profiles;
@@ -76,6 +77,7 @@ impl fmt::Debug for AdminState {
     components(schemas(Problem)),
     tags(
         (name = "authorities", description = "Root, issuing and external authorities and their life cycle"),
+        (name = "keys", description = "Where private keys are, and what those places can do"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
         (name = "certificates", description = "Issuing, search, revocation, events"),
@@ -107,6 +109,8 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(authorities::request))
         .routes(routes!(authorities::certificate, authorities::install))
         .routes(routes!(issuers::publish_crl))
+        .routes(routes!(keys::list, keys::generate))
+        .routes(routes!(keys::test))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))

@@ -16,4 +16,5 @@ pub mod openssl;
 pub mod pki;
 pub mod pkilint;
 pub mod status;
+pub mod token;
 pub mod wish;

@@ -11,6 +11,7 @@ mod acme;
 mod authorities;
 mod crash;
 mod engines;
+mod hsm;
 mod interop_certbot;
 mod interop_dns;
 mod inventory;

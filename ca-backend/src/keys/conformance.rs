@@ -1,11 +1,7 @@
 //! What every key store must do. Each claim takes a store of its own choice of algorithms, and panics where it does not hold.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failing test should be loud
 
-use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey,
-    PublicEncryptingKey,
-};
-
+use super::examination::encrypt;
 use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
 use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::error::KeyFault;
@@ -83,20 +79,8 @@ fn a_destroyed_key_is_gone_and_the_others_stay(subject: &Subject<'_>) {
     signs(subject.store, &successor, KeyAlgorithm::EcP256, b"message");
 }
 
-/// Encrypts as a client would.
 fn encrypted(public_key: &[u8], scheme: DecryptionScheme, plaintext: &[u8]) -> Vec<u8> {
-    let key = || PublicEncryptingKey::from_der(public_key).unwrap();
-    let mut room = vec![0; key().key_size_bytes()];
-    let oaep = |algorithm: &'static OaepAlgorithm, room: &mut [u8]| {
-        OaepPublicEncryptingKey::new(key()).unwrap().encrypt(algorithm, plaintext, room, None).unwrap().to_vec()
-    };
-    match scheme {
-        DecryptionScheme::RsaPkcs1v15 => {
-            Pkcs1PublicEncryptingKey::new(key()).unwrap().encrypt(plaintext, &mut room).unwrap().to_vec()
-        }
-        DecryptionScheme::RsaOaepSha1 => oaep(&OAEP_SHA1_MGF1SHA1, &mut room),
-        DecryptionScheme::RsaOaepSha256 => oaep(&OAEP_SHA256_MGF1SHA256, &mut room),
-    }
+    encrypt(public_key, scheme, plaintext).unwrap()
 }
 
 fn what_was_encrypted_for_a_key_is_opened(subject: &Subject<'_>) {
