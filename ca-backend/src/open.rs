@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{SystemClock, SystemRng};
+use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault, KeyFault, StoreFault};
 use crate::keys::pkcs11::{TokenKeys, TokenSettings};
@@ -39,6 +40,7 @@ impl Engine {
     /// A fault that says which of them cannot be opened, and why.
     pub fn open(parts: EngineParts) -> Result<Self, Error> {
         let store = store::open(parts.store, &parts.store_directory, parts.store_options)?;
+        let secret_keys = SecretKeys::derive(parts.key_secret.reveal())?;
         let keys = SoftwareKeys::open(&parts.key_directory, parts.key_secret).map_err(Fault::from)?;
         let mut stores: Vec<Arc<dyn KeyStore>> = vec![Arc::new(keys)];
         let mut tokens: Vec<Arc<TokenKeys>> = Vec::new();
@@ -56,7 +58,7 @@ impl Engine {
             stores.push(opened);
         }
         let keys = KeyRing::new(stores, parts.key_homes).map_err(Fault::from)?;
-        Self::start(store, keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
+        Self::start(store, keys, secret_keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
     }
 
     /// Reads an export into a new, empty store. Returns how many records there were.

@@ -5,14 +5,15 @@ mod load;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::algorithm::KeyAlgorithm;
+use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::clock::Time;
+use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault};
 use crate::keys::conformance::{self, Subject};
 use crate::keys::memory::MemoryKeys;
 use crate::keys::pkcs11::{TokenKeys, TokenSettings};
-use crate::keys::{DecryptionScheme, KeyHomes, KeyRing, KeyStore, faulty::FaultyKeys};
+use crate::keys::{DecryptionScheme, KeyHomes, KeyLabel, KeyPurpose, KeyRef, KeyRing, KeyStore, faulty::FaultyKeys};
 use crate::store::faulty::FaultyStore;
 use crate::store::{self, Batch, CommitError, Space, Store};
 
@@ -20,6 +21,37 @@ pub use self::load::{load_certificates, load_revocations};
 pub use crate::clock::{FakeClock, SeededRng};
 pub use crate::keys::faulty::SignFaults;
 pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
+
+/// A key in a token that signs as issuing keys do: every signature is verified before it is given out.
+pub struct TokenSigner {
+    store: TokenKeys,
+    key: KeyRef,
+    algorithm: KeyAlgorithm,
+    public_key: Vec<u8>,
+}
+
+impl TokenSigner {
+    /// Makes the key under this label.
+    ///
+    /// # Errors
+    /// The key store's fault.
+    pub fn generate(settings: TokenSettings, label: &str, algorithm: KeyAlgorithm) -> Result<Self, Error> {
+        let store = TokenKeys::open(settings).map_err(Fault::from)?;
+        let key = store.generate(&KeyLabel(label.to_owned()), algorithm, KeyPurpose::Sign).map_err(Fault::from)?;
+        let public_key = store.public_key(&key).map_err(Fault::from)?;
+        Ok(Self { store, key, algorithm, public_key })
+    }
+
+    /// Signs and verifies.
+    ///
+    /// # Errors
+    /// The key store's fault, or a refusal of the signature.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = self.store.sign(&self.key, message).map_err(Fault::from)?;
+        verify_signature(&self.public_key, &self.algorithm.signature_algorithm(), message, &signature)?;
+        Ok(signature)
+    }
+}
 
 /// Runs the conformance suite of key stores on a token that can do this much of what there is. Panics where it does not conform.
 ///
@@ -135,6 +167,7 @@ impl Bench {
             KeyHomes::default(),
         )
         .map_err(Fault::from)?;
-        Engine::start(store, keys, self.clock.clone(), self.rng.clone(), settings)
+        let secret_keys = SecretKeys::derive(b"the secret of every bench")?;
+        Engine::start(store, keys, secret_keys, self.clock.clone(), self.rng.clone(), settings)
     }
 }

@@ -9,6 +9,7 @@ pub mod authorities;
 pub mod blocked_keys;
 mod caller;
 pub mod certificates;
+pub mod credentials;
 pub mod encoding;
 pub mod endpoints;
 pub mod events;
@@ -80,6 +81,7 @@ impl fmt::Debug for AdminState {
         (name = "keys", description = "Where private keys are, and what those places can do"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
+        (name = "credentials", description = "Account bindings, challenges and tokens, bound to an endpoint"),
         (name = "certificates", description = "Issuing, search, revocation, events"),
         (name = "tickets", description = "Requests that wait for an operator"),
         (name = "audit", description = "The record of every decision"),
@@ -115,6 +117,8 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::show, endpoints::put, endpoints::delete))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::show, credentials::change, credentials::delete))
         .routes(routes!(certificates::search, issuance::issue))
         .routes(routes!(certificates::show))
         .routes(routes!(certificates::revoke))

@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod certificate;
 mod completions;
+mod credential;
 mod crl;
 mod daemon;
 mod endpoint;
@@ -80,6 +81,9 @@ pub enum Command {
     /// Protocols bound to authorities, profiles and access rules
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Account bindings, challenges and tokens for machines
+    #[command(subcommand)]
+    Credential(credential::Command),
     /// Issue, find and revoke certificates
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -118,6 +122,7 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         Command::Key(command) => key::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
+        Command::Credential(command) => credential::run(command, &daemon()?, output),
         Command::Certificate(command) => certificate::run(command, &daemon()?, output),
         Command::Request(command) => request::run(command, &daemon()?, output),
         Command::Crl(command) => crl::run(command, &daemon()?, output),

@@ -52,7 +52,7 @@ impl SoftToken {
     /// The token of an NSS key database: an independent implementation.
     #[must_use]
     pub fn nss() -> Self {
-        let token = Self { directory: TempDir::new().unwrap(), label: "certgate nss".to_owned() };
+        let token = Self { directory: TempDir::new().unwrap(), label: "NSS Certificate DB".to_owned() };
         let (database, pin) = (token.path("nss"), token.path("nss-pin"));
         fs::create_dir(&database).unwrap();
         fs::write(&pin, format!("{PIN}\n")).unwrap();
@@ -86,7 +86,7 @@ impl SoftToken {
     }
 
     /// A file of mode 0600 with a PIN.
-    #[must_use]
+    #[allow(clippy::must_use_candidate)] // to write it may be all that is wanted
     pub fn pin_file(&self, pin: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.path("pin");

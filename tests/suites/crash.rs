@@ -1,18 +1,20 @@
 //! The power goes at every commit, and the key store at every signature, of the main flow. What was acknowledged stays true, and
 //! the same requests, sent again, complete the rest.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use ca_backend::testing::{Bench, FailureMoment};
 use ca_backend::{
-    Action, AuthorityState, CertStatus, Engine, Error, InventoryQuery, IssuedCertificate, NewAuthority,
-    RevocationReason, Serial, StatusChange,
+    Action, AuthorityState, CertStatus, CredentialId, CredentialPurpose, Engine, Error, InventoryQuery,
+    IssuedCertificate, NewAuthority, NewCredential, Reason, RevocationReason, Serial, StatusChange,
 };
 use tests::openssl::OpenSsl;
 use tests::pki::{
-    ISSUING, OPERATOR, Pki, ROOT, audit_log, audited, authority, change_status, endpoint, find_all, new_authority,
-    settings,
+    ISSUING, OPERATOR, Pki, ROOT, assert_refused, audit_log, audited, authority, change_status, endpoint, find_all,
+    hand_out, new_authority, new_credential, settings,
 };
+use tests::token::SoftToken;
 use tests::wish::Wish;
 
 /// What a client was told, and so relies on.
@@ -28,6 +30,7 @@ struct Acknowledged {
 struct Clients {
     kept: Wish,
     revoked: Wish,
+    challenged: RefCell<Option<(CredentialId, Wish)>>,
 }
 
 impl Clients {
@@ -35,6 +38,7 @@ impl Clients {
         Self {
             kept: Wish::for_host("kept.example.org").by_account("a"),
             revoked: Wish::for_host("revoked.example.org"),
+            challenged: RefCell::default(),
         }
     }
 
@@ -44,10 +48,11 @@ impl Clients {
             create(engine, &wanted)?;
         }
         let rules = serde_json::json!([{
-            "name": "all", "requesters": [{"evidence": "challenges"}], "profiles": ["privatessl-tls-server"], "allow": {"dns": [".example.org"]},
+            "name": "all", "requesters": [{"evidence": "challenges"}, {"evidence": "secret"}], "profiles": ["privatessl-tls-server"], "allow": {"dns": [".example.org"]},
         }]);
         engine.put_endpoint(&endpoint("web", ISSUING, &["privatessl-tls-server"], rules), OPERATOR)?;
         told.certificates.push(self.kept.issue(engine)?);
+        told.certificates.push(self.challenged(engine)?.issue(engine)?);
         let issued = self.revoked.issue(engine)?;
         let serial = issued.serial;
         told.certificates.push(issued);
@@ -59,6 +64,20 @@ impl Clients {
         told.crl_number = engine.publish_crl(ISSUING)?.number;
         told.crl_lists.insert(serial);
         Ok(())
+    }
+}
+
+impl Clients {
+    /// The wish that rests on a one-time challenge. Who was not told the secret asks for another one.
+    fn challenged(&self, engine: &Engine) -> Result<Wish, Error> {
+        if let Some((_, wish)) = self.challenged.borrow().as_ref() {
+            return Ok(wish.clone());
+        }
+        let wish = NewCredential { uses_max: Some(1), ..new_credential(CredentialPurpose::Challenge) };
+        let handed = hand_out(engine, &wish)?;
+        let wish = Wish::for_host("challenged.example.org").by_secret(CredentialPurpose::Challenge, &handed.secret);
+        *self.challenged.borrow_mut() = Some((handed.id, wish.clone()));
+        Ok(wish)
     }
 }
 
@@ -122,12 +141,23 @@ fn invariants_hold(engine: &Engine, told: &Acknowledged) {
 /// What must be reached in the end.
 fn everything_is_reached(pki: &Pki, clients: &Clients, told: &Acknowledged) {
     let engine = &pki.engine;
-    for name in ["kept.example.org", "revoked.example.org"] {
+    for name in ["kept.example.org", "revoked.example.org", "challenged.example.org"] {
         let found = find_all(engine, &InventoryQuery { name: Some(name.to_owned()), ..InventoryQuery::default() });
         assert_eq!(found.len(), 1, "one request led to {} certificates for {name}", found.len());
     }
     let first = &told.certificates[0];
     assert_eq!(clients.kept.issue(engine).unwrap().der, first.der, "a repeat gets the first certificate");
+
+    // The one-time challenge served its own request as often as that came, and no other.
+    let (credential, challenged) = clients.challenged.borrow().clone().unwrap();
+    assert_eq!(engine.credential(&credential).unwrap().unwrap().uses, 1);
+    let answered = challenged.issue(engine).unwrap().der;
+    assert!(
+        told.certificates.iter().any(|certificate| certificate.der == answered),
+        "a repeat gets the first certificate"
+    );
+    let other = challenged.transaction("another").issue(engine);
+    assert_refused(other, Reason::NotAuthenticated, "spent");
 
     // After the repeat window nothing is left half done.
     pki.pass_s(2 * settings().repeat_window_s);
@@ -155,8 +185,8 @@ fn lists(shown: &str, serial: &Serial) -> bool {
 }
 
 /// How many commits and signatures the flow takes when nothing goes wrong.
-fn undisturbed() -> (u64, u64) {
-    let pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+fn undisturbed(bench: Bench) -> (u64, u64) {
+    let pki = Pki::bare(bench, settings());
     let mut told = Acknowledged::default();
     let clients = Clients::new();
     clients.run(&pki.engine, &mut told).unwrap();
@@ -166,11 +196,15 @@ fn undisturbed() -> (u64, u64) {
     counted
 }
 
-fn power_goes_at_every_commit(moment: FailureMoment) {
-    let (commits, _) = undisturbed();
+fn in_memory() -> Bench {
+    Bench::in_memory().unwrap()
+}
+
+fn power_goes_at_every_commit(bench: impl Fn() -> Bench, moment: FailureMoment) {
+    let (commits, _) = undisturbed(bench());
     assert!(commits >= 20, "the flow has {commits} commits");
     for n in 1..=commits {
-        let mut pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+        let mut pki = Pki::bare(bench(), settings());
         pki.bench.store_faults.fail_at(n, moment);
         let (clients, mut told) = (Clients::new(), Acknowledged::default());
         let disturbed = clients.run(&pki.engine, &mut told);
@@ -188,12 +222,12 @@ fn power_goes_at_every_commit(moment: FailureMoment) {
     }
 }
 
-fn the_key_store_fails_at_every_signature(fail: impl Fn(&Pki, u64)) {
-    let (_, signs) = undisturbed();
+fn the_key_store_fails_at_every_signature(bench: impl Fn() -> Bench, fail: impl Fn(&Pki, u64)) {
+    let (_, signs) = undisturbed(bench());
     assert!(signs >= 6, "the flow has {signs} signatures");
     for n in 1..=signs {
         for restart in [false, true] {
-            let mut pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+            let mut pki = Pki::bare(bench(), settings());
             fail(&pki, n);
             let (clients, mut told) = (Clients::new(), Acknowledged::default());
             // Signatures in the background are tried again later: the flow may get through.
@@ -212,22 +246,35 @@ fn the_key_store_fails_at_every_signature(fail: impl Fn(&Pki, u64)) {
 
 #[test]
 fn the_power_goes_before_each_commit_and_nothing_acknowledged_is_lost() {
-    power_goes_at_every_commit(FailureMoment::BeforeWrite);
+    power_goes_at_every_commit(in_memory, FailureMoment::BeforeWrite);
 }
 
 #[test]
 fn the_power_goes_after_each_commit_and_a_repeat_gets_the_first_outcome() {
-    power_goes_at_every_commit(FailureMoment::AfterWrite);
+    power_goes_at_every_commit(in_memory, FailureMoment::AfterWrite);
 }
 
 #[test]
 fn the_key_store_fails_before_each_signature_and_the_same_request_completes() {
-    the_key_store_fails_at_every_signature(|pki, n| pki.bench.sign_faults.fail_before(n));
+    the_key_store_fails_at_every_signature(in_memory, |pki, n| pki.bench.sign_faults.fail_before(n));
 }
 
 #[test]
 fn the_key_store_loses_each_signature_and_the_same_request_completes() {
-    the_key_store_fails_at_every_signature(|pki, n| pki.bench.sign_faults.fail_after(n));
+    the_key_store_fails_at_every_signature(in_memory, |pki, n| pki.bench.sign_faults.fail_after(n));
+}
+
+#[test]
+fn with_keys_in_a_token_the_power_goes_before_each_commit_and_nothing_acknowledged_is_lost() {
+    let token = SoftToken::softhsm("crash");
+    power_goes_at_every_commit(|| in_memory().with_token(token.settings()).unwrap(), FailureMoment::BeforeWrite);
+}
+
+#[test]
+fn with_keys_in_a_token_each_signature_is_lost_and_the_same_request_completes() {
+    let token = SoftToken::softhsm("crash");
+    let bench = || in_memory().with_token(token.settings()).unwrap();
+    the_key_store_fails_at_every_signature(bench, |pki, n| pki.bench.sign_faults.fail_after(n));
 }
 
 #[test]

@@ -9,9 +9,12 @@
 
 mod acme;
 mod authorities;
+mod chaos;
 mod crash;
+mod credentials;
 mod engines;
 mod hsm;
+mod hsm_daemon;
 mod interop_certbot;
 mod interop_dns;
 mod inventory;
@@ -19,5 +22,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
+mod validation;

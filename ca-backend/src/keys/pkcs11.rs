@@ -243,7 +243,13 @@ impl KeyStore for TokenKeys {
                 KeyAlgorithm::Rsa2048 => 256,
                 KeyAlgorithm::Rsa3072 => 384,
                 KeyAlgorithm::Rsa4096 => 512,
-                KeyAlgorithm::EcP256 | KeyAlgorithm::EcP384 | KeyAlgorithm::EcP521 | KeyAlgorithm::Ed25519 => {
+                KeyAlgorithm::EcP256
+                | KeyAlgorithm::EcP384
+                | KeyAlgorithm::EcP521
+                | KeyAlgorithm::Ed25519
+                | KeyAlgorithm::MlDsa44
+                | KeyAlgorithm::MlDsa65
+                | KeyAlgorithm::MlDsa87 => {
                     return Err(KeyFault::Unsupported(format!("a key for {} does not decrypt", found.algorithm)).into());
                 }
             };

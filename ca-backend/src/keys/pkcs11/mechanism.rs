@@ -70,6 +70,7 @@ pub(crate) fn generate(
         KeyAlgorithm::Rsa2048 => rsa(2048),
         KeyAlgorithm::Rsa3072 => rsa(3072),
         KeyAlgorithm::Rsa4096 => rsa(4096),
+        KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => Err(not_in_tokens(algorithm)),
         KeyAlgorithm::Ed25519 => {
             // PKCS#11 3.0 section 2.3.5 takes the name or the identifier; tokens take the one or the other.
             let name = PrintableString::new("edwards25519").and_then(|name| name.to_der()).map_err(broken)?;
@@ -179,12 +180,17 @@ pub(crate) fn sign(session: &Session, key: &TokenKey, message: &[u8]) -> Result<
             sign_in_pieces(session, &Mechanism::Sha256RsaPkcs, key.handle, message)
         }
         KeyAlgorithm::Rsa4096 => sign_in_pieces(session, &Mechanism::Sha512RsaPkcs, key.handle, message),
+        KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => Err(not_in_tokens(key.algorithm)),
         // PureEdDSA reads its message twice, and so takes it in one piece (RFC 8032 section 4).
         KeyAlgorithm::Ed25519 => {
             let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
             Ok(session.sign(&pure, key.handle, message)?)
         }
     }
+}
+
+fn not_in_tokens(algorithm: KeyAlgorithm) -> Failure {
+    Failure::Final(KeyFault::Unsupported(format!("keys for {algorithm} are made in files, not in tokens")))
 }
 
 fn sign_in_pieces(
