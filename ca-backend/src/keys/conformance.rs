@@ -6,6 +6,8 @@ use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore}
 use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::error::KeyFault;
 
+const SECRET: &[u8] = b"0123456789abcdef";
+
 /// A key store and what it can do of all that one could.
 pub(crate) struct Subject<'a> {
     /// The store, empty.
@@ -107,10 +109,15 @@ fn what_was_not_encrypted_for_a_key_is_undecipherable(subject: &Subject<'_>) {
     let other = make(subject, "theirs", KeyAlgorithm::Rsa2048, KeyPurpose::SignAndDecrypt);
     let theirs = subject.store.public_key(&other).unwrap();
     for &scheme in subject.decryption {
-        let foreign = encrypted(&theirs, scheme, b"0123456789abcdef");
+        let foreign = encrypted(&theirs, scheme, SECRET);
         for ciphertext in [foreign.as_slice(), &[0x5a; 256], &[0; 256], &[0xff; 256], &[1; 255], &[1; 257], b""] {
             let opened = subject.store.decrypt(&key, scheme, ciphertext);
-            assert!(matches!(opened, Err(KeyFault::Undecipherable)), "{scheme:?} {opened:?}");
+            match opened {
+                Err(KeyFault::Undecipherable) => {}
+                // Some tokens give random octets for bad padding, as TLS once taught them; that tells nobody anything either.
+                Ok(random) if scheme == DecryptionScheme::RsaPkcs1v15 => assert_ne!(random.reveal(), SECRET),
+                other => panic!("{scheme:?} {other:?}"),
+            }
         }
     }
 }
