@@ -93,16 +93,17 @@ impl Site<'_> {
     /// Puts a request that could not be verified into the audit log. A bad nonce is part of the protocol, and no refusal.
     pub(crate) fn unopened(&self, failure: Failure, path: &str) -> Failure {
         let Failure::Problem(problem) = &failure else { return failure };
-        let reason = match problem.kind {
-            ProblemType::BadNonce => return failure,
-            ProblemType::AccountDoesNotExist => Reason::NotAuthenticated,
-            ProblemType::Unauthorized => Reason::NotAuthorized,
-            ProblemType::BadPublicKey => Reason::BadKey,
-            ProblemType::BadSignatureAlgorithm => Reason::BadAlgorithm,
-            #[allow(clippy::wildcard_enum_match_arm)]
-            // the other types say what is wrong with requests that were verified
-            _ => Reason::Malformed,
-        };
+        if problem.kind == ProblemType::BadNonce {
+            return failure;
+        }
+        let reasons = [
+            (ProblemType::AccountDoesNotExist, Reason::NotAuthenticated),
+            (ProblemType::Unauthorized, Reason::NotAuthorized),
+            (ProblemType::BadPublicKey, Reason::BadKey),
+            (ProblemType::BadSignatureAlgorithm, Reason::BadAlgorithm),
+        ];
+        let reason = reasons.into_iter().find(|(kind, _)| *kind == problem.kind);
+        let reason = reason.map_or(Reason::Malformed, |(_, reason)| reason);
         let refusal = Refusal::new(reason, problem.detail.as_str());
         match self.engine.refuse(&self.origin(path, [0; 32]), &refusal) {
             Ok(()) => failure,
