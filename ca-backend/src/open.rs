@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::clock::{SystemClock, SystemRng};
 use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
-use crate::error::{Error, Fault, KeyFault, StoreFault};
+use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::keys::pkcs11::{TokenKeys, TokenSettings};
 use crate::keys::software::SoftwareKeys;
 use crate::keys::{KeyHomes, KeyRing, KeyStore, secret::KeyEncryptionSecret};
-use crate::store::{self, StoreKind, StoreOptions};
+use crate::store::{self, StoreKind, StoreOptions, TransferError};
 
 /// Where an engine keeps what it must not lose.
 #[derive(Debug)]
@@ -64,7 +64,8 @@ impl Engine {
     /// Reads an export into a new, empty store. Returns how many records there were.
     ///
     /// # Errors
-    /// A fault if the store is not empty or the export is damaged; the store is then unusable and says so.
+    /// A refusal if the store is not empty (`Reason::Conflict`) or the export is damaged (`Reason::Malformed`; what was read of it
+    /// makes the store unusable, and it says so), or the store's fault.
     pub fn import(
         kind: StoreKind,
         directory: &std::path::Path,
@@ -72,6 +73,10 @@ impl Engine {
         from: &mut dyn std::io::Read,
     ) -> Result<u64, Error> {
         let store = store::open(kind, directory, options)?;
-        Ok(store::import(store.as_ref(), from).map_err(|error| StoreFault::Unavailable(error.to_string()))?)
+        store::import(store.as_ref(), from).map_err(|error| match error {
+            TransferError::Store(fault) => fault.into(),
+            TransferError::State(why) => Refusal::new(Reason::Conflict, why).into(),
+            TransferError::File(why) => Refusal::new(Reason::Malformed, why).into(),
+        })
     }
 }

@@ -58,12 +58,17 @@ impl Engine {
             | EvidenceKind::Certificate
             | EvidenceKind::Renewal
             | EvidenceKind::Device
+            | EvidenceKind::KeyAlone
             | EvidenceKind::Operator => refused(format!("credential {id} is removed or disabled")),
         };
         let (form, version) = self.credential_form(id)?.filter(|(form, _)| !form.disabled).ok_or_else(gone)?;
         let credential = credential(id.clone(), &form)?;
         if origin.endpoint.as_ref() != Some(&credential.endpoint) {
             return Err(refused(format!("credential {id} is for endpoint {}", credential.endpoint)).into());
+        }
+        // A MAC key makes accounts, which show control of names; and only it stands behind accounts.
+        if (credential.purpose == CredentialPurpose::ExternalAccount) != (facts.kind == EvidenceKind::Challenges) {
+            return Err(refused(format!("credential {id} is for another purpose")).into());
         }
         if facts.kind == EvidenceKind::Secret {
             if credential.purpose == CredentialPurpose::Token {
