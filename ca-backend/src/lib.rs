@@ -16,6 +16,7 @@ mod error;
 mod evidence;
 mod extension;
 pub mod figures;
+mod foresee;
 mod inventory;
 mod issue;
 mod keys;
@@ -60,6 +61,7 @@ pub use evidence::{
     Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
+pub use foresee::Foresight;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

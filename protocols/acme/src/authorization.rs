@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::account::Account;
 use crate::call::AccountCall;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
 use crate::error::{Attempt, Problem, ProblemType};
@@ -17,6 +18,9 @@ use crate::site::Site;
 
 /// When to ask again for an object whose state is about to change. Validation takes a moment; clients that obey poll seldom enough.
 pub(crate) const RETRY_AFTER_S: u32 = 2;
+
+/// The least time that must be left to an authorization for an order to rest on it.
+const REUSE_LEFT_S: u64 = 3600;
 
 /// An account's control of one identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +159,26 @@ impl Site<'_> {
         Ok(found.ok_or_else(Problem::not_found)?)
     }
 
-    fn authorization_document(&self, authorization: &Authorization) -> Value {
+    /// The authorization that another order of the account may rest on: shown not too long ago, in a way that is still offered, and
+    /// with enough time left to use it.
+    pub(crate) fn reusable(&self, account: &Account, identifier: &Identifier) -> Attempt<Option<Held<Authorization>>> {
+        let reuse_s = self.options.authorization_reuse_s;
+        if reuse_s == 0 {
+            return Ok(None);
+        }
+        let enough_s = REUSE_LEFT_S.min(self.options.order_lifetime_s / 2);
+        let shown = self.ledger.shown(&account.id, identifier)?;
+        Ok(shown.filter(|held| match &held.value.state {
+            AuthorizationState::Valid { method, at, .. } => {
+                self.options.challenges.contains(method)
+                    && self.now < at.plus_s(reuse_s)
+                    && self.now.plus_s(enough_s) < held.value.expires
+            }
+            AuthorizationState::Pending | AuthorizationState::Invalid | AuthorizationState::Deactivated => false,
+        }))
+    }
+
+    pub(crate) fn authorization_document(&self, authorization: &Authorization) -> Value {
         let challenges: Vec<Value> = authorization
             .challenges
             .iter()

@@ -10,14 +10,18 @@ impl Site<'_> {
     /// Where everything is, and what this endpoint offers.
     pub(crate) fn directory(&self) -> Reply {
         let at = |path: &str| format!("{}/{path}", self.base_url);
-        let document = json!({
+        let mut document = json!({
             "newNonce": at("new-nonce"),
             "newAccount": at("new-account"),
             "newOrder": at("new-order"),
             "revokeCert": at("revoke-cert"),
             "keyChange": at("key-change"),
+            "renewalInfo": at("renewal-info"),
             "meta": self.meta(),
         });
+        if let (true, Some(members)) = (self.offers_pre_authorization(), document.as_object_mut()) {
+            members.insert("newAuthz".into(), at("new-authz").into());
+        }
         Reply::json(StatusCode::OK, &document)
     }
 

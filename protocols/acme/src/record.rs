@@ -14,6 +14,7 @@ use crate::error::{Attempt, ProblemType};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
+use crate::limits::LimitOverrides;
 use crate::order::{Order, OrderState};
 use crate::validation::Job;
 
@@ -112,6 +113,8 @@ pub(crate) struct AccountForm {
     contact: Vec<String>,
     terms_agreed: Option<Time>,
     created: Time,
+    #[serde(default, skip_serializing_if = "LimitOverrides::is_none")]
+    limits: LimitOverrides,
 }
 
 impl From<&Account> for AccountForm {
@@ -123,6 +126,7 @@ impl From<&Account> for AccountForm {
             contact: account.contact.clone(),
             terms_agreed: account.terms_agreed,
             created: account.created,
+            limits: account.limits.clone(),
         }
     }
 }
@@ -137,6 +141,7 @@ impl AccountForm {
             contact: self.contact,
             terms_agreed: self.terms_agreed,
             created: self.created,
+            limits: self.limits,
         })
     }
 }
@@ -171,6 +176,8 @@ pub(crate) struct OrderForm {
     not_before: Option<Time>,
     not_after: Option<Time>,
     state: OrderStateForm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -193,6 +200,7 @@ impl From<&Order> for OrderForm {
             profile: order.profile.clone(),
             not_before: order.validity.not_before,
             not_after: order.validity.not_after,
+            replaces: order.replaces.clone(),
             state: match &order.state {
                 OrderState::Open => OrderStateForm::Open,
                 OrderState::Processing { csr, ticket } => OrderStateForm::Processing {
@@ -222,6 +230,7 @@ impl OrderForm {
             authorizations: self.authorizations.iter().map(|octets| id(octets)).collect::<Result<_, _>>()?,
             profile: self.profile,
             validity: RequestedValidity { not_before: self.not_before, not_after: self.not_after },
+            replaces: self.replaces,
             state: match self.state {
                 OrderStateForm::Open => OrderState::Open,
                 OrderStateForm::Processing { csr, ticket: text } => {

@@ -14,6 +14,8 @@ use crate::challenge::{ChallengeState, ChallengeType, Verdict, bracketed, judge,
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
+use crate::limits::{Limit, one_more, validations_of};
+use crate::options::Options;
 use crate::site::Site;
 
 /// How long a job belongs to the node that took it. Longer than any single look may take.
@@ -195,11 +197,17 @@ pub(crate) fn take_due(ledger: &Ledger, now: Time, limit: usize) -> Result<Vec<V
 }
 
 /// Records what a look brought. An answer that comes after its job went to somebody else is ignored.
-pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found: &Found) -> Result<(), Error> {
+pub(crate) fn settle(
+    ledger: &Ledger,
+    options: &Options,
+    now: Time,
+    validation: &Validation,
+    found: &Found,
+) -> Result<(), Error> {
     const ATTEMPTS_MAX: usize = 5;
     for _ in 0..ATTEMPTS_MAX {
         let Some(job) = ledger.job(&validation.job)? else { return Ok(()) };
-        match settle_once(ledger, now, &job, validation, found) {
+        match settle_once(ledger, options, now, &job, validation, found) {
             Err(Failure::Conflict) => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(()) => return Ok(()),
@@ -208,8 +216,15 @@ pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found:
     Err(Fault::TryLater { after_s: 1 }.into())
 }
 
-fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, validation: &Validation, found: &Found) -> Attempt<()> {
-    let change = ledger.change().remove_job(job);
+fn settle_once(
+    ledger: &Ledger,
+    options: &Options,
+    now: Time,
+    job: &Held<Job>,
+    validation: &Validation,
+    found: &Found,
+) -> Attempt<()> {
+    let mut change = ledger.change().remove_job(job);
     let Some(mut authorization) = ledger.authorization(&job.value.authorization)? else { return change.commit() };
     let pending = authorization.value.state == AuthorizationState::Pending && now < authorization.value.expires;
     let challenge = authorization.value.challenges.iter_mut().find(|challenge| challenge.kind == job.value.kind);
@@ -220,6 +235,8 @@ fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, validation: &Validat
         Verdict::Shown(detail) => {
             challenge.state = ChallengeState::Valid { at: now };
             authorization.value.state = AuthorizationState::Valid { method: job.value.kind, at: now, detail };
+            let reusable_until = now.plus_s(options.authorization_reuse_s);
+            authorization.value.expires = authorization.value.expires.max(reusable_until);
         }
         Verdict::NoAnswer(..) if tries < TRIES_MAX => {
             let again = Job { due: now.plus_s(RETRY_AFTER_S), tries, ..job.value };
@@ -228,6 +245,10 @@ fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, validation: &Validat
         Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
             challenge.state = ChallengeState::Invalid { problem, detail };
             authorization.value.state = AuthorizationState::Invalid;
+            let subject = validations_of(&authorization.value.account, &authorization.value.identifier);
+            if let Some(Ok(failure)) = one_more(ledger, now, &options.limits, Limit::FailedValidations, subject)? {
+                change = failure.count(change);
+            }
         }
     }
     change.update_authorization(&authorization)?.commit()
