@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use acme::{Acme, Found, Question, Validation};
+use crate::hosts::{acme_identifier, certificate};
+use acme::{Acme, CaaSet, Found, Question, Validation};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
@@ -169,6 +170,13 @@ pub fn right_answer(validation: &Validation) -> Found {
         },
         Question::Dns01 { .. } => {
             Found::Txt(vec!["another record".to_owned(), b64(&sha256(validation.key_authorization().as_bytes()))])
+        }
+        Question::Caa { ref names } => Found::Caa(vec![CaaSet::default(); names.len()]),
+        Question::TlsAlpn01 { ref target, .. } => {
+            let name = target.to_string();
+            let extension = acme_identifier(validation.key_authorization());
+            let shown = certificate(&[name.trim_matches(['[', ']'])], vec![extension]);
+            Found::Certificate { der: shown.cert[0].to_vec(), address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)) }
         }
     }
 }
@@ -438,6 +446,13 @@ pub fn pem_blocks(pem: &[u8]) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn b64(octets: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(octets)
+}
+
+/// HMAC with SHA-256.
+#[must_use]
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    sign(&Key::new(HMAC_SHA256, key), message).as_ref().to_vec()
 }
 
 /// SHA-256.

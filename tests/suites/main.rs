@@ -8,8 +8,10 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
 mod authorities;
 mod crash;
+mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
@@ -20,3 +22,4 @@ mod kill;
 mod operators;
 mod revocation;
 mod tidy;
+mod validation;

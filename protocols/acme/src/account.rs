@@ -1,6 +1,6 @@
 //! Accounts (RFC 8555 sections 7.1.2 and 7.3).
 
-use ca_backend::{Origin, Time};
+use ca_backend::{CredentialId, Origin, Time};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ pub(crate) struct Account {
     pub(crate) created: Time,
     /// Set by operators.
     pub(crate) limits: LimitOverrides,
+    /// What vouched for its key.
+    pub(crate) credential: Option<CredentialId>,
 }
 
 /// The states of an account (RFC 8555 section 7.1.6).
@@ -60,6 +62,7 @@ struct NewAccount {
     terms_of_service_agreed: bool,
     #[serde(default)]
     only_return_existing: bool,
+    external_account_binding: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -94,17 +97,23 @@ impl Site<'_> {
         }
         check_contact(&wish.contact)?;
         let used = self.admit_account()?;
+        let id = self.new_id();
+        let origin = self.account_origin(&id, "new-account");
+        let voucher = self.voucher(wish.external_account_binding.as_ref(), &call.key, &origin)?;
         let account = Account {
-            id: self.new_id(),
+            id,
             status: AccountStatus::Valid,
             key: call.key.clone(),
             contact: wish.contact,
             terms_agreed: wish.terms_of_service_agreed.then_some(self.now),
             created: self.now,
             limits: LimitOverrides::default(),
+            credential: voucher.as_ref().map(|voucher| voucher.id().clone()),
         };
-        let origin = self.account_origin(&account.id, "new-account");
-        let change = self.ledger.change().add_account(&account)?.spend(&call.nonce);
+        let mut change = self.ledger.change().add_account(&account)?.spend(&call.nonce);
+        if let Some(voucher) = &voucher {
+            change = change.vouch(voucher, &account.id, &origin)?;
+        }
         let change = used.into_iter().fold(change, |change, used| used.count(change));
         change.audit(self.now, Some(&origin), &account.id, &made(&account))?.commit()?;
         Ok(self.account_reply(StatusCode::CREATED, &account))

@@ -15,6 +15,7 @@ use crate::jws::json;
 use crate::ledger::Held;
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::validation::Verdict;
 
 /// When to ask again for an object whose state is about to change. Validation takes a moment; clients that obey poll seldom enough.
 pub(crate) const RETRY_AFTER_S: u32 = 2;
@@ -38,7 +39,15 @@ pub(crate) struct Authorization {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthorizationState {
     Pending,
-    Valid { method: ChallengeType, at: Time, detail: String },
+    Valid {
+        method: ChallengeType,
+        at: Time,
+        detail: String,
+    },
+    /// Nothing had to be shown: an operator granted the identifier to the credential that the account is bound to.
+    Granted {
+        at: Time,
+    },
     Invalid,
     Deactivated,
 }
@@ -73,9 +82,35 @@ impl Authorization {
             AuthorizationState::Deactivated => AuthorizationStatus::Deactivated,
             AuthorizationState::Pending if now >= self.expires => AuthorizationStatus::Invalid,
             AuthorizationState::Pending => AuthorizationStatus::Pending,
-            AuthorizationState::Valid { .. } if now >= self.expires => AuthorizationStatus::Expired,
-            AuthorizationState::Valid { .. } => AuthorizationStatus::Valid,
+            AuthorizationState::Valid { .. } | AuthorizationState::Granted { .. } if now >= self.expires => {
+                AuthorizationStatus::Expired
+            }
+            AuthorizationState::Valid { .. } | AuthorizationState::Granted { .. } => AuthorizationStatus::Valid,
         }
+    }
+
+    /// Whether this is the authorization for an ordered identifier.
+    pub(crate) fn covers(&self, ordered: &Identifier) -> bool {
+        self.identifier == *ordered
+    }
+
+    /// Takes what a validation of one challenge found. Returns whether that changed anything.
+    pub(crate) fn decide(&mut self, kind: ChallengeType, now: Time, verdict: &Verdict) -> bool {
+        let pending = self.state == AuthorizationState::Pending && now < self.expires;
+        let Some(challenge) = self.challenges.iter_mut().find(|challenge| pending && challenge.kind == kind) else {
+            return false;
+        };
+        match verdict {
+            Verdict::Shown(detail) => {
+                challenge.state = ChallengeState::Valid { at: now };
+                self.state = AuthorizationState::Valid { method: kind, at: now, detail: detail.clone() };
+            }
+            Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
+                challenge.state = ChallengeState::Invalid { problem: *problem, detail: detail.clone() };
+                self.state = AuthorizationState::Invalid;
+            }
+        }
+        true
     }
 
     /// What the engine is told; `None` unless control was shown.
@@ -88,7 +123,11 @@ impl Authorization {
                 at: *at,
                 detail: detail.clone(),
             }),
-            AuthorizationState::Pending | AuthorizationState::Invalid | AuthorizationState::Deactivated => None,
+            // What was granted the engine looks up itself, so that a grant can be taken back.
+            AuthorizationState::Pending
+            | AuthorizationState::Granted { .. }
+            | AuthorizationState::Invalid
+            | AuthorizationState::Deactivated => None,
         }
     }
 
@@ -153,6 +192,18 @@ impl Site<'_> {
         })
     }
 
+    /// An authorization for what an operator granted without a challenge.
+    pub(crate) fn granted_authorization(&self, account: &Id, identifier: &Identifier, expires: Time) -> Authorization {
+        Authorization {
+            id: self.new_id(),
+            account: *account,
+            identifier: identifier.clone(),
+            expires,
+            state: AuthorizationState::Granted { at: self.now },
+            challenges: Vec::new(),
+        }
+    }
+
     /// The authorization of that name, if it is the caller's.
     pub(crate) fn own_authorization(&self, call: &AccountCall, id: &Id) -> Attempt<Held<Authorization>> {
         let found = self.ledger.authorization(id)?.filter(|found| found.value.account == call.account.value.id);
@@ -174,7 +225,10 @@ impl Site<'_> {
                     && self.now < at.plus_s(reuse_s)
                     && self.now.plus_s(enough_s) < held.value.expires
             }
-            AuthorizationState::Pending | AuthorizationState::Invalid | AuthorizationState::Deactivated => false,
+            AuthorizationState::Pending
+            | AuthorizationState::Granted { .. }
+            | AuthorizationState::Invalid
+            | AuthorizationState::Deactivated => false,
         }))
     }
 
@@ -184,7 +238,9 @@ impl Site<'_> {
             .iter()
             // RFC 8555 section 7.1.4: once decided, only the challenge that decided is of interest.
             .filter(|challenge| match authorization.state {
-                AuthorizationState::Pending | AuthorizationState::Deactivated => true,
+                AuthorizationState::Pending | AuthorizationState::Granted { .. } | AuthorizationState::Deactivated => {
+                    true
+                }
                 AuthorizationState::Valid { .. } => matches!(challenge.state, ChallengeState::Valid { .. }),
                 AuthorizationState::Invalid => matches!(challenge.state, ChallengeState::Invalid { .. }),
             })

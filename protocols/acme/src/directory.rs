@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::eab::ExternalAccount;
 use crate::reply::Reply;
 use crate::site::Site;
 
@@ -35,6 +36,9 @@ impl Site<'_> {
         }
         if !self.options.caa_identities.is_empty() {
             meta.insert("caaIdentities".into(), json!(self.options.caa_identities));
+        }
+        if self.options.external_account == ExternalAccount::Required {
+            meta.insert("externalAccountRequired".into(), true.into());
         }
         let described = self.settings.profiles.iter().map(|profile| {
             let text = self.options.profile_descriptions.get(profile).map_or(profile.as_str(), String::as_str);

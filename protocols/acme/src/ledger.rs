@@ -9,7 +9,7 @@
 //! | order | order | order |
 //! | account order | account, order | empty |
 //! | authorization | authorization | authorization |
-//! | validation | due time, authorization, challenge type | job |
+//! | validation | due time, authorization or order, challenge type or `caa` | job |
 //! | certificate | serial | account |
 //! | replacement | serial | order |
 //! | account authorization | account, `p`, authorization | expiry |
@@ -27,8 +27,8 @@ mod limit;
 mod unfinished;
 
 use ca_backend::{
-    EndpointName, Engine, Entry, Error, Fault, Origin, RecordBatch, RecordError, RecordSpace, Serial, Time, Version,
-    Versioned,
+    EndpointName, Engine, Entry, Error, Fault, Origin, RecordBatch, RecordError, RecordSpace, Serial, Time,
+    VerifiedSecret, Version, Versioned,
 };
 use serde_bytes::ByteBuf;
 
@@ -116,6 +116,18 @@ impl Ledger {
         Ok(Some(Held { value, version: found.version }))
     }
 
+    /// Up to `limit` accounts after `after`, by name.
+    pub(crate) fn accounts(&self, after: Option<&Id>, limit: usize) -> Result<Vec<Account>, Error> {
+        let after = after.map(|account| self.key(&[account.octets()]));
+        let entries = self.engine.records(RecordSpace::ACME_ACCOUNT).scan(&self.prefix, after.as_deref(), limit)?;
+        let mut accounts = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(id) = entry.key.get(self.prefix.len()..).and_then(Id::from_octets) else { continue };
+            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id).map_err(Failure::into_error)?);
+        }
+        Ok(accounts)
+    }
+
     pub(crate) fn account_of_key(&self, key: &AccountKey) -> Result<Option<Held<Account>>, Error> {
         let Some(found) = self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(key.spki_der())])? else {
             return Ok(None);
@@ -171,7 +183,7 @@ impl Ledger {
     }
 
     fn job_key(&self, job: &Job) -> Vec<u8> {
-        self.key(&[&time(job.due), job.authorization.octets(), job.kind.name().as_bytes()])
+        self.key(&[&time(job.due), job.about.object().octets(), job.about.name().as_bytes()])
     }
 
     /// The order that replaces a certificate.
@@ -354,6 +366,13 @@ impl<'a> Change<'a> {
             None => self.batch.expect_absent(space, key.as_slice()),
         }
         .put(space, key, order.octets());
+        Ok(self)
+    }
+
+    /// Counts an account that a credential vouched for.
+    pub(crate) fn vouch(mut self, voucher: &VerifiedSecret, account: &Id, origin: &Origin) -> Result<Self, Error> {
+        let engine = &self.ledger.engine;
+        self.batch = engine.open_account(self.batch, voucher, &account.to_string(), origin)?;
         Ok(self)
     }
 

@@ -12,18 +12,22 @@
 
 mod account;
 mod authorization;
+mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
 mod directory;
+mod eab;
 mod error;
 mod id;
 mod identifier;
+mod issue_value;
 mod jwk;
 mod jws;
 mod ledger;
 mod limits;
 mod nonce;
+mod operators;
 mod options;
 mod order;
 mod pre_authorization;
@@ -33,6 +37,7 @@ mod reply;
 mod resource;
 mod revocation;
 mod site;
+mod tls_alpn;
 mod validation;
 
 use std::fmt;
@@ -45,10 +50,13 @@ use endpoint::Peer;
 use http::header::{ALLOW, CACHE_CONTROL, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 
+pub use caa::{CaaProperty, CaaSet};
 pub use call::BODY_BYTES_MAX;
 pub use challenge::ChallengeType;
+pub use eab::ExternalAccount;
 pub use error::ProblemType;
 pub use limits::{LIMITED, LimitOverrides, Limits};
+pub use operators::{AccountSummary, Accounts};
 pub use options::Options;
 pub use renewal_info::EarlyRenewal;
 pub use validation::{FailureClass, Found, LEASE_S, Question, Target, Validation};
@@ -61,6 +69,7 @@ use order::{Order, OrderState};
 use reply::Reply;
 use resource::Resource;
 use site::Site;
+use validation::Context;
 
 /// Starts a validation. Called on a request's thread, so it only hands the work on; if it cannot, the work becomes due again after
 /// [`LEASE_S`] seconds.
@@ -145,7 +154,9 @@ impl Acme {
     /// # Errors
     /// The store's fault.
     pub fn due_validations(&self, limit: usize) -> Result<Vec<Validation>, Error> {
-        validation::take_due(&self.ledger, self.engine.now(), limit)
+        let Ok(options) = self.options() else { return Ok(Vec::new()) };
+        let context = Context { base_url: &self.base_url, options: &options };
+        validation::take_due(&self.ledger, &context, self.engine.now(), limit)
     }
 
     /// Records what a validation found: control is shown, or not, or there will be another try.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::challenge::ChallengeType;
+use crate::eab::ExternalAccount;
 use crate::limits::Limits;
 use crate::renewal_info::EarlyRenewal;
 
@@ -20,6 +21,8 @@ pub struct Options {
     pub website: Option<String>,
     /// The issuer domain names that CAA records may name.
     pub caa_identities: Vec<String>,
+    /// Whether CAA records are asked for before a certificate is issued.
+    pub caa: bool,
     /// What the directory says about each profile; a profile without a text is described by its name.
     pub profile_descriptions: BTreeMap<ProfileName, String>,
     /// The ways to show control of an identifier.
@@ -35,6 +38,8 @@ pub struct Options {
     /// How long ago an account may have shown control of an identifier for another order to rest on it; zero: each order asks anew.
     /// Above zero, control may be shown before there is an order (newAuthz).
     pub authorization_reuse_s: u64,
+    /// Whether accounts are bound to credentials: `off`, `optional`, `required`.
+    pub external_account: ExternalAccount,
     /// How much an account, an address or a name may ask for.
     pub limits: Limits,
     /// A page that says why certificates should be renewed (RFC 9773 section 4.2).
@@ -45,7 +50,9 @@ pub struct Options {
     pub early_renewal: Option<EarlyRenewal>,
     /// How many of 100 good nonces are rejected all the same, to test clients. Zero, unless you test clients.
     pub test_rejected_nonces_percent: u8,
-    /// The private and loopback address ranges that http-01 may reach. Public addresses it always may, others never.
+    /// The port that tls-alpn-01 asks.
+    pub tls_alpn01_port: u16,
+    /// The private and loopback address ranges that validation may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
 }
 
@@ -55,14 +62,17 @@ impl Default for Options {
             terms_of_service: None,
             website: None,
             caa_identities: Vec::new(),
+            caa: false,
             profile_descriptions: BTreeMap::new(),
-            challenges: vec![ChallengeType::Http01, ChallengeType::Dns01],
+            challenges: vec![ChallengeType::Http01, ChallengeType::Dns01, ChallengeType::TlsAlpn01],
             order_lifetime_s: 7 * 24 * 3600,
             identifiers_max: 100,
             http01_port: 80,
             https_port: 443,
+            tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
             authorization_reuse_s: 0,
+            external_account: ExternalAccount::Off,
             limits: Limits::default(),
             renewal_explanation_url: None,
             renewal_retry_after_s: 6 * 3600,
@@ -99,8 +109,16 @@ impl Options {
         if !ORDER_LIFETIME_S.contains(&options.order_lifetime_s) {
             return refuse("order_lifetime_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
         }
-        if options.identifiers_max == 0 || options.http01_port == 0 || options.https_port == 0 {
-            return refuse("identifiers_max, http01_port and https_port must be greater than zero".to_owned());
+        if options.caa && options.caa_identities.is_empty() {
+            return refuse(
+                "caa needs caa_identities, the domain names by which CAA records may name this authority".to_owned(),
+            );
+        }
+        if options.identifiers_max == 0 {
+            return refuse("identifiers_max must be greater than zero".to_owned());
+        }
+        if [options.http01_port, options.https_port, options.tls_alpn01_port].contains(&0) {
+            return refuse("http01_port, https_port and tls_alpn01_port must be greater than zero".to_owned());
         }
         if options.authorization_reuse_s > AUTHORIZATION_REUSE_S_MAX {
             return refuse("authorization_reuse_s must be at most 31536000 (a year)".to_owned());
@@ -137,8 +155,10 @@ mod tests {
             json!({ "challenges": ["dns-02"] }),
             json!({ "order_lifetime_s": 1 }),
             json!({ "identifiers_max": 0 }),
+            json!({ "caa": true }),
             json!({ "http01_port": 0 }),
             json!({ "https_port": 0 }),
+            json!({ "tls_alpn01_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),
             json!({ "authorization_reuse_s": 31_536_001 }),
             json!({ "renewal_retry_after_s": 0 }),

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use ca_backend::{
-    CertificateRequest, CertificateSummary, Challenges, EnrollmentRequest, Error, Evidence, Fault, InventoryQuery,
-    IssuedCertificate, Origin, Outcome, ProfileName, Reason, Refusal, RequestedExtensions, RequestedValidity, Serial,
-    Ticket, Time, ValidatedIdentifier,
+    CertificateRequest, CertificateSummary, Challenges, CredentialId, EnrollmentRequest, Error, Evidence, Fault,
+    Foresight, InventoryQuery, IssuedCertificate, Origin, Outcome, ProfileName, Reason, Refusal, RequestedExtensions,
+    RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
 };
 use const_oid::db::rfc5280::ID_AD_CA_ISSUERS;
 use der::Decode;
@@ -21,6 +21,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::account::Account;
 use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S};
+use crate::caa::CaaCheck;
 use crate::call::AccountCall;
 use crate::certificate_request::names_of;
 use crate::error::{Attempt, Problem, ProblemType, Subproblem};
@@ -31,6 +32,7 @@ use crate::ledger::Held;
 use crate::limits::certificate_issued;
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::validation::Verdict;
 
 /// A wish for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub(crate) enum OrderState {
     Processing {
         csr: Vec<u8>,
         ticket: Option<Ticket>,
+        caa: CaaCheck,
     },
     Valid {
         serial: Serial,
@@ -66,6 +69,30 @@ pub(crate) enum OrderState {
         problem: ProblemType,
         detail: String,
     },
+}
+
+impl Order {
+    /// Whether a look at CAA records is under way, without which nothing is issued.
+    pub(crate) fn waits_for_caa(&self) -> bool {
+        matches!(self.state, OrderState::Processing { caa: CaaCheck::Asked, .. })
+    }
+
+    /// Takes what a look at CAA records found. Returns whether that changed anything.
+    pub(crate) fn decide_caa(&mut self, now: Time, verdict: &Verdict) -> bool {
+        let OrderState::Processing { caa: caa @ CaaCheck::Asked, .. } = &mut self.state else { return false };
+        match verdict {
+            // The client's next look issues, since it brings the request that the audit log names.
+            Verdict::Shown(_) => *caa = CaaCheck::Clear { at: now },
+            Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
+                self.state = OrderState::Invalid { problem: *problem, detail: detail.clone() };
+            }
+        }
+        true
+    }
+
+    fn has_host_names(&self) -> bool {
+        self.identifiers.iter().any(|identifier| matches!(identifier, Identifier::Dns { .. }))
+    }
 }
 
 /// The states that a client sees (RFC 8555 section 7.1.6).
@@ -113,6 +140,16 @@ struct Finalization {
     csr: String,
 }
 
+/// What an order rests on for one identifier.
+enum Source {
+    /// Control that was shown for another order, or beforehand.
+    Shown(Authorization),
+    /// An operator's grant.
+    Granted,
+    /// Control that is still to be shown.
+    Asked,
+}
+
 /// How many orders one page of the list shows.
 const ORDERS_PER_PAGE: usize = 50;
 
@@ -130,29 +167,39 @@ impl Site<'_> {
         let validity = self.wanted_validity(&wish)?;
         let profile = self.wanted_profile(wish.profile.as_deref())?;
         let account = &call.account.value;
-        self.refuse_impossible(account, &identifiers, &profile)?;
+        let foresight = self.refuse_impossible(account, &identifiers, &profile)?;
         let replaced = wish.replaces.as_deref().map(|text| self.replaced(account, text, &identifiers)).transpose()?;
         let mut expires = self.now.plus_s(self.options.order_lifetime_s);
-        let mut reused = Vec::new();
-        for identifier in &identifiers {
-            reused.push(self.reusable(account, identifier)?);
+        let mut found = Vec::with_capacity(identifiers.len());
+        for (identifier, unchallenged) in identifiers.iter().zip(foresight.unchallenged) {
+            found.push(match self.reusable(account, identifier)? {
+                Some(shown) => Source::Shown(shown.value),
+                None if unchallenged => Source::Granted,
+                None => Source::Asked,
+            });
         }
         // An order does not outlive what it rests on.
-        expires = reused.iter().flatten().map(|held| held.value.expires).fold(expires, Time::min);
-        let pending = reused.iter().filter(|held| held.is_none()).count();
+        for source in &found {
+            if let Source::Shown(authorization) = source {
+                expires = expires.min(authorization.expires);
+            }
+        }
+        let pending = found.iter().filter(|source| matches!(source, Source::Asked)).count();
         let in_window = replaced.as_ref().is_some_and(|replaced| replaced.in_window);
         let uses = self.admit_order(account, &identifiers, pending, in_window)?;
         let mut made = Vec::new();
         let mut authorizations = Vec::with_capacity(identifiers.len());
-        for (identifier, reused) in identifiers.iter().zip(reused) {
-            authorizations.push(match reused {
-                Some(held) => held.value,
-                None => {
-                    let authorization = self.new_authorization(&account.id, identifier, expires)?;
-                    made.push(authorization.clone());
-                    authorization
+        for (identifier, source) in identifiers.iter().zip(found) {
+            let authorization = match source {
+                Source::Shown(authorization) => {
+                    authorizations.push(authorization);
+                    continue;
                 }
-            });
+                Source::Granted => self.granted_authorization(&account.id, identifier, expires),
+                Source::Asked => self.new_authorization(&account.id, identifier, expires)?,
+            };
+            made.push(authorization.clone());
+            authorizations.push(authorization);
         }
         let order = Order {
             id: self.new_id(),
@@ -218,7 +265,7 @@ impl Site<'_> {
         }
 
         // 3. From here on the order belongs to this CSR, also if this node dies at once.
-        order.value.state = OrderState::Processing { csr, ticket: None };
+        order.value.state = OrderState::Processing { csr, ticket: None, caa: CaaCheck::NotAsked };
         let due = self.now.plus_s(UNFINISHED_AFTER_S);
         let change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
         let mut change = change.is_unfinished(&order.value, due);
@@ -292,7 +339,7 @@ impl Site<'_> {
     /// Goes on with an order that was left in the middle. Its certificate may be there already: issued just before the node died,
     /// and so long ago that the engine no longer takes the same request for a repeat.
     pub(crate) fn resume(&self, mut order: Held<Order>) -> Attempt<Reply> {
-        if let OrderState::Processing { csr, ticket: None } = &order.value.state
+        if let OrderState::Processing { csr, ticket: None, .. } = &order.value.state
             && let Some(certificate) = self.issued_before(&order.value, csr)?
         {
             let csr_digest = crate::jwk::sha256(csr);
@@ -330,10 +377,14 @@ impl Site<'_> {
 
     /// Asks the engine for what is still missing, records the answer, and shows the order.
     fn go_on(&self, mut order: Held<Order>) -> Attempt<Reply> {
-        let OrderState::Processing { csr, ticket } = &order.value.state else {
+        let OrderState::Processing { csr, ticket, caa } = &order.value.state else {
             return self.order_reply(&order.value, RETRY_AFTER_S);
         };
-        let csr = csr.clone();
+        let (csr, caa) = (csr.clone(), *caa);
+        let needs_caa = self.options.caa && ticket.is_none() && order.value.has_host_names();
+        if needs_caa && !caa.holds(self.now) {
+            return self.ask_for_caa(order);
+        }
         let outcome = match ticket {
             Some(ticket) => self.engine.poll(ticket),
             None => self.enrollment(&order.value, &csr).and_then(|request| self.engine.enroll(request)),
@@ -347,7 +398,7 @@ impl Site<'_> {
             }
             Ok(Outcome::Pending { ticket: named, retry_after_s }) => {
                 if ticket.as_ref() != Some(&named) {
-                    order.value.state = OrderState::Processing { csr, ticket: Some(named) };
+                    order.value.state = OrderState::Processing { csr, ticket: Some(named), caa };
                     self.ledger.change().update_order(&order)?.is_finished(&order.value).commit()?;
                 }
                 self.order_reply(&order.value, retry_after_s)
@@ -363,6 +414,19 @@ impl Site<'_> {
             }
             Err(Error::Fault(fault)) => Err(fault.into()),
         }
+    }
+
+    /// Starts a look at CAA records, unless one is under way; what it finds is recorded, and the next request goes on.
+    fn ask_for_caa(&self, mut order: Held<Order>) -> Attempt<Reply> {
+        if let OrderState::Processing { caa, .. } = &mut order.value.state
+            && *caa != CaaCheck::Asked
+        {
+            *caa = CaaCheck::Asked;
+            let (job, validation) = self.first_caa_check(&order.value)?;
+            self.ledger.change().update_order(&order)?.add_job(&job)?.commit()?;
+            (self.start)(validation);
+        }
+        self.order_reply(&order.value, RETRY_AFTER_S)
     }
 
     /// The engine said no. What another CSR or another moment can mend leaves the order ready; the rest ends it.
@@ -386,6 +450,11 @@ impl Site<'_> {
         Err(problem.into())
     }
 
+    /// The credential that the order's account is bound to.
+    fn credential_of(&self, order: &Order) -> Result<Option<CredentialId>, Error> {
+        Ok(self.ledger.account(&order.account)?.and_then(|account| account.value.credential))
+    }
+
     fn enrollment(&self, order: &Order, csr: &[u8]) -> Result<EnrollmentRequest, Error> {
         let request = CertificateRequest::open(csr)?;
         let names =
@@ -400,7 +469,11 @@ impl Site<'_> {
             names,
             extensions: RequestedExtensions::default(),
             validity: Some(order.validity).filter(|wish| wish.not_before.is_some() || wish.not_after.is_some()),
-            evidence: Evidence::Challenges(Challenges { account: order.account.to_string(), identifiers }),
+            evidence: Evidence::Challenges(Challenges {
+                account: order.account.to_string(),
+                identifiers,
+                credential: self.credential_of(order)?,
+            }),
             origin: self.origin(&order.id.to_string(), request.digest()),
             key: request.key().clone(),
         })
@@ -424,8 +497,12 @@ impl Site<'_> {
         account: &Account,
         identifiers: &[Identifier],
         profile: &ProfileName,
-    ) -> Attempt<()> {
-        let requester = Challenges { account: account.id.to_string(), identifiers: Vec::new() };
+    ) -> Attempt<Foresight> {
+        let requester = Challenges {
+            account: account.id.to_string(),
+            identifiers: Vec::new(),
+            credential: account.credential.clone(),
+        };
         let names: Vec<_> = identifiers.iter().map(Identifier::alternative_name).collect();
         let foresight = self.engine.foresee(&self.settings.name, &requester, profile, &names)?;
         let refused: Vec<_> = identifiers
@@ -444,7 +521,7 @@ impl Site<'_> {
         }
         match &foresight.together {
             Some(refusal) => Err(Problem::from(refusal).into()),
-            None => Ok(()),
+            None => Ok(foresight),
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! A member that is added later gets a default; a form that changes otherwise gets a new version and keeps its old reader.
 
-use ca_backend::{Fault, ProfileName, RequestedValidity, Serial, StoreFault, Ticket, Time};
+use ca_backend::{CredentialId, Fault, ProfileName, RequestedValidity, Serial, StoreFault, Ticket, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
+use crate::caa::CaaCheck;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
 use crate::error::{Attempt, ProblemType};
 use crate::id::Id;
@@ -16,7 +17,7 @@ use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
 use crate::limits::LimitOverrides;
 use crate::order::{Order, OrderState};
-use crate::validation::Job;
+use crate::validation::{About, Job};
 
 /// The version of every form in this file.
 const VERSION: u8 = 1;
@@ -115,6 +116,8 @@ pub(crate) struct AccountForm {
     created: Time,
     #[serde(default, skip_serializing_if = "LimitOverrides::is_none")]
     limits: LimitOverrides,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialId>,
 }
 
 impl From<&Account> for AccountForm {
@@ -127,6 +130,7 @@ impl From<&Account> for AccountForm {
             terms_agreed: account.terms_agreed,
             created: account.created,
             limits: account.limits.clone(),
+            credential: account.credential.clone(),
         }
     }
 }
@@ -142,6 +146,7 @@ impl AccountForm {
             terms_agreed: self.terms_agreed,
             created: self.created,
             limits: self.limits,
+            credential: self.credential,
         })
     }
 }
@@ -184,9 +189,58 @@ pub(crate) struct OrderForm {
 #[serde(rename_all = "kebab-case")]
 enum OrderStateForm {
     Open,
-    Processing { csr: ByteBuf, ticket: Option<String> },
-    Valid { serial: Serial, csr_digest: ByteBuf },
-    Invalid { problem: String, detail: String },
+    Processing {
+        csr: ByteBuf,
+        ticket: Option<String>,
+        #[serde(default, skip_serializing_if = "CaaForm::is_default")]
+        caa: CaaForm,
+    },
+    Valid {
+        serial: Serial,
+        csr_digest: ByteBuf,
+    },
+    Invalid {
+        problem: String,
+        detail: String,
+    },
+}
+
+/// Where an order stands with CAA records.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CaaForm {
+    #[default]
+    NotAsked,
+    Asked,
+    Clear {
+        at: Time,
+    },
+}
+
+impl CaaForm {
+    fn is_default(&self) -> bool {
+        matches!(self, Self::NotAsked)
+    }
+}
+
+impl From<CaaCheck> for CaaForm {
+    fn from(caa: CaaCheck) -> Self {
+        match caa {
+            CaaCheck::NotAsked => Self::NotAsked,
+            CaaCheck::Asked => Self::Asked,
+            CaaCheck::Clear { at } => Self::Clear { at },
+        }
+    }
+}
+
+impl From<CaaForm> for CaaCheck {
+    fn from(form: CaaForm) -> Self {
+        match form {
+            CaaForm::NotAsked => Self::NotAsked,
+            CaaForm::Asked => Self::Asked,
+            CaaForm::Clear { at } => Self::Clear { at },
+        }
+    }
 }
 
 impl From<&Order> for OrderForm {
@@ -203,9 +257,10 @@ impl From<&Order> for OrderForm {
             replaces: order.replaces.clone(),
             state: match &order.state {
                 OrderState::Open => OrderStateForm::Open,
-                OrderState::Processing { csr, ticket } => OrderStateForm::Processing {
+                OrderState::Processing { csr, ticket, caa } => OrderStateForm::Processing {
                     csr: ByteBuf::from(csr.as_slice()),
                     ticket: ticket.as_ref().map(Ticket::to_string),
+                    caa: CaaForm::from(*caa),
                 },
                 OrderState::Valid { serial, csr_digest } => {
                     OrderStateForm::Valid { serial: *serial, csr_digest: ByteBuf::from(csr_digest.as_slice()) }
@@ -233,9 +288,11 @@ impl OrderForm {
             replaces: self.replaces,
             state: match self.state {
                 OrderStateForm::Open => OrderState::Open,
-                OrderStateForm::Processing { csr, ticket: text } => {
-                    OrderState::Processing { csr: csr.into_vec(), ticket: text.map(ticket).transpose()? }
-                }
+                OrderStateForm::Processing { csr, ticket: text, caa } => OrderState::Processing {
+                    csr: csr.into_vec(),
+                    ticket: text.map(ticket).transpose()?,
+                    caa: CaaCheck::from(caa),
+                },
                 OrderStateForm::Valid { serial, csr_digest } => {
                     OrderState::Valid { serial, csr_digest: octets32(&csr_digest)? }
                 }
@@ -262,6 +319,7 @@ pub(crate) struct AuthorizationForm {
 enum AuthorizationStateForm {
     Pending,
     Valid { method: String, at: Time, detail: String },
+    Granted { at: Time },
     Invalid,
     Deactivated,
 }
@@ -294,6 +352,7 @@ impl From<&Authorization> for AuthorizationForm {
                 AuthorizationState::Valid { method, at, detail } => {
                     AuthorizationStateForm::Valid { method: method.name().to_owned(), at: *at, detail: detail.clone() }
                 }
+                AuthorizationState::Granted { at } => AuthorizationStateForm::Granted { at: *at },
                 AuthorizationState::Invalid => AuthorizationStateForm::Invalid,
                 AuthorizationState::Deactivated => AuthorizationStateForm::Deactivated,
             },
@@ -314,6 +373,7 @@ impl AuthorizationForm {
                 AuthorizationStateForm::Valid { method, at, detail } => {
                     AuthorizationState::Valid { method: challenge_type(&method)?, at, detail }
                 }
+                AuthorizationStateForm::Granted { at } => AuthorizationState::Granted { at },
                 AuthorizationStateForm::Invalid => AuthorizationState::Invalid,
                 AuthorizationStateForm::Deactivated => AuthorizationState::Deactivated,
             },
@@ -355,6 +415,7 @@ impl TryFrom<ChallengeForm> for Challenge {
 /// A validation under way, by due time.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct JobForm {
+    /// The authorization; the order, if `challenge` is no challenge but `caa`.
     authorization: ByteBuf,
     challenge: String,
     due: Time,
@@ -364,8 +425,8 @@ pub(crate) struct JobForm {
 impl From<&Job> for JobForm {
     fn from(job: &Job) -> Self {
         Self {
-            authorization: ByteBuf::from(job.authorization.octets()),
-            challenge: job.kind.name().to_owned(),
+            authorization: ByteBuf::from(job.about.object().octets()),
+            challenge: job.about.name().to_owned(),
             due: job.due,
             tries: job.tries,
         }
@@ -376,12 +437,12 @@ impl TryFrom<JobForm> for Job {
     type Error = Fault;
 
     fn try_from(form: JobForm) -> Result<Self, Fault> {
-        Ok(Self {
-            authorization: id(&form.authorization)?,
-            kind: challenge_type(&form.challenge)?,
-            due: form.due,
-            tries: form.tries,
-        })
+        let object = id(&form.authorization)?;
+        let about = match form.challenge.as_str() {
+            About::CAA => About::Issuance { order: object },
+            name => About::Challenge { authorization: object, kind: challenge_type(name)? },
+        };
+        Ok(Self { about, due: form.due, tries: form.tries })
     }
 }
 

@@ -57,6 +57,7 @@ impl Site<'_> {
             Call::Account(call) => Evidence::Challenges(Challenges {
                 account: call.account.value.id.to_string(),
                 identifiers: shown.unwrap_or_default(),
+                credential: None,
             }),
         };
         self.ledger.change().spend(call.nonce()).commit()?;

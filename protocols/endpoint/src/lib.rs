@@ -4,10 +4,14 @@
 //! A protocol is synchronous on purpose: key stores and embedded databases block, so each request runs on a worker thread of
 //! a bounded lane.
 
+mod outbound;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use outbound::{Outbound, OutboundError, OutboundLimits};
 
 /// One protocol mounted at one path.
 pub trait Endpoint: Send + Sync {

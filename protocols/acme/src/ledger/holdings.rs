@@ -46,7 +46,9 @@ impl Change<'_> {
                 self.ledger.valid_key(authorization),
                 authorization.id.octets(),
             ),
-            AuthorizationState::Invalid | AuthorizationState::Deactivated => self.batch.delete(SPACE, pending),
+            AuthorizationState::Granted { .. } | AuthorizationState::Invalid | AuthorizationState::Deactivated => {
+                self.batch.delete(SPACE, pending)
+            }
         };
         Ok(self)
     }
