@@ -50,6 +50,8 @@ pub enum Action {
     CredentialChanged,
     /// A requester's account was made, changed or closed.
     AccountChanged,
+    /// The daemon made a key for its own use: an OCSP responder, its TLS certificate.
+    ServiceKeyChanged,
 }
 
 /// One entry of the audit log.

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use crate::algorithm::KeyAlgorithm;
+use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
@@ -232,7 +233,13 @@ impl Engine {
             not_after: certificate.tbs.not_after,
             certificate: issued.der.clone(),
         };
-        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
+        let record = AuditRecord::new(self.now(), Action::ServiceKeyChanged)
+            .authority(authority)
+            .profile(profile)
+            .serial(&form.serial)
+            .detail(format!("{role} has the new key {}, {algorithm}", form.key.reference()));
+        let batch = Batch::new().put(Space::ServiceKey, role, record::encode(&form)?);
+        self.commit_or_later(record.in_batch(batch)?)?;
         Ok(form)
     }
 }

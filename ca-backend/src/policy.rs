@@ -259,7 +259,9 @@ fn wildcard_base(name: &AlternativeName) -> Option<(&str, &str)> {
 }
 
 impl NameRules {
-    pub(crate) fn allows(&self, name: &AlternativeName) -> bool {
+    /// Whether a name may stand by these rules. A wildcard needs `wildcards` as well.
+    #[must_use]
+    pub fn allows(&self, name: &AlternativeName) -> bool {
         match wildcard_base(name) {
             // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
             Some((dns, base)) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),

@@ -4,11 +4,13 @@
 //! operator, and the name of the peer's system user is the operator's name in every record.
 #![allow(unused_qualifications)] // utoipa's macro writes the paths of parameter types in full
 
+pub mod acme_accounts;
 pub mod audit;
 pub mod authorities;
 pub mod blocked_keys;
 mod caller;
 pub mod certificates;
+pub mod credentials;
 pub mod encoding;
 pub mod endpoints;
 pub mod events;
@@ -78,6 +80,7 @@ impl fmt::Debug for AdminState {
         (name = "authorities", description = "Root, issuing and external authorities and their life cycle"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
+        (name = "credentials", description = "Account bindings, challenges and tokens, bound to an endpoint"),
         (name = "certificates", description = "Issuing, search, revocation, events"),
         (name = "tickets", description = "Requests that wait for an operator"),
         (name = "audit", description = "The record of every decision"),
@@ -111,6 +114,12 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::show, endpoints::put, endpoints::delete))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::show, credentials::change, credentials::delete))
+        .routes(routes!(acme_accounts::list))
+        .routes(routes!(acme_accounts::show))
+        .routes(routes!(acme_accounts::deactivate))
+        .routes(routes!(acme_accounts::set_limits))
         .routes(routes!(certificates::search, issuance::issue))
         .routes(routes!(certificates::show))
         .routes(routes!(certificates::revoke))

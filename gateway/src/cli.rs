@@ -3,10 +3,12 @@
 //! Every command but `serve`, `check-config`, `export`, `import` and `completions` is one or two requests to the operators' API
 //! of the running daemon.
 
+mod acme;
 mod audit;
 mod authority;
 mod certificate;
 mod completions;
+mod credential;
 mod crl;
 mod daemon;
 mod endpoint;
@@ -76,6 +78,12 @@ pub enum Command {
     /// Protocols bound to authorities, profiles and access rules
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Account bindings, challenges and tokens for machines
+    #[command(subcommand)]
+    Credential(credential::Command),
+    /// Who enrolls by ACME
+    #[command(subcommand)]
+    Acme(acme::Command),
     /// Issue, find and revoke certificates
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -113,6 +121,8 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         Command::Authority(command) => authority::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
+        Command::Credential(command) => credential::run(command, &daemon()?, output),
+        Command::Acme(command) => acme::run(command, &daemon()?, output),
         Command::Certificate(command) => certificate::run(command, &daemon()?, output),
         Command::Request(command) => request::run(command, &daemon()?, output),
         Command::Crl(command) => crl::run(command, &daemon()?, output),

@@ -10,6 +10,7 @@
 mod acme;
 mod acme_orders;
 mod authorities;
+mod chaos;
 mod crash;
 mod credentials;
 mod engines;
@@ -20,6 +21,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
 mod validation;

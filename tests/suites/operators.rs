@@ -199,8 +199,8 @@ fn a_crl_is_published_at_once() {
 fn an_authority_below_an_external_root_is_active_once_openssl_has_signed_its_request() {
     let operators = Operators::start();
     let openssl = OpenSsl::new();
-    // OpenSSL takes the time from the machine.
-    operators.pki.bench.clock.set(SystemClock.now());
+    // OpenSSL takes the time from the machine, and some.
+    operators.pki.bench.clock.set(SystemClock.now().plus_s(60));
     openssl.put("ca.ext", "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign,digitalSignature\nsubjectKeyIdentifier=hash\n");
     openssl.run("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -subj /CN=Corporate -out root.csr");
     openssl.run("x509 -req -in root.csr -signkey root.key -days 3650 -extfile ca.ext -out root.pem");
@@ -306,6 +306,52 @@ fn waiting(operators: &Operators, host: &str) -> String {
     match outcome {
         Outcome::Pending { ticket, .. } => ticket.to_string(),
         Outcome::Issued(certificate) => panic!("{} was issued without approval", certificate.serial),
+    }
+}
+
+#[test]
+fn a_credential_shows_its_secret_once_and_is_listed_changed_and_removed() {
+    let operators = Operators::start();
+    let wish = json!({"endpoint": ENDPOINT, "purpose": "external-account", "id": "printers", "comment": "floor 2",
+        "binding": {"names": {"dns": [".example.org"]}}});
+    let (status, made) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(text(&made["secret"]).len(), 43, "32 octets in base64url");
+    assert_eq!(made["binding"], json!({"names": {"dns": [".example.org"], "wildcards": false}, "accounts_max": 1}));
+    let (status, problem) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!((status, &problem["reason"]), (StatusCode::CONFLICT, &json!("conflict")));
+    let unlimited = json!({"endpoint": ENDPOINT, "purpose": "external-account", "unlimited_accounts": true});
+    let (_, unlimited) = operators.ask("POST", "/v1/credentials", &unlimited);
+    assert_eq!(unlimited["binding"], json!({}));
+
+    let (_, shown) = operators.get("/v1/credentials/printers");
+    assert_eq!((&shown["comment"], shown.get("secret")), (&json!("floor 2"), None));
+    let expiry = json!({"expires": "2027-01-08T00:00:00Z", "disabled": true});
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &expiry);
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(true)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"disabled": false}));
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(false)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"expires": null}));
+    assert_eq!(changed["expires"], Value::Null);
+
+    let (_, page) = operators.get("/v1/credentials?purpose=external-account&limit=1");
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    let (_, rest) = operators.get(&format!("/v1/credentials?limit=5&cursor={}", text(&page["cursor"])));
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    let (_, none) = operators.get("/v1/credentials?purpose=token");
+    assert_eq!(none["items"], json!([]));
+
+    assert_eq!(operators.send("DELETE", "/v1/credentials/printers", "application/json", "").0, StatusCode::NO_CONTENT);
+    for (method, body) in [("GET", Value::Null), ("DELETE", Value::Null), ("PATCH", json!({}))] {
+        assert_eq!(operators.ask(method, "/v1/credentials/printers", &body).0, StatusCode::NOT_FOUND, "{method}");
+    }
+    for wrong in [
+        json!({"endpoint": "nowhere", "purpose": "token", "binding": {"rights": ["issue"]}}),
+        json!({"endpoint": ENDPOINT, "purpose": "key"}),
+        json!({"endpoint": ENDPOINT, "purpose": "token", "binding": {"right": []}}),
+        json!({"endpoint": ENDPOINT, "purpose": "token"}),
+    ] {
+        assert!(operators.ask("POST", "/v1/credentials", &wrong).0.is_client_error(), "{wrong}");
     }
 }
 
@@ -459,7 +505,7 @@ fn the_openapi_document_is_3_1_and_describes_every_route() {
         }
     }
     let operations: usize = paths.values().map(|item| item.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), operations), (27, 36), "{:?}", paths.keys());
+    assert_eq!((paths.len(), operations), (29, 41), "{:?}", paths.keys());
     unresolved(&document, &document);
 }
 

@@ -125,6 +125,31 @@ fn a_user_gets_finds_and_revokes_a_certificate_from_a_starter_that_nobody_config
     assert_eq!(place.json(&["audit", "list", "--limit", "1"])["items"][0]["number"], 1);
     assert!(place.expect(0, &["certificate", "events"]).contains("revoked"));
 
+    let create = ["credential", "create", "--endpoint", "starter", "--purpose", "external-account"];
+    let bound =
+        ["--id", "web", "--dns", ".example.org", "--without-challenge", "a.example.org", "--comment", "web team"];
+    let made = place.json(&[&create[..], &bound[..]].concat());
+    let secret = made["secret"].as_str().unwrap();
+    assert_eq!(made["binding"]["names"]["dns"][0], ".example.org");
+    assert!(place.expect(0, &["credential", "list", "--endpoint", "starter"]).contains("web team"));
+    assert!(!place.expect(0, &["credential", "show", "web"]).contains(secret));
+    assert!(place.expect(0, &["credential", "disable", "web", "--accounts"]).contains("no new accounts"));
+    assert!(place.expect(0, &["credential", "disable", "web"]).contains("disabled"));
+    place.expect(0, &["credential", "enable", "web", "--accounts"]);
+    assert!(place.expect(0, &["credential", "enable", "web"]).contains("enabled"));
+    place.put("chosen", "a challenge of my own\n");
+    let challenge = ["credential", "create", "--endpoint", "starter", "--purpose", "challenge", "--uses", "1"];
+    let chosen = place.expect(0, &[&challenge[..], &["--secret-file", "chosen"]].concat());
+    assert!(chosen.contains("a challenge of my own") && chosen.contains("0 of 1"), "{chosen}");
+    place.put("binding.toml", "rights = [\"list\"]\n[names]\nupn = [\"example.org\"]\n");
+    let token = ["credential", "create", "--endpoint", "starter", "--purpose", "token", "--binding", "binding.toml"];
+    assert_eq!(place.json(&token)["binding"]["names"]["upn"][0], "example.org");
+    place.expect(0, &["credential", "remove", "web"]);
+    assert!(place.expect(1, &["credential", "show", "web"]).contains("no credential web"));
+    assert!(
+        place.expect(2, &["credential", "create", "--endpoint", "a", "--purpose", "key"]).contains("external-account")
+    );
+
     let shown = place.expect(0, &["endpoint", "show", "starter"]);
     let endpoint = place.put("endpoint.toml", &shown);
     place.expect(0, &["endpoint", "put", &endpoint]);

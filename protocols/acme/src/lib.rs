@@ -182,13 +182,14 @@ impl Acme {
         };
         let peer =
             Peer { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), tls: None, request_id: "resume".to_owned() };
-        for (entry, order) in unfinished {
+        for entry in unfinished {
             let site = self.site(settings.clone(), &peer)?;
-            let order = order.map(|id| self.ledger.order(&id)).transpose()?.flatten();
+            let order = entry.order.map(|id| self.ledger.order(&id)).transpose()?.flatten();
             let waits = |order: &Order| matches!(order.state, OrderState::Processing { ticket: None, .. });
             let attempt = match order.filter(|order| waits(&order.value)) {
                 Some(order) => {
-                    let again = self.ledger.change().is_unfinished(&order.value, now.plus_s(RESUMED_AFTER_S)).commit();
+                    let again =
+                        self.ledger.change().note_unfinished(&order.value, now.plus_s(RESUMED_AFTER_S)).commit();
                     again.and_then(|()| site.resume(order)).map(drop)
                 }
                 None => self.ledger.change().forget_unfinished(entry).commit(),

@@ -268,7 +268,7 @@ impl Site<'_> {
         order.value.state = OrderState::Processing { csr, ticket: None, caa: CaaCheck::NotAsked };
         let due = self.now.plus_s(UNFINISHED_AFTER_S);
         let change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
-        let mut change = change.is_unfinished(&order.value, due);
+        let mut change = change.note_unfinished(&order.value, due);
         for authorization in &authorizations {
             change = change.rest_on(authorization);
         }
@@ -369,7 +369,7 @@ impl Site<'_> {
     }
 
     fn record_certificate(&self, order: &Held<Order>, serial: &Serial, not_after: Time) -> Attempt<()> {
-        let change = self.ledger.change().update_order(order)?.is_finished(&order.value);
+        let change = self.ledger.change().update_order(order)?.note_finished(&order.value);
         let change = change.add_certificate(serial, not_after, &order.value.account)?;
         let used = certificate_issued(self.ledger, self.now, &self.options, &order.value.identifiers)?;
         used.into_iter().fold(change, |change, used| used.count(change)).commit()
@@ -399,7 +399,7 @@ impl Site<'_> {
             Ok(Outcome::Pending { ticket: named, retry_after_s }) => {
                 if ticket.as_ref() != Some(&named) {
                     order.value.state = OrderState::Processing { csr, ticket: Some(named), caa };
-                    self.ledger.change().update_order(&order)?.is_finished(&order.value).commit()?;
+                    self.ledger.change().update_order(&order)?.note_finished(&order.value).commit()?;
                 }
                 self.order_reply(&order.value, retry_after_s)
             }
@@ -446,7 +446,7 @@ impl Site<'_> {
             | Reason::UnknownCertificate
             | Reason::UnknownProfile => OrderState::Invalid { problem: problem.kind, detail: problem.detail.clone() },
         };
-        self.ledger.change().update_order(&order)?.is_finished(&order.value).commit()?;
+        self.ledger.change().update_order(&order)?.note_finished(&order.value).commit()?;
         Err(problem.into())
     }
 

@@ -8,17 +8,20 @@ use crate::order::Order;
 
 const SPACE: RecordSpace = RecordSpace::ACME_UNFINISHED;
 
+/// An entry that says that an order is unfinished.
+pub(crate) struct Unfinished {
+    key: Vec<u8>,
+    /// The order; `None` if the entry names none.
+    pub(crate) order: Option<Id>,
+}
+
 impl Ledger {
     /// Up to `limit` unfinished orders that were due by `now`, each with its entry, oldest first.
-    pub(crate) fn unfinished(&self, now: Time, limit: usize) -> Result<Vec<(Vec<u8>, Option<Id>)>, Error> {
+    pub(crate) fn unfinished(&self, now: Time, limit: usize) -> Result<Vec<Unfinished>, Error> {
         let entries = self.engine.records(SPACE).scan(&self.prefix, None, limit)?;
         let due = entries.into_iter().filter(|entry| entry.value.as_slice() <= time(now).as_slice());
-        Ok(due
-            .map(|entry| {
-                let id = entry.key.get(self.prefix.len() + TIME_BYTES..).and_then(Id::from_octets);
-                (entry.key, id)
-            })
-            .collect())
+        let order = |key: &[u8]| key.get(self.prefix.len() + TIME_BYTES..).and_then(Id::from_octets);
+        Ok(due.map(|entry| Unfinished { order: order(&entry.key), key: entry.key }).collect())
     }
 
     fn unfinished_key(&self, order: &Order) -> Vec<u8> {
@@ -28,20 +31,20 @@ impl Ledger {
 
 impl Change<'_> {
     /// The order goes on by itself from `due` on.
-    pub(crate) fn is_unfinished(mut self, order: &Order, due: Time) -> Self {
+    pub(crate) fn note_unfinished(mut self, order: &Order, due: Time) -> Self {
         self.batch = self.batch.put(SPACE, self.ledger.unfinished_key(order), time(due));
         self
     }
 
     /// The order has its certificate, or needs something that only others can do.
-    pub(crate) fn is_finished(mut self, order: &Order) -> Self {
+    pub(crate) fn note_finished(mut self, order: &Order) -> Self {
         self.batch = self.batch.delete(SPACE, self.ledger.unfinished_key(order));
         self
     }
 
     /// Forgets an entry whose order is gone.
-    pub(crate) fn forget_unfinished(mut self, entry: Vec<u8>) -> Self {
-        self.batch = self.batch.delete(SPACE, entry);
+    pub(crate) fn forget_unfinished(mut self, entry: Unfinished) -> Self {
+        self.batch = self.batch.delete(SPACE, entry.key);
         self
     }
 }
