@@ -39,6 +39,10 @@ impl RecordSpace {
     pub const ACME_REPLACEMENT: Self = Self(Space::AcmeReplacement);
     /// ACME orders whose certificate is asked for and not there yet.
     pub const ACME_UNFINISHED: Self = Self(Space::AcmeUnfinished);
+    /// SCEP transactions that wait for approval, by endpoint, transactionID and signer.
+    pub const SCEP_TRANSACTION: Self = Self(Space::ScepTransaction);
+    /// SCEP transactions by the time at which they may go.
+    pub const SCEP_EXPIRY: Self = Self(Space::ScepExpiry);
 }
 
 /// Reads one kind of a protocol's records.

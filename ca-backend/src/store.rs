@@ -36,7 +36,7 @@ use crate::error::{Fault, StoreFault};
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{export, import};
+pub(crate) use self::transfer::{TransferError, export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,6 +219,10 @@ pub(crate) enum Space {
     AcmeReplacement = 0x4b,
     /// ACME orders whose certificate is asked for and not there yet.
     AcmeUnfinished = 0x4c,
+    /// SCEP transactions that wait for approval.
+    ScepTransaction = 0x50,
+    /// SCEP transactions by the time at which they may go.
+    ScepExpiry = 0x51,
 }
 
 /// A key within a space.
