@@ -9,6 +9,7 @@
 
 mod acme;
 mod acme_orders;
+mod attestation;
 mod authorities;
 mod chaos;
 mod crash;

@@ -11,11 +11,13 @@
 //! - An order that fails for a name or a right ends as invalid; one that fails for its CSR, or for now, stays ready.
 
 mod account;
+pub mod attestation;
 mod authorization;
 mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
+mod device_attest;
 mod directory;
 mod eab;
 mod error;
@@ -57,7 +59,7 @@ pub use eab::ExternalAccount;
 pub use error::ProblemType;
 pub use limits::{LIMITED, LimitOverrides, Limits};
 pub use operators::{AccountSummary, Accounts};
-pub use options::Options;
+pub use options::{AttestationRoots, Options};
 pub use renewal_info::EarlyRenewal;
 pub use validation::{FailureClass, Found, LEASE_S, Question, Target, Validation};
 
