@@ -204,6 +204,7 @@ impl Site<'_> {
             expires,
             state: AuthorizationState::Granted { at: self.now },
             challenges: Vec::new(),
+            attested_key: None,
         }
     }
 
@@ -221,7 +222,8 @@ impl Site<'_> {
             return Ok(None);
         }
         let enough_s = REUSE_LEFT_S.min(self.options.order_lifetime_s / 2);
-        let shown = self.ledger.shown(&account.id, identifier)?;
+        // A device attested one key, and every order for it a key of its own.
+        let shown = self.ledger.shown(&account.id, identifier)?.filter(|held| held.value.attested_key.is_none());
         Ok(shown.filter(|held| match &held.value.state {
             AuthorizationState::Valid { method, at, .. } => {
                 self.options.challenges.contains(method)

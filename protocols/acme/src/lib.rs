@@ -271,7 +271,8 @@ impl Acme {
         }
         let path_and_query = request.uri().path_and_query().map_or("", |all| all.as_str());
         let below_base = path_and_query.strip_prefix(path_of(&self.base_url)).unwrap_or_default();
-        let call = site.open(request, &format!("{}{below_base}", self.base_url))?;
+        let call = site.open(request, &format!("{}{below_base}", self.base_url));
+        let call = call.map_err(|failure| site.unopened(failure, below_base))?;
         for _ in 0..ATTEMPTS_MAX {
             match signed(&site, resource, &call, request) {
                 Err(Failure::Conflict) => {}
