@@ -8,6 +8,7 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
 mod attestation;
 mod authorities;
 mod chaos;
@@ -18,6 +19,7 @@ mod hsm;
 mod hsm_daemon;
 mod interop_certbot;
 mod interop_dns;
+mod interop_instant_acme;
 mod inventory;
 mod issuing;
 mod judges;
