@@ -322,7 +322,7 @@ fn missing_token(failure: Failure, was_there: bool) -> Failure {
         Failure::Final(KeyFault::NotFound(key)) if was_there => {
             Failure::Token(format!("the key {key} is not in its token any more"))
         }
-        other => other,
+        failure @ (Failure::Session(_) | Failure::Token(_) | Failure::Final(_)) => failure,
     }
 }
 

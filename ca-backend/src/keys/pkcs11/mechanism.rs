@@ -163,7 +163,7 @@ fn public_key_info(oid: ObjectIdentifier, parameters: Option<Any>, key: Vec<u8>)
         algorithm: AlgorithmIdentifierOwned { oid, parameters },
         subject_public_key: BitString::from_bytes(&key).map_err(broken)?,
     };
-    Ok(info.to_der().map_err(broken)?)
+    info.to_der().map_err(broken)
 }
 
 /// Signs with the algorithm that belongs to the key.
@@ -220,7 +220,7 @@ fn ecdsa_der(raw: &[u8]) -> Result<Vec<u8>, Failure> {
     let odd = || KeyFault::Unusable(format!("the token made an ECDSA signature of {} octets", raw.len()));
     let (r, s) = raw.split_at_checked(raw.len() / 2).filter(|(r, s)| r.len() == s.len()).ok_or_else(odd)?;
     let signature = EcdsaSignature { r: UintRef::new(r).map_err(broken)?, s: UintRef::new(s).map_err(broken)? };
-    Ok(signature.to_der().map_err(broken)?)
+    signature.to_der().map_err(broken)
 }
 
 /// How a token decrypts.
