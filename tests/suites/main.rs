@@ -21,6 +21,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod pkcs7;
 mod post_quantum;
 mod revocation;
 mod scep;
