@@ -89,7 +89,7 @@ pub use serial::Serial;
 pub use status::{CertId, CertIdHash, CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 pub use store::{Entry, StoreKind, StoreOptions, Version, Versioned};
 pub use subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
-pub use ticket::{Ticket, WaitingRequest};
+pub use ticket::{Ticket, TicketDetails, TicketStanding, WaitingRequest};
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -7,6 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Reason, Refusal, StoreFault};
 use crate::label::{EndpointName, ProfileName};
+use crate::maintain;
 use crate::profile::Profile;
 use crate::store::{Batch, Log, Space, head_of};
 
@@ -35,6 +36,7 @@ impl Engine {
             .detail(format!("stored by {operator}"));
         let batch = Batch::new().put(Space::Profile, profile.id.as_str(), toml);
         self.commit_or_later(record.in_batch(batch)?)?;
+        tracing::info!(profile = profile.id, operator, "stored a profile");
         self.reload()?;
         Ok(profile)
     }
@@ -60,6 +62,7 @@ impl Engine {
             .profile(name.as_str())
             .detail(format!("removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Profile, name.as_str()))?)?;
+        tracing::info!(profile = %name, operator, "removed a profile");
         self.reload()
     }
 
@@ -102,6 +105,10 @@ impl Engine {
             )
             .into());
         }
+        if !registry.endpoints.contains_key(&endpoint.name) {
+            // None of an earlier endpoint of that name may serve this one.
+            self.remove_credentials_of(&endpoint.name)?;
+        }
         let document =
             serde_json::to_vec(endpoint).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)
@@ -109,10 +116,11 @@ impl Engine {
             .detail(format!("endpoint {} stored by {operator}: {}", endpoint.name, String::from_utf8_lossy(&document)));
         let batch = Batch::new().put(Space::Endpoint, endpoint.name.as_str(), document);
         self.commit_or_later(record.in_batch(batch)?)?;
+        tracing::info!(endpoint = %endpoint.name, protocol = %endpoint.protocol, operator, "stored an endpoint");
         self.reload()
     }
 
-    /// Removes an endpoint.
+    /// Removes an endpoint, with its credentials.
     ///
     /// # Errors
     /// A refusal if there is none of that name, or the store's fault.
@@ -121,16 +129,14 @@ impl Engine {
         if self.endpoint(name).is_none() {
             return Err(Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")).into());
         }
-        if self.has_credentials(name)? {
-            let text = format!(
-                "endpoint {name} has credentials, which would serve a later endpoint of that name; remove them first"
-            );
-            return Err(Refusal::new(Reason::Conflict, text).into());
-        }
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)
             .detail(format!("endpoint {name} removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Endpoint, name.as_str()))?)?;
-        self.reload()
+        tracing::info!(endpoint = %name, operator, "removed an endpoint");
+        self.reload()?;
+        // What a fault leaves here, `maintain` removes.
+        maintain::log("remove the credentials of an endpoint", self.remove_credentials_of(name));
+        Ok(())
     }
 
     /// Entries of the audit log after number `after`, in order.

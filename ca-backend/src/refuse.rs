@@ -22,6 +22,9 @@ const SOURCES_MAX: usize = 10_000;
 /// A peer's share of what an endpoint may write.
 const PEER_SHARE: u32 = 4;
 
+/// The longest text of a stranger in an entry, in characters.
+const TEXT_CHARS_MAX: usize = 500;
+
 /// What was written and what was only counted within the present minute.
 pub(crate) struct RefusalLog {
     per_endpoint_max: u32,
@@ -87,6 +90,13 @@ impl Minute {
     }
 }
 
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 impl Engine {
     /// Puts a refusal into the audit log that did not come from [`Engine::enroll`] or [`Engine::revoke`], which do so themselves:
     /// before the requester hears of it. Under a flood it is only counted.
@@ -97,13 +107,22 @@ impl Engine {
         let (write, summary) = self.inner.refusals.admit(origin, refusal.reason(), self.now());
         let mut batch = self.summarized(Batch::new(), summary)?;
         if write {
+            let origin = Origin { transaction: shortened(&origin.transaction), ..origin.clone() };
             batch = AuditRecord::new(self.now(), Action::Refused)
-                .origin(origin)
-                .detail(format!("{}: {}", refusal.reason().name(), refusal.private()))
+                .origin(&origin)
+                .detail(shortened(&format!("{}: {}", refusal.reason().name(), refusal.private())))
                 .in_batch(batch)?;
         }
-        tracing::debug!(id = origin.request_id, reason = refusal.reason().name(), why = refusal.private(), "refused");
-        self.commit_if_any(batch)
+        self.commit_if_any(batch)?;
+        let (id, reason, why) = (&origin.request_id, refusal.reason().name(), refusal.private());
+        let endpoint = origin.endpoint.as_ref().map(tracing::field::display);
+        // A flood that is only counted does not fill the log either.
+        if write {
+            tracing::info!(request = id, protocol = %origin.protocol, endpoint, reason, why, "refused a request");
+        } else {
+            tracing::debug!(request = id, protocol = %origin.protocol, endpoint, reason, why, "refused a request");
+        }
+        Ok(())
     }
 
     /// Writes what was only counted, when its minute is over.

@@ -36,7 +36,7 @@ use crate::error::{Fault, StoreFault};
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{export, import};
+pub(crate) use self::transfer::{TransferError, export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -35,10 +35,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use moment::Moment;
+pub(crate) use problem::MALFORMED_HINT;
 pub use problem::Problem;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 pub use status::StatusPages;
 
+use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
 use problem::missing;
 
@@ -59,6 +61,8 @@ pub struct AdminState {
     pub endpoints_changed: Arc<dyn Fn() + Send + Sync>,
     /// What `/metrics` shows.
     pub figures: Figures,
+    /// Whether HTTPS clients are served.
+    pub https: HttpsCondition,
 }
 
 impl fmt::Debug for AdminState {

@@ -15,6 +15,7 @@ mod failure;
 mod issue;
 mod offline;
 mod output;
+mod parse;
 mod profile;
 mod request;
 mod serve;
@@ -50,7 +51,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused, or the answer is no; 2 
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
 pub struct Shared {
-    /// The operators' socket [default: as the settings say, else ./certgate-starter/operator.sock if it is there]
+    /// The operators' socket [default: as the settings say, else that of ./certgate-starter if it is there]
     #[arg(long, global = true, env = "CERTGATE_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The settings of the daemon [default: /etc/certgate/certgate.toml if it is there]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ca_backend::{Clock as _, Engine, Outcome, Reason, Refusal, SystemClock};
 use endpoint::{Endpoint as _, Peer};
 use gateway::admin::{self, AdminState, SocketError, StatusPages};
+use gateway::server_certificate::HttpsCondition;
 use gateway::telemetry::Figures;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -41,7 +42,15 @@ fn state(engine: Engine) -> AdminState {
         }),
         endpoints_changed: Arc::new(|| {}),
         figures: FIGURES.get_or_init(|| Figures::install().unwrap()).clone(),
+        https: serving(),
     }
+}
+
+/// HTTPS as it stands once there is a certificate.
+fn serving() -> HttpsCondition {
+    let condition = HttpsCondition::default();
+    condition.set(true, None);
+    condition
 }
 
 impl Operators {
@@ -221,6 +230,8 @@ fn an_authority_below_an_external_root_is_active_once_openssl_has_signed_its_req
     );
     let (status, problem) = operators.send("PUT", "/v1/authorities/below/certificate", "application/x-pem-file", root);
     assert!(status.is_client_error(), "{problem:?}");
+    let problem: Value = serde_json::from_slice(&problem).unwrap();
+    assert!(text(&problem["hint"]).contains("certgate authority request below"), "{problem}");
     let (status, installed) =
         operators.send("PUT", "/v1/authorities/below/certificate", "application/x-pem-file", openssl.take("below.pem"));
     let installed: Value = serde_json::from_slice(&installed).unwrap();
@@ -361,12 +372,108 @@ fn a_waiting_request_is_listed_and_approved_once() {
     let ticket = waiting(&operators, "host.example.org");
     let (_, list) = operators.get("/v1/tickets");
     assert_eq!(list[0]["ticket"], json!(ticket));
-    assert_eq!(operators.get(&format!("/v1/tickets/{ticket}")).1["state"], "waiting");
+    let (_, shown) = operators.get(&format!("/v1/tickets/{ticket}"));
+    assert_eq!((&shown["state"], &shown["profile"]), (&json!("waiting"), &json!(TLS_SERVER)), "{shown}");
+    assert_eq!((&shown["key"], &shown["evidence"]), (&json!("ec-p256"), &json!("challenges")), "{shown}");
+    assert_eq!((&shown["endpoint"], &shown["requester"]), (&json!(ENDPOINT), &json!("account:a")), "{shown}");
+    assert_eq!(shown["alternative_names"], json!(["dns:host.example.org"]), "{shown}");
+    assert_eq!(shown["shown"][0]["name"], json!("dns:host.example.org"), "{shown}");
+    assert_eq!(text(&shown["key_sha256"]).len(), 64, "{shown}");
     let (status, issued) = operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null);
     assert_eq!(status, StatusCode::OK, "{issued}");
     let (_, standing) = operators.get(&format!("/v1/tickets/{ticket}"));
     assert_eq!((&standing["state"], &standing["serial"]), (&json!("issued"), &issued["serial"]));
-    assert_eq!(operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null).0, StatusCode::CONFLICT);
+    let (status, problem) = operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null);
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(text(&problem["hint"]).contains("certgate request show"), "{problem}");
+}
+
+#[test]
+fn a_decided_request_is_forgotten_after_its_time_and_a_waiting_one_is_not() {
+    let operators = Operators::start();
+    let decided = waiting(&operators, "host.example.org");
+    let still = waiting(&operators, "other.example.org");
+    operators.ask("POST", &format!("/v1/tickets/{decided}/reject"), &json!({"why": "not ours"}));
+    let after = |days: u64| {
+        operators.pki.bench.clock.advance_s(days * tests::pki::DAY_S);
+        operators.pki.engine.maintain();
+        operators.pki.engine.maintain();
+        [&decided, &still].map(|ticket| operators.get(&format!("/v1/tickets/{ticket}")).0)
+    };
+    assert_eq!(after(89), [StatusCode::OK, StatusCode::OK]);
+    assert_eq!(after(2), [StatusCode::NOT_FOUND, StatusCode::OK]);
+}
+
+#[test]
+fn a_refusal_comes_with_advice_that_fits_it() {
+    let operators = Operators::start();
+    let serial = text(&operators.issue("host.example.org")["serial"]).to_owned();
+    let (_, built_in) =
+        operators.send("GET", &format!("/v1/profiles/{TLS_SERVER}?format=toml"), "application/json", "");
+    let hint = |method: &str, path: &str, kind: &str, body: Bytes| {
+        let (status, answer) = operators.send(method, path, kind, body);
+        assert!(status.is_client_error(), "{method} {path}: {status}");
+        text(&serde_json::from_slice::<Value>(&answer).unwrap()["hint"]).to_owned()
+    };
+    let json = "application/json";
+    let cases: [(&str, String, &str, Bytes, &str); 6] = [
+        ("POST", format!("/v1/certificates/{serial}/unhold"), json, "{}".into(), "certgate certificate show"),
+        (
+            "POST",
+            format!("/v1/certificates/{serial}/revoke"),
+            json,
+            r#"{"reason":"certificateHold"}"#.into(),
+            "certgate certificate hold",
+        ),
+        (
+            "POST",
+            format!("/v1/certificates/{serial}/revoke"),
+            json,
+            r#"{"reason":"aACompromise"}"#.into(),
+            "keyCompromise",
+        ),
+        ("DELETE", "/v1/authorities/root?confirm=root".to_owned(), json, Bytes::new(), "certgate authority delete"),
+        ("PUT", format!("/v1/profiles/{TLS_SERVER}"), "application/toml", built_in, "an `id` of its own"),
+        ("PUT", "/v1/endpoints/lab".to_owned(), "application/toml", "nonsense".into(), "certgate endpoint show"),
+    ];
+    for (method, path, kind, body, expected) in cases {
+        let said = hint(method, &path, kind, body);
+        assert!(said.contains(expected), "{method} {path}: {said}");
+    }
+}
+
+#[test]
+fn a_pattern_that_would_find_nothing_is_refused_with_the_forms_that_there_are() {
+    let operators = Operators::start();
+    operators.issue("host.example.org");
+    for (wrong, form) in
+        [("subject=CN=host*", "*,O=Example"), ("subject=host", "*,O=Example"), ("name=ho*st", "*.example.org")]
+    {
+        let (status, problem) = operators.get(&format!("/v1/certificates?{wrong}"));
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+        assert!(text(&problem["detail"]).contains(form), "{problem}");
+    }
+    for right in ["subject=CN%3Dhost.example.org", "subject=*.example.org", "name=*.example.org"] {
+        let (_, page) = operators.get(&format!("/v1/certificates?{right}"));
+        assert_eq!(page["items"].as_array().unwrap().len(), 1, "{right}: {page}");
+    }
+    // A wildcard name is no pattern.
+    assert_eq!(operators.get("/v1/certificates?subject=CN%3D*.example.org").0, StatusCode::OK);
+}
+
+#[test]
+fn readiness_says_why_https_clients_are_turned_away() {
+    let pki = Pki::start();
+    let AdminState { engine, figures, https, .. } = state(pki.engine.clone());
+    pki.engine.maintain();
+    https.set(false, Some("waits for an active issuing authority".to_owned()));
+    let pages = StatusPages::new(engine, figures, https);
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
+    let answer = pages.handle(Request::builder().uri("/readyz").body(Bytes::new()).unwrap(), &peer);
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let readiness: Value = serde_json::from_slice(answer.body()).unwrap();
+    let https = readiness["parts"].as_array().unwrap().iter().find(|part| part["name"] == "https").unwrap().clone();
+    assert_eq!((&https["ready"], &https["why"]), (&json!(false), &json!("waits for an active issuing authority")));
 }
 
 #[test]
@@ -547,7 +654,7 @@ fn the_socket_is_for_its_owner_and_replaces_a_dead_one_but_no_live_one() {
 fn the_status_pages_serve_nothing_that_only_operators_may_see() {
     let pki = Pki::start();
     let state = state(pki.engine.clone());
-    let pages = StatusPages::new(state.engine, state.figures);
+    let pages = StatusPages::new(state.engine, state.figures, state.https);
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
     let ask = |path: &str| pages.handle(Request::builder().uri(path).body(Bytes::new()).unwrap(), &peer);
     assert_eq!((ask("/healthz").status(), ask("/metrics").status()), (StatusCode::OK, StatusCode::OK));
