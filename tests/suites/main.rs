@@ -8,6 +8,7 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
 mod attestation;
 mod authorities;
 mod chaos;
@@ -16,6 +17,7 @@ mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
+mod interop_instant_acme;
 mod interop_scep;
 mod inventory;
 mod issuing;
