@@ -177,12 +177,13 @@ impl Engine {
 
         let label = KeyLabel(format!("{}-{}", new.name, hex::encode(self.random::<8>())));
         let wanted = new.key.clone().map(KeyRef);
-        let made =
-            self.inner.keys.issuing_key(wanted.as_ref(), &label, new.algorithm).map_err(|fault| match fault {
-                // What the operator asked for cannot be: theirs to change.
-                KeyFault::Unsupported(why) if wanted.is_some() => Error::from(Refusal::new(Reason::BadKey, why)),
-                fault => Fault::from(fault).into(),
-            })?;
+        let made = self.inner.keys.issuing_key(wanted.as_ref(), &label, new.algorithm).map_err(|fault| {
+            // What the operator asked for cannot be: theirs to change.
+            if let (KeyFault::Unsupported(why), true) = (&fault, wanted.is_some()) {
+                return Error::from(Refusal::new(Reason::BadKey, why.clone()));
+            }
+            Fault::from(fault).into()
+        })?;
         if registry.issuers.values().any(|issuer| issuer.form.key.as_ref() == Some(&made.key)) {
             return Err(Refusal::new(Reason::Conflict, format!("another authority has the key {}", made.key)).into());
         }

@@ -18,6 +18,7 @@ pub mod names;
 pub mod openssl;
 pub mod pki;
 pub mod pkilint;
+pub mod scep_client;
 pub mod status;
 pub mod token;
 pub mod wish;
