@@ -606,6 +606,11 @@ impl Engine {
                 batch = batch.delete(Space::ServiceKey, crate::own_certificate::responder_role(issuer.number));
                 keys.push(responder.form.key.reference().clone());
             }
+            let own = crate::registration_authority::role_prefix(issuer.number);
+            for (role, form) in registry.registration_authorities.iter().filter(|(role, _)| role.starts_with(&own)) {
+                batch = batch.delete(Space::ServiceKey, role.as_str());
+                keys.push(form.key.reference().clone());
+            }
             keys.extend(issuer.form.key.clone());
         }
         // Serials that were reserved and never signed go with it.

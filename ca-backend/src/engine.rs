@@ -1,11 +1,12 @@
 //! The certificate authority: every protocol's only way in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
@@ -114,6 +115,8 @@ pub(crate) struct Inner {
     pub(crate) publishing: Mutex<()>,
     /// One certificate of the daemon's own at a time.
     pub(crate) own_certificates: Mutex<()>,
+    /// The registration authorities that endpoints need.
+    pub(crate) registration_authorities: Mutex<BTreeSet<(AuthorityName, KeyAlgorithm)>>,
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     /// How far the removal of decided tickets has come.
@@ -196,6 +199,7 @@ impl Engine {
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
+            registration_authorities: Mutex::default(),
             put_off: Mutex::default(),
             tickets_swept: Mutex::default(),
             deletions: Mutex::default(),
@@ -436,6 +440,7 @@ impl Engine {
             EvidenceKind::Challenges
             | EvidenceKind::Certificate
             | EvidenceKind::Renewal
+            | EvidenceKind::KeyAlone
             | EvidenceKind::Secret
             | EvidenceKind::Operator => batch,
         };

@@ -37,6 +37,7 @@ mod rate;
 mod record;
 mod records;
 mod refuse;
+mod registration_authority;
 mod registry;
 mod request;
 mod revoke;
@@ -65,7 +66,7 @@ pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
 pub use evidence::{
-    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
+    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
 pub use inventory::{
@@ -81,6 +82,7 @@ pub use own_certificate::{ServiceKey, TlsIdentity};
 pub use policy::{AccessRule, AttributeRule, DnsRule, NameRules, RequesterRule, TextRule};
 pub use profile::Profile;
 pub use records::{RecordBatch, RecordError, RecordSpace, Records};
+pub use registration_authority::RegistrationAuthority;
 pub use request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity, RevocationRequest, StatusChange};
 pub use revoke::Revocation;
 pub use serial::Serial;

@@ -62,6 +62,10 @@ const FORMER_KEYS_MAX: usize = 100;
 const DAEMON: &str = "certgate";
 
 impl ServiceKey {
+    pub(crate) fn new(engine: Engine, key: ServiceKeyRef, algorithm: KeyAlgorithm) -> Self {
+        Self { engine, key, algorithm }
+    }
+
     /// The key's algorithm.
     #[must_use]
     pub fn algorithm(&self) -> KeyAlgorithm {
@@ -108,7 +112,7 @@ impl std::fmt::Debug for ServiceKey {
 }
 
 /// Whether a certificate has lived two thirds of its life.
-fn wants_renewal(not_before: Time, not_after: Time, now: Time) -> bool {
+pub(crate) fn wants_renewal(not_before: Time, not_after: Time, now: Time) -> bool {
     now >= not_before.plus_s(not_after.since_s(not_before) / 3 * 2)
 }
 
@@ -226,7 +230,7 @@ impl Engine {
         Ok(self.registry().issuers.get(&certificate.issuer).map(|issuer| issuer.form.authority.clone()))
     }
 
-    fn make_own_certificate(
+    pub(crate) fn make_own_certificate(
         &self,
         role: &str,
         authority: &AuthorityName,

@@ -28,6 +28,10 @@ impl RecordSpace {
     pub const ACME_NONCE: Self = Self(Space::AcmeNonce);
     /// The ACME account that a certificate was issued to, by serial.
     pub const ACME_CERTIFICATE: Self = Self(Space::AcmeCertificate);
+    /// SCEP transactions that wait for approval, by endpoint, transactionID and signer.
+    pub const SCEP_TRANSACTION: Self = Self(Space::ScepTransaction);
+    /// SCEP transactions by the time at which they may go.
+    pub const SCEP_EXPIRY: Self = Self(Space::ScepExpiry);
 }
 
 /// Reads one kind of a protocol's records.

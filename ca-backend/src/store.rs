@@ -211,6 +211,10 @@ pub(crate) enum Space {
     AcmeCertificate = 0x47,
     /// ACME orders by account.
     AcmeAccountOrder = 0x48,
+    /// SCEP transactions that wait for approval.
+    ScepTransaction = 0x50,
+    /// SCEP transactions by the time at which they may go.
+    ScepExpiry = 0x51,
 }
 
 /// A key within a space.

@@ -19,15 +19,22 @@ struct Protocol {
     /// Whether an endpoint's options are right.
     check: fn(&Endpoint) -> Result<(), Refusal>,
     /// Builds the endpoint and says where it is reached.
-    mount: fn(&Wiring, &Endpoint) -> Result<Mount, Error>,
+    mount: fn(&Wiring, &Endpoint) -> Result<Vec<Mount>, Error>,
 }
 
 /// One row for each protocol.
-const PROTOCOLS: &[Protocol] = &[Protocol {
-    name: "acme",
-    check: |endpoint| acme::Options::parse(&endpoint.options).map(drop),
-    mount: Wiring::mount_acme,
-}];
+const PROTOCOLS: &[Protocol] = &[
+    Protocol {
+        name: "acme",
+        check: |endpoint| acme::Options::parse(&endpoint.options).map(drop),
+        mount: Wiring::mount_acme,
+    },
+    Protocol {
+        name: "scep",
+        check: |endpoint| scep::Options::parse(&endpoint.options).map(drop),
+        mount: Wiring::mount_scep,
+    },
+];
 
 /// The worker lanes, so that no kind of work starves another.
 #[derive(Clone)]
@@ -138,9 +145,15 @@ impl Wiring {
             .map(|prefix| Mount::new(On::Both, prefix, status.clone(), self.lanes.status.clone(), body_bytes_max))
             .into();
         for settings in self.engine.endpoints().iter().filter(|endpoint| endpoint.enabled) {
-            let mount =
-                protocol_of(settings).map_err(Error::from).and_then(|protocol| (protocol.mount)(self, settings));
-            mounts.push(mount.map_err(|error| MountError { endpoint: settings.name.to_string(), error })?);
+            let failed = |error| MountError { endpoint: settings.name.to_string(), error };
+            let here = protocol_of(settings).map_err(Error::from).and_then(|protocol| (protocol.mount)(self, settings));
+            for mount in here.map_err(failed)? {
+                if mounts.iter().any(|other| other.prefix() == mount.prefix()) {
+                    let text = format!("another endpoint is at {} already", mount.prefix());
+                    return Err(failed(Refusal::new(Reason::Conflict, text).into()));
+                }
+                mounts.push(mount);
+            }
         }
         Ok(mounts)
     }
@@ -155,7 +168,7 @@ impl Wiring {
         self.validators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn mount_acme(&self, settings: &Endpoint) -> Result<Mount, Error> {
+    fn mount_acme(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
         let options = acme::Options::parse(&settings.options)?;
         let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
         let look = Look::new(egress, &options);
@@ -168,7 +181,18 @@ impl Wiring {
         validator.records_at(&acme);
         self.validators().push(validator);
         let body_bytes_max = acme::BODY_BYTES_MAX.min(self.settings.limits.body_bytes_max);
-        Ok(Mount::new(On::Tls, &path, acme, self.lanes.enroll.clone(), body_bytes_max))
+        Ok(vec![Mount::new(On::Tls, &path, acme, self.lanes.enroll.clone(), body_bytes_max)])
+    }
+
+    /// Both listeners: what SCEP sends is protected by itself, and old clients know no TLS of today.
+    fn mount_scep(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
+        let options = scep::Options::parse(&settings.options)?;
+        let scep = Arc::new(scep::Scep::mount(self.engine.clone(), settings.name.clone(), None)?);
+        let body_bytes_max = scep::BODY_BYTES_MAX.min(self.settings.limits.body_bytes_max);
+        let mut paths = vec![format!("/scep/{}", settings.name)];
+        paths.extend(options.ndes.then(|| scep::NDES_PATH.to_owned()));
+        let mount = |path| Mount::new(On::Both, path, scep.clone(), self.lanes.enroll.clone(), body_bytes_max);
+        Ok(paths.iter().map(|path| mount(path)).collect())
     }
 }
 
