@@ -8,6 +8,8 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
+mod attestation;
 mod authorities;
 mod chaos;
 mod crash;
@@ -16,6 +18,7 @@ mod engines;
 mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
+mod interop_instant_acme;
 mod inventory;
 mod issuing;
 mod judges;
