@@ -18,6 +18,7 @@ mod error;
 mod evidence;
 mod extension;
 pub mod figures;
+mod foresee;
 mod inventory;
 mod issue;
 mod keys;
@@ -69,6 +70,7 @@ pub use evidence::{
     Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
+pub use foresee::Foresight;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

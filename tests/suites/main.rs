@@ -8,6 +8,7 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
 mod attestation;
 mod authorities;
 mod chaos;
@@ -16,12 +17,16 @@ mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
+mod interop_instant_acme;
+mod interop_scep;
 mod inventory;
 mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod pkcs7;
 mod post_quantum;
 mod revocation;
+mod scep;
 mod tidy;
 mod validation;
