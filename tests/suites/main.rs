@@ -17,6 +17,7 @@ mod credentials;
 mod engines;
 mod hsm;
 mod hsm_daemon;
+mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
 mod interop_instant_acme;
