@@ -718,7 +718,7 @@ impl Engine {
 
     /// The condition of each key store, by name.
     #[must_use]
-    pub fn key_health(&self) -> Vec<(&'static str, KeyHealth)> {
+    pub fn key_health(&self) -> Vec<(String, KeyHealth)> {
         self.inner.keys.health()
     }
 }

@@ -21,6 +21,7 @@ pub mod figures;
 mod foresee;
 mod inventory;
 mod issue;
+mod key_inventory;
 mod keys;
 mod label;
 mod lint;
@@ -75,8 +76,11 @@ pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,
 };
+pub use key_inventory::ListedKey;
+pub use keys::examination::{Ability, KeyStoreReport, SignRate};
+pub use keys::pkcs11::{PinSource, TokenSettings};
 pub use keys::secret::{KeyEncryptionSecret, Secret};
-pub use keys::{DecryptionScheme, KeyHealth};
+pub use keys::{DecryptionScheme, KeyHealth, KeyHomes};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
 pub use open::EngineParts;

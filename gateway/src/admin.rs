@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod events;
 pub mod issuance;
 pub mod issuers;
+pub mod keys;
 mod moment;
 mod problem;
 pub mod profiles;
@@ -82,6 +83,7 @@ impl fmt::Debug for AdminState {
     components(schemas(Problem)),
     tags(
         (name = "authorities", description = "Root, issuing and external authorities and their life cycle"),
+        (name = "keys", description = "Where private keys are, and what those places can do"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
         (name = "credentials", description = "Account bindings, challenges and tokens, bound to an endpoint"),
@@ -114,6 +116,8 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(authorities::request))
         .routes(routes!(authorities::certificate, authorities::install))
         .routes(routes!(issuers::publish_crl))
+        .routes(routes!(keys::list, keys::generate))
+        .routes(routes!(keys::test))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))

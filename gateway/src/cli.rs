@@ -14,6 +14,7 @@ mod daemon;
 mod endpoint;
 mod failure;
 mod issue;
+mod key;
 mod offline;
 mod output;
 mod parse;
@@ -73,6 +74,9 @@ pub enum Command {
     /// Root, issuing and external authorities
     #[command(subcommand)]
     Authority(authority::Command),
+    /// Private keys, in files and tokens
+    #[command(subcommand)]
+    Key(key::Command),
     /// What certificates of one kind hold
     #[command(subcommand)]
     Profile(profile::Command),
@@ -120,6 +124,7 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         }
         Command::Status => status::run(&daemon()?, output),
         Command::Authority(command) => authority::run(command, &daemon()?, output),
+        Command::Key(command) => key::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
         Command::Credential(command) => credential::run(command, &daemon()?, output),

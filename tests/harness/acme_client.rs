@@ -75,6 +75,7 @@ impl AcmeBench {
                 friendly_name: name.to_owned(),
                 subject: DistinguishedName::parse(&format!("cn=Test {name}")).unwrap(),
                 algorithm: KeyAlgorithm::EcP256,
+                key: None,
                 validity_s: None,
                 parent: parent.map(|parent: &str| parent.parse().unwrap()),
                 ocsp: true,

@@ -54,9 +54,15 @@ impl Site {
     /// Starts the daemon with the starter PKI, and waits until it is ready.
     #[must_use]
     pub fn start(&self) -> Daemon<'_> {
+        self.start_with(&[])
+    }
+
+    /// As [`Site::start`], with more arguments.
+    #[must_use]
+    pub fn start_with(&self, more: &[&str]) -> Daemon<'_> {
         let log = self.path("daemon.log");
         let mut child = self
-            .command(&["serve", "--starter"])
+            .command(&[&["serve", "--starter"], more].concat())
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log).unwrap())
             .spawn()

@@ -20,4 +20,5 @@ pub mod pki;
 pub mod pkilint;
 pub mod scep_client;
 pub mod status;
+pub mod token;
 pub mod wish;

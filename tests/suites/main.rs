@@ -15,6 +15,8 @@ mod chaos;
 mod crash;
 mod credentials;
 mod engines;
+mod hsm;
+mod hsm_daemon;
 mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
