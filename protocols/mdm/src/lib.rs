@@ -1,0 +1,7 @@
+//! Device management: what Microsoft Intune and other management systems need of an authority.
+//!
+//! - [`Intune`] judges the requests of devices that enroll over SCEP.
+
+mod intune;
+
+pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
