@@ -74,6 +74,12 @@ impl KeyAlgorithm {
         }
     }
 
+    /// Whether it is RSA: the one family whose keys decrypt too.
+    #[must_use]
+    pub fn is_rsa(self) -> bool {
+        matches!(self, Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096)
+    }
+
     /// The algorithm that a SubjectPublicKeyInfo is for.
     ///
     /// # Errors

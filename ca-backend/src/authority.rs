@@ -554,7 +554,7 @@ impl Engine {
             }
             if let Some(responder) = registry.responders.get(&issuer.number) {
                 batch = batch.delete(Space::ServiceKey, crate::own_certificate::responder_role(issuer.number));
-                keys.push(responder.form.key.clone());
+                keys.push(responder.form.key.reference().clone());
             }
             keys.extend(issuer.form.key.clone());
         }

@@ -9,19 +9,22 @@ use bytes::Bytes;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
+use crate::credential::attempts::Attempts;
+use crate::credential::{SecretKeys, Spending};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
-use crate::evidence::{Approval, Evidence, EvidenceFacts};
+use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
 use crate::label::{EndpointName, ProfileName};
-use crate::policy::{self, Ask};
+use crate::policy::{self, Ask, Bounds};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
 use crate::record::{
     self, CertificateForm, EventForm, EventKindForm, InFlightForm, OutcomeForm, Positional, StatusForm, TicketStateForm,
 };
 use crate::records::{RecordBatch, RecordError, RecordSpace, Records};
+use crate::refuse::RefusalLog;
 use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::revoke::{PublishedCrl, ResponseCache};
@@ -58,6 +61,10 @@ pub struct EngineSettings {
     pub status_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
     pub clock_backwards_max_s: u64,
+    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait; zero sets no limit.
+    pub wrong_secrets_per_peer_per_min_max: u32,
+    /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
+    pub audited_refusals_per_endpoint_per_min_max: u32,
 }
 
 impl Default for EngineSettings {
@@ -76,6 +83,8 @@ impl Default for EngineSettings {
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
             clock_backwards_max_s: 60,
+            wrong_secrets_per_peer_per_min_max: 20,
+            audited_refusals_per_endpoint_per_min_max: 60,
         }
     }
 }
@@ -105,6 +114,9 @@ pub(crate) struct Inner {
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     pub(crate) rate: RequestRate,
+    pub(crate) secret_keys: SecretKeys,
+    pub(crate) attempts: Attempts,
+    pub(crate) refusals: RefusalLog,
     latest: AtomicU64,
     pub(crate) responses: ResponseCache,
     pub(crate) crls: RwLock<HashMap<u32, PublishedCrl>>,
@@ -145,6 +157,9 @@ pub struct IssuedCertificate {
     pub not_after: Time,
 }
 
+/// How often a request begins anew because another one used the same credential at the same time.
+const ATTEMPTS_MAX: usize = 32;
+
 /// Seconds until polling a request that waits for an operator makes sense.
 const APPROVAL_RETRY_S: u32 = 60;
 
@@ -152,6 +167,7 @@ impl Engine {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         keys: KeyRing,
+        secret_keys: SecretKeys,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         settings: EngineSettings,
@@ -164,6 +180,9 @@ impl Engine {
                 settings.issue_burst_per_requester_max,
                 clock.clone(),
             ),
+            secret_keys,
+            attempts: Attempts::new(settings.wrong_secrets_per_peer_per_min_max),
+            refusals: RefusalLog::new(settings.audited_refusals_per_endpoint_per_min_max),
             responses: ResponseCache::new(settings.ocsp_cache_entries_max),
             registry: RwLock::new(Arc::new(registry)),
             earlier: Mutex::default(),
@@ -192,7 +211,7 @@ impl Engine {
     pub fn enroll(&self, request: EnrollmentRequest) -> Result<Outcome, Error> {
         let took = Stopwatch::start();
         let (protocol, profile) = (&request.origin.protocol, &request.profile);
-        let outcome = self.enroll_audited(&request);
+        let outcome = self.tell_verifier(&request, self.enroll_audited(&request));
         let (word, profile) = match &outcome {
             Ok(Outcome::Issued(_)) => ("issued", profile.as_str()),
             Ok(Outcome::Pending { .. }) => ("pending", profile.as_str()),
@@ -223,11 +242,23 @@ impl Engine {
         })
     }
 
+    /// Requests with a credential whose uses are counted exclude each other: who comes too late begins anew, and then finds the
+    /// first outcome of the same request, or that the credential is spent.
     fn enroll_in_steps(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(outcome) = self.attempt_in_steps(request)? {
+                return Ok(outcome);
+            }
+        }
+        Err(Fault::TryLater { after_s: 1 }.into())
+    }
+
+    /// `None` if somebody else used the same credential at the same time.
+    fn attempt_in_steps(&self, request: &EnrollmentRequest) -> Result<Option<Outcome>, Error> {
         let facts = request.evidence.facts();
         // 0 repeat? The same request gets the first outcome again, or goes on where a fault stopped it.
         if let Some(outcome) = self.first_outcome(&request.origin, &facts)? {
-            return Ok(outcome);
+            return Ok(Some(outcome));
         }
         if request.origin.endpoint.is_some() {
             self.inner.rate.admit(&facts.requester)?;
@@ -243,15 +274,22 @@ impl Engine {
             origin: &request.origin,
             authority: &request.authority,
             profile: &request.profile,
+            service: &profile.library,
             names: &request.names,
             extensions: &request.extensions.other,
             key: key.kind(),
         };
         let endpoint = request.origin.endpoint.as_ref().and_then(|name| registry.endpoints.get(name));
-        let authorization = policy::authorize(endpoint, facts, &ask)?;
+        let waited = matches!(&request.evidence, Evidence::Operator(approval) if approval.released.is_some());
+        let spending = self.spending(&facts, &request.origin, waited)?;
+        let bounds = Bounds {
+            binding: spending.as_ref().map(|spending| spending.binding().clone()),
+            renewed: self.renewed(&facts)?,
+        };
+        let authorization = policy::authorize(endpoint, facts, bounds, &ask)?;
         self.accept_key(&registry, key)?;
         if authorization.awaits_approval() {
-            return self.open_ticket(request, &authorization);
+            return self.open_ticket(request, &authorization, spending.as_ref());
         }
 
         // 2 prepare
@@ -286,18 +324,19 @@ impl Engine {
             facts: Positional(authorization.into_facts()),
             origin_key,
         };
-        let mut batch = self.reservation(&serial, &in_flight, detail)?;
+        let mut batch = self.spend(self.reservation(&serial, &in_flight, detail)?, spending.as_ref())?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
             batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
         }
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
+            Err(CommitError::Conflict) if spending.as_ref().is_some_and(Spending::is_counted) => return Ok(None),
             // The same request came in twice at once, and the other one was faster.
             Err(CommitError::Conflict) => return Err(Fault::TryLater { after_s: 1 }.into()),
             Err(CommitError::Fault(fault)) => return Err(fault.into()),
         };
 
-        self.sign_and_record(&serial, in_flight, version, prepared, &request.names)
+        self.sign_and_record(&serial, in_flight, version, prepared, &request.names).map(Some)
     }
 
     /// Steps 4 to 6, for a fresh request and for one that goes on after a fault.
@@ -362,6 +401,14 @@ impl Engine {
             .put(Space::Certificate, serial.as_bytes(), record::encode(certificate)?)
             .append(Log::Event, record::encode(&event)?);
         let batch = inventory::index(batch, serial, certificate, names);
+        let batch = match in_flight.facts.0.kind {
+            EvidenceKind::Device => self.mark_untold(batch, serial)?,
+            EvidenceKind::Challenges
+            | EvidenceKind::Certificate
+            | EvidenceKind::Renewal
+            | EvidenceKind::Secret
+            | EvidenceKind::Operator => batch,
+        };
         in_flight.audit(Action::Signed, serial, self.now()).in_batch(batch)
     }
 
@@ -388,6 +435,17 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the same request had an outcome within the repeat window.
+    pub(crate) fn is_repeat(&self, origin: &Origin, requester: &str) -> Result<bool, Error> {
+        let now = self.now();
+        for at in [now, now.minus_s(self.inner.settings.repeat_window_s)] {
+            if self.inner.store.get(Space::Origin, &self.origin_key(origin, requester, at))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The certificate of a serial that was reserved, signed now if a fault had stopped that; `None` if it was given up.
@@ -485,11 +543,13 @@ impl Engine {
         [window.to_be_bytes().as_slice(), &sha256(&text)].concat()
     }
 
+    /// `None` if somebody else used the same credential at the same time.
     fn open_ticket(
         &self,
         request: &EnrollmentRequest,
         authorization: &policy::Authorization,
-    ) -> Result<Outcome, Error> {
+        spending: Option<&Spending>,
+    ) -> Result<Option<Outcome>, Error> {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
         let form = crate::ticket::form(request, authorization.facts(), now);
@@ -498,13 +558,18 @@ impl Engine {
             .expect_absent(Space::Origin, origin_key.clone())
             .put(Space::Origin, origin_key, record::encode(&OutcomeForm::Ticket(ticket.as_str().to_owned()))?)
             .put(Space::Ticket, ticket.as_str(), record::encode(&form)?);
+        let batch = self.reserve(batch, spending)?;
         let record = AuditRecord::new(now, Action::Waiting)
             .origin(&request.origin)
             .evidence(authorization.facts())
             .authority(&request.authority)
             .detail(format!("ticket {ticket}"));
-        self.commit_or_later(record.in_batch(batch)?)?;
-        Ok(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })
+        match self.inner.store.commit(record.in_batch(batch)?) {
+            Ok(_) => Ok(Some(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })),
+            Err(CommitError::Conflict) if spending.is_some() => Ok(None),
+            Err(CommitError::Conflict) => Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(CommitError::Fault(fault)) => Err(fault.into()),
+        }
     }
 
     pub(crate) fn certificate_form(&self, serial: &Serial) -> Result<Option<CertificateForm>, Error> {

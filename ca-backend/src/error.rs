@@ -175,6 +175,9 @@ pub enum KeyFault {
     /// The key store cannot do this with this key.
     #[error("key store cannot do this: {0}")]
     Unsupported(String),
+    /// What was to be decrypted was not encrypted for this key, or in another way. It says no more, lest it help who is guessing.
+    #[error("the ciphertext does not decrypt")]
+    Undecipherable,
     /// The key exists but cannot be read or does not work.
     #[error("key unusable: {0}")]
     Unusable(String),

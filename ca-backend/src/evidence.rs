@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
+use crate::credential::{self, CredentialId, VerifiedSecret};
+use crate::device::VerifiedDevice;
+use crate::label::ProfileName;
 use crate::name::AlternativeName;
+use crate::request::RequestedNames;
 use crate::serial::Serial;
 use crate::ticket::Release;
 
@@ -14,6 +18,10 @@ pub enum Evidence {
     Challenges(Challenges),
     /// The key of a certificate that one of our authorities issued (EST, SCEP renewal, CMP signature).
     Certificate(VerifiedCertificate),
+    /// The secret of a credential (SCEP challenge, API token).
+    Secret(VerifiedSecret),
+    /// The word of a device management system.
+    Device(VerifiedDevice),
     /// The word of an operator, or of the daemon for its own needs.
     Operator(Approval),
 }
@@ -25,6 +33,9 @@ pub struct Challenges {
     pub account: String,
     /// What it controls.
     pub identifiers: Vec<ValidatedIdentifier>,
+    /// The credential that the account was made with (external account binding). Its binding applies as it is now; while it is
+    /// disabled, or when it is removed, the account gets nothing.
+    pub credential: Option<CredentialId>,
 }
 
 /// One identifier whose control was shown.
@@ -43,10 +54,18 @@ pub struct ValidatedIdentifier {
 }
 
 /// A certificate of ours, byte for byte the stored one, neither revoked nor expired.
+///
+/// [`Engine::verify_certificate`](crate::Engine::verify_certificate) makes one that says who asks: for which names is up to the
+/// access rules ([`EvidenceKind::Certificate`]). [`Engine::verify_renewal`](crate::Engine::verify_renewal) makes one that asks for
+/// its successor: the same authority, the same subject, no other names ([`EvidenceKind::Renewal`]).
 #[derive(Clone, Debug)]
 pub struct VerifiedCertificate {
     pub(crate) serial: Serial,
-    pub(crate) requester: String,
+    pub(crate) renewal: bool,
+    pub(crate) names: RequestedNames,
+    pub(crate) profile: ProfileName,
+    pub(crate) public_key: Vec<u8>,
+    pub(crate) not_after: Time,
 }
 
 impl VerifiedCertificate {
@@ -54,6 +73,30 @@ impl VerifiedCertificate {
     #[must_use]
     pub fn serial(&self) -> &Serial {
         &self.serial
+    }
+
+    /// Its subject and alternative names: what a renewal may ask for.
+    #[must_use]
+    pub fn names(&self) -> &RequestedNames {
+        &self.names
+    }
+
+    /// The profile that it was issued under.
+    #[must_use]
+    pub fn profile(&self) -> &ProfileName {
+        &self.profile
+    }
+
+    /// Its SubjectPublicKeyInfo, DER: to tell a renewal with the same key from one with a new key.
+    #[must_use]
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    /// The last moment of its validity.
+    #[must_use]
+    pub fn not_after(&self) -> Time {
+        self.not_after
     }
 }
 
@@ -73,8 +116,14 @@ pub struct Approval {
 pub enum EvidenceKind {
     /// [`Evidence::Challenges`].
     Challenges,
-    /// [`Evidence::Certificate`].
+    /// [`Evidence::Certificate`] of a requester.
     Certificate,
+    /// [`Evidence::Certificate`] that asks for its successor.
+    Renewal,
+    /// [`Evidence::Secret`].
+    Secret,
+    /// [`Evidence::Device`].
+    Device,
     /// [`Evidence::Operator`].
     Operator,
 }
@@ -84,7 +133,7 @@ pub enum EvidenceKind {
 pub struct EvidenceFacts {
     /// The kind of evidence.
     pub kind: EvidenceKind,
-    /// Who asks: `account:..`, `certificate:..`, `operator:..`.
+    /// Who asks: `account:..`, `certificate:..`, `credential:..`, `device:..`, `operator:..`.
     pub requester: String,
     /// The identifiers whose control was shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +141,9 @@ pub struct EvidenceFacts {
     /// The operator who released the request, if it waited for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+    /// The credential that the request rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialId>,
 }
 
 impl Evidence {
@@ -103,14 +155,28 @@ impl Evidence {
                     requester: format!("account:{}", challenges.account),
                     identifiers: challenges.identifiers.clone(),
                     approved_by: None,
+                    credential: challenges.credential.clone(),
+                };
+            }
+            Self::Secret(secret) => {
+                return EvidenceFacts {
+                    kind: EvidenceKind::Secret,
+                    requester: credential::requester(secret.id()),
+                    identifiers: Vec::new(),
+                    approved_by: None,
+                    credential: Some(secret.id().clone()),
                 };
             }
             Self::Operator(Approval { operator, released: Some(release), .. }) => {
                 return EvidenceFacts { approved_by: Some(operator.clone()), ..release.facts().clone() };
             }
-            Self::Certificate(certificate) => (EvidenceKind::Certificate, certificate.requester.clone()),
+            Self::Certificate(certificate) => {
+                let kind = if certificate.renewal { EvidenceKind::Renewal } else { EvidenceKind::Certificate };
+                (kind, format!("certificate:{}", certificate.serial))
+            }
+            Self::Device(device) => (EvidenceKind::Device, device.requester()),
             Self::Operator(approval) => (EvidenceKind::Operator, format!("operator:{}", approval.operator)),
         };
-        EvidenceFacts { kind, requester, identifiers: Vec::new(), approved_by: None }
+        EvidenceFacts { kind, requester, identifiers: Vec::new(), approved_by: None, credential: None }
     }
 }

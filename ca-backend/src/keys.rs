@@ -1,10 +1,13 @@
 //! Where private keys live. Only `issue.rs` and the service keys sign, and only through [`KeyStore`].
 
+#[cfg(test)]
+mod conformance;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 pub(crate) mod key_pair;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod memory;
+pub(crate) mod rsa_decryption;
 pub(crate) mod secret;
 pub(crate) mod software;
 
@@ -13,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::secret::Secret;
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -44,6 +48,38 @@ impl fmt::Display for KeyRef {
     }
 }
 
+/// Where a key of the daemon's own services is: never an issuer's. Only such a key may decrypt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ServiceKeyRef(KeyRef);
+
+impl ServiceKeyRef {
+    /// The reference by which the key signs and is removed, like any other.
+    pub(crate) fn reference(&self) -> &KeyRef {
+        &self.0
+    }
+}
+
+/// What a service key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyPurpose {
+    /// Signing, as issuing keys do.
+    Sign,
+    /// Signing, and opening what others encrypted for it. RSA only.
+    SignAndDecrypt,
+}
+
+/// How a short secret was encrypted for an RSA key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecryptionScheme {
+    /// RSAES-PKCS1-v1_5 (RFC 8017 section 7.2).
+    RsaPkcs1v15,
+    /// RSAES-OAEP with SHA-1, MGF1 with SHA-1 and an empty label (RFC 8017 section 7.1).
+    RsaOaepSha1,
+    /// RSAES-OAEP with SHA-256, MGF1 with SHA-256 and an empty label (RFC 8017 section 7.1).
+    RsaOaepSha256,
+}
+
 /// What a new key is called: lower-case letters, digits, `-` and `.`; unique within its key store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyLabel(pub(crate) String);
@@ -66,7 +102,7 @@ pub(crate) trait KeyStore: Send + Sync {
     fn scheme(&self) -> &'static str;
 
     /// Makes a key and keeps it durably before it returns.
-    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault>;
+    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm, purpose: KeyPurpose) -> Result<KeyRef, KeyFault>;
 
     /// The SubjectPublicKeyInfo of a key, DER.
     fn public_key(&self, key: &KeyRef) -> Result<Vec<u8>, KeyFault>;
@@ -74,6 +110,9 @@ pub(crate) trait KeyStore: Send + Sync {
     /// Signs `message` with the algorithm that belongs to the key ([`KeyAlgorithm::signature_algorithm`]). ECDSA signatures are
     /// DER, as certificates carry them.
     fn sign(&self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, KeyFault>;
+
+    /// Opens what was encrypted for a key. `Undecipherable` says that it was not, whatever the reason.
+    fn decrypt(&self, key: &KeyRef, scheme: DecryptionScheme, ciphertext: &[u8]) -> Result<Secret, KeyFault>;
 
     /// Removes a key for good.
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault>;
@@ -94,11 +133,22 @@ impl KeyRing {
         Self { stores: std::iter::once(default).chain(others).collect() }
     }
 
-    /// Makes a key in the default store and keeps it durably before it returns.
+    /// Makes an issuer's key in the default store and keeps it durably before it returns.
     pub(crate) fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
-        let default =
-            self.stores.first().ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))?;
-        default.generate(label, algorithm)
+        self.default()?.generate(label, algorithm, KeyPurpose::Sign)
+    }
+
+    /// Makes a key for one of the daemon's own services in the default store and keeps it durably before it returns.
+    pub(crate) fn generate_for_service(
+        &self,
+        label: &KeyLabel,
+        algorithm: KeyAlgorithm,
+        purpose: KeyPurpose,
+    ) -> Result<ServiceKeyRef, KeyFault> {
+        if purpose == KeyPurpose::SignAndDecrypt && !algorithm.is_rsa() {
+            return Err(KeyFault::Unsupported(format!("a key for {algorithm} does not decrypt")));
+        }
+        self.default()?.generate(label, algorithm, purpose).map(ServiceKeyRef)
     }
 
     /// The SubjectPublicKeyInfo of a key, DER.
@@ -111,6 +161,16 @@ impl KeyRing {
         self.store(key)?.sign(key, message)
     }
 
+    /// Opens what was encrypted for a key. `Undecipherable` says that it was not, whatever the reason.
+    pub(crate) fn decrypt(
+        &self,
+        key: &ServiceKeyRef,
+        scheme: DecryptionScheme,
+        ciphertext: &[u8],
+    ) -> Result<Secret, KeyFault> {
+        self.store(key.reference())?.decrypt(key.reference(), scheme, ciphertext)
+    }
+
     /// Removes a key for good.
     pub(crate) fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {
         self.store(key)?.destroy(key)
@@ -121,6 +181,11 @@ impl KeyRing {
         self.stores.iter().map(|store| (store.scheme(), store.health())).collect()
     }
 
+    fn default(&self) -> Result<&dyn KeyStore, KeyFault> {
+        let default = self.stores.first().map(AsRef::as_ref);
+        default.ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))
+    }
+
     fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
         let store = self.stores.iter().find(|store| store.scheme() == key.scheme());
         store.map(AsRef::as_ref).ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
@@ -129,6 +194,7 @@ impl KeyRing {
 
 #[cfg(test)]
 mod tests {
+    use super::conformance::Subject;
     use super::memory::MemoryKeys;
     use super::*;
     use crate::algorithm::verify_signature;
@@ -141,7 +207,7 @@ mod tests {
             "pkcs11"
         }
 
-        fn generate(&self, _: &KeyLabel, _: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
+        fn generate(&self, _: &KeyLabel, _: KeyAlgorithm, _: KeyPurpose) -> Result<KeyRef, KeyFault> {
             Err(KeyFault::Unavailable("unplugged".to_owned()))
         }
 
@@ -150,6 +216,10 @@ mod tests {
         }
 
         fn sign(&self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn decrypt(&self, _: &KeyRef, _: DecryptionScheme, _: &[u8]) -> Result<Secret, KeyFault> {
             Err(KeyFault::Unavailable("unplugged".to_owned()))
         }
 
@@ -164,6 +234,34 @@ mod tests {
 
     fn label(name: &str) -> KeyLabel {
         KeyLabel(name.to_owned())
+    }
+
+    const EVERY_SCHEME: [DecryptionScheme; 3] =
+        [DecryptionScheme::RsaPkcs1v15, DecryptionScheme::RsaOaepSha1, DecryptionScheme::RsaOaepSha256];
+
+    #[test]
+    fn keys_in_memory_do_what_every_key_store_must() {
+        let store = MemoryKeys::default();
+        conformance::check(&Subject { store: &store, algorithms: &KeyAlgorithm::ALL, decryption: &EVERY_SCHEME });
+    }
+
+    #[test]
+    fn keys_in_files_do_what_every_key_store_must() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let secret = secret::KeyEncryptionSecret::load_or_create(&directory.path().join("keystore.secret")).unwrap();
+        let store = software::SoftwareKeys::open(&directory.path().join("keys"), secret).unwrap();
+        conformance::check(&Subject { store: &store, algorithms: &KeyAlgorithm::ALL, decryption: &EVERY_SCHEME });
+    }
+
+    #[test]
+    fn only_keys_of_services_decrypt_and_only_rsa_ones_are_made_for_it() {
+        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
+        let made = |algorithm| ring.generate_for_service(&label("scep"), algorithm, KeyPurpose::SignAndDecrypt);
+        assert!(matches!(made(KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
+        // `KeyRing::decrypt` takes no other reference than this one, which `KeyRing::generate` does not give.
+        let key: ServiceKeyRef = made(KeyAlgorithm::Rsa2048).unwrap();
+        let opened = ring.decrypt(&key, DecryptionScheme::RsaOaepSha256, &[1; 256]);
+        assert!(matches!(opened, Err(KeyFault::Undecipherable)));
     }
 
     #[test]

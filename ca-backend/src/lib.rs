@@ -7,8 +7,10 @@ mod audit;
 mod authority;
 mod certificate;
 mod clock;
+mod credential;
 mod crl;
 pub mod csr;
+mod device;
 mod encoding;
 mod endpoint;
 mod engine;
@@ -34,6 +36,7 @@ pub mod profile;
 mod rate;
 mod record;
 mod records;
+mod refuse;
 mod registry;
 mod request;
 mod revoke;
@@ -52,7 +55,12 @@ pub use algorithm::KeyAlgorithm;
 pub use audit::{Action, AuditEntry, AuditRecord, AuditVerdict};
 pub use authority::{Authority, AuthorityChange, AuthorityKind, AuthorityState, NewAuthority};
 pub use clock::{Clock, Rng, Stopwatch, SystemClock, SystemRng, Time, random};
+pub use credential::{
+    Binding, Credential, CredentialChange, CredentialId, CredentialPurpose, CredentialQuery, MacAlgorithm,
+    NewCredential, Right, SecretScope, SecretText, VerifiedSecret,
+};
 pub use csr::CertificateRequest;
+pub use device::{DeviceClaim, DeviceVerifier, VerifiedDevice};
 pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
@@ -64,7 +72,8 @@ pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,
 };
-pub use keys::{KeyHealth, secret::KeyEncryptionSecret};
+pub use keys::secret::{KeyEncryptionSecret, Secret};
+pub use keys::{DecryptionScheme, KeyHealth};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
 pub use open::EngineParts;

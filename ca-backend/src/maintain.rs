@@ -31,10 +31,14 @@ impl Engine {
         self.publish_due_crls();
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
+        log("forget old credentials", self.forget_old_credentials());
+        log("take back certificates of untold devices", self.take_back_untold());
+        log("record refusals that were counted", self.summarize_refusals());
         if registry.authorities.values().any(|authority| authority.deleting) {
             log("delete an authority", self.go_on_deleting());
         }
         self.inner.rate.forget_idle();
+        self.inner.attempts.forget_idle(self.now());
     }
 
     /// Goes on with authorities whose certificate a fault stopped, unless somebody changes the PKI just now: one who is making an

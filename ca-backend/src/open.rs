@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{SystemClock, SystemRng};
+use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault, StoreFault};
 use crate::keys::software::SoftwareKeys;
@@ -34,9 +35,10 @@ impl Engine {
     /// A fault that says which of them cannot be opened, and why.
     pub fn open(parts: EngineParts) -> Result<Self, Error> {
         let store = store::open(parts.store, &parts.store_directory, parts.store_options)?;
+        let secret_keys = SecretKeys::derive(parts.key_secret.reveal())?;
         let keys = SoftwareKeys::open(&parts.key_directory, parts.key_secret).map_err(Fault::from)?;
         let keys = KeyRing::new(Arc::new(keys), []);
-        Self::start(store, keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
+        Self::start(store, keys, secret_keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
     }
 
     /// Reads an export into a new, empty store. Returns how many records there were.

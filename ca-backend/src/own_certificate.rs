@@ -7,10 +7,11 @@ use bytes::Bytes;
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
-use crate::error::{Error, Fault, Reason, Refusal};
+use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::evidence::{Approval, Evidence};
 use crate::extension::RequestedExtensions;
-use crate::keys::{KeyLabel, KeyRef};
+use crate::keys::secret::Secret;
+use crate::keys::{DecryptionScheme, KeyLabel, KeyPurpose, ServiceKeyRef};
 use crate::label::{AuthorityName, ProfileName, ProtocolName};
 use crate::maintain;
 use crate::name::{AlternativeName, DistinguishedName};
@@ -48,7 +49,7 @@ pub struct TlsIdentity {
 #[derive(Clone)]
 pub struct ServiceKey {
     engine: Engine,
-    key: KeyRef,
+    key: ServiceKeyRef,
     algorithm: KeyAlgorithm,
 }
 
@@ -67,7 +68,31 @@ impl ServiceKey {
     /// # Errors
     /// The key store's fault.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        Ok(self.engine.inner.keys.sign(&self.key, message)?)
+        Ok(self.engine.inner.keys.sign(self.key.reference(), message)?)
+    }
+
+    /// Opens a content-encryption key of `octets` octets that was encrypted for this key.
+    ///
+    /// What does not decrypt, or not to that length, gives a random key instead of an error, so that nobody learns from the answer
+    /// whether the padding was right (RFC 3218 section 2.3.2): the content then fails to decrypt like any that was altered.
+    ///
+    /// # Errors
+    /// The key store's fault; it does not depend on the ciphertext.
+    pub fn open_content_key(
+        &self,
+        scheme: DecryptionScheme,
+        ciphertext: &[u8],
+        octets: usize,
+    ) -> Result<Secret, Fault> {
+        // Drawn in either case, which takes the same time in either case.
+        let mut instead = vec![0; octets];
+        self.engine.inner.rng.fill(&mut instead);
+        let instead = Secret::new(instead);
+        match self.engine.inner.keys.decrypt(&self.key, scheme, ciphertext) {
+            Ok(content_key) if content_key.reveal().len() == octets => Ok(content_key),
+            Ok(_) | Err(KeyFault::Undecipherable) => Ok(instead),
+            Err(fault) => Err(fault.into()),
+        }
     }
 }
 
@@ -111,10 +136,10 @@ impl Engine {
         if not_after <= self.now() {
             return Ok(());
         }
-        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm)?;
+        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
         self.reload()?;
         if let Some(key) = old {
-            self.inner.keys.destroy(&key).map_err(Fault::from)?;
+            self.inner.keys.destroy(key.reference()).map_err(Fault::from)?;
         }
         Ok(())
     }
@@ -146,9 +171,10 @@ impl Engine {
                     "privatessl-tls-server",
                     requested,
                     KeyAlgorithm::EcP256,
+                    KeyPurpose::Sign,
                 )?;
                 if let Some(old) = old {
-                    self.inner.keys.destroy(&old.key).map_err(Fault::from)?;
+                    self.inner.keys.destroy(old.key.reference()).map_err(Fault::from)?;
                 }
                 form
             }
@@ -177,10 +203,11 @@ impl Engine {
         profile: &str,
         names: RequestedNames,
         algorithm: KeyAlgorithm,
+        purpose: KeyPurpose,
     ) -> Result<ServiceKeyForm, Error> {
         let label = KeyLabel(format!("{}-{}", role.replace('/', "-"), hex::encode(self.random::<8>())));
-        let key = self.inner.keys.generate(&label, algorithm).map_err(Fault::from)?;
-        let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
+        let key = self.inner.keys.generate_for_service(&label, algorithm, purpose).map_err(Fault::from)?;
+        let public_key = self.inner.keys.public_key(key.reference()).map_err(Fault::from)?;
         let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
         let issued = match self.enroll(request) {
             Ok(Outcome::Issued(issued)) => issued,
@@ -191,7 +218,7 @@ impl Engine {
                 // The next attempt makes another key; those of all that fail must not pile up.
                 maintain::log(
                     "destroy a key that got no certificate",
-                    self.inner.keys.destroy(&key).map_err(|fault| Fault::from(fault).into()),
+                    self.inner.keys.destroy(key.reference()).map_err(|fault| Fault::from(fault).into()),
                 );
                 return Err(error);
             }

@@ -121,6 +121,12 @@ impl Engine {
         if self.endpoint(name).is_none() {
             return Err(Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")).into());
         }
+        if self.has_credentials(name)? {
+            let text = format!(
+                "endpoint {name} has credentials, which would serve a later endpoint of that name; remove them first"
+            );
+            return Err(Refusal::new(Reason::Conflict, text).into());
+        }
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)
             .detail(format!("endpoint {name} removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Endpoint, name.as_str()))?)?;

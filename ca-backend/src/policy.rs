@@ -7,11 +7,12 @@ use const_oid::ObjectIdentifier;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::Binding;
 use crate::endpoint::Endpoint;
 use crate::error::{Reason, Refusal};
 use crate::evidence::{EvidenceFacts, EvidenceKind};
-use crate::label::ProfileName;
-use crate::name::AlternativeName;
+use crate::label::{AuthorityName, ProfileName};
+use crate::name::{AlternativeName, DistinguishedName};
 use crate::profile::RequestExtension;
 use crate::request::{Origin, RequestedNames};
 use crate::serial::Serial;
@@ -301,7 +302,81 @@ impl NameRules {
 #[derive(Clone, Debug)]
 pub(crate) struct Authorization {
     facts: EvidenceFacts,
+    bounds: Bounds,
     grant: Grant,
+}
+
+/// What the evidence itself sets bounds to, on top of the endpoint's rules.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bounds {
+    /// What the credential may be used for that the request rests on.
+    pub(crate) binding: Option<Arc<Binding>>,
+    /// The certificate whose successor is asked for.
+    pub(crate) renewed: Option<Renewed>,
+}
+
+/// A certificate whose successor is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewed {
+    pub(crate) names: RequestedNames,
+    /// Who issued it; `None` if there is no such authority any more.
+    pub(crate) authority: Option<AuthorityName>,
+    /// The service that its profile belongs to; `None` if there is no such profile any more.
+    pub(crate) service: Option<String>,
+}
+
+impl Bounds {
+    /// Judges what does not change any more on the way to the final bytes.
+    fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
+        if let Some(binding) = &self.binding {
+            if binding.profiles.as_ref().is_some_and(|profiles| !profiles.contains(ask.profile)) {
+                let text = format!("the credential does not allow profile {}", ask.profile);
+                return Err(Refusal::new(Reason::NotAuthorized, text));
+            }
+            binding.admits_key(ask.key)?;
+        }
+        if let Some(renewed) = &self.renewed {
+            if renewed.authority.as_ref() != Some(ask.authority) {
+                let text = "the certificate to be renewed was issued by another authority";
+                return Err(Refusal::new(Reason::NotAuthorized, text));
+            }
+            if renewed.service.as_deref() != Some(ask.service) {
+                let text = format!("a renewal cannot change to profile {}, which is for something else", ask.profile);
+                return Err(Refusal::new(Reason::NotAuthorized, text));
+            }
+        }
+        self.admit_names(ask.names)
+    }
+
+    fn admit_names(&self, names: &RequestedNames) -> Result<(), Refusal> {
+        if let Some(binding) = &self.binding {
+            binding.admits(names)?;
+        }
+        let Some(renewed) = &self.renewed else { return Ok(()) };
+        if sorted_attributes(&renewed.names.subject) != sorted_attributes(&names.subject) {
+            return Err(Refusal::new(Reason::NameNotAllowed, "a renewal keeps the subject of the certificate"));
+        }
+        match names.alternative.iter().find(|name| !renewed.names.alternative.contains(name)) {
+            Some(name) => {
+                let text = format!("{name} is not in the certificate that is to be renewed");
+                Err(Refusal::new(Reason::NameNotAllowed, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a name needs no challenge, by an operator's explicit grant.
+    fn needs_no_challenge(&self, name: &AlternativeName) -> bool {
+        let granted = self.binding.as_ref().and_then(|binding| binding.without_challenge.as_ref());
+        granted.is_some_and(|rules| rules.allows(name))
+    }
+}
+
+/// The attributes of a subject, by which two are compared: the order in which clients write them differs, and so do string types.
+pub(crate) fn sorted_attributes(subject: &DistinguishedName) -> Vec<(ObjectIdentifier, String)> {
+    let mut attributes = subject.attributes();
+    attributes.sort_unstable();
+    attributes
 }
 
 #[derive(Clone, Debug)]
@@ -358,8 +433,9 @@ impl Authorization {
             Grant::Operator => Ok(()),
             Grant::Rule { endpoint, rule } => {
                 denied(endpoint, names)?;
-                shown(&self.facts, names)?;
-                allowed(rule, names)
+                shown(&self.facts, &self.bounds, names)?;
+                self.bounds.admit_names(names)?;
+                allowed(&rule.allow, &rule.name, names)
             }
         }
     }
@@ -368,8 +444,10 @@ impl Authorization {
 /// What is asked for, as far as rules look at it.
 pub(crate) struct Ask<'a> {
     pub(crate) origin: &'a Origin,
-    pub(crate) authority: &'a crate::label::AuthorityName,
+    pub(crate) authority: &'a AuthorityName,
     pub(crate) profile: &'a ProfileName,
+    /// The service that the profile belongs to.
+    pub(crate) service: &'a str,
     pub(crate) names: &'a RequestedNames,
     /// The extensions asked for.
     pub(crate) extensions: &'a [(ObjectIdentifier, Vec<u8>)],
@@ -380,11 +458,12 @@ pub(crate) struct Ask<'a> {
 pub(crate) fn authorize(
     endpoint: Option<&Arc<Endpoint>>,
     facts: EvidenceFacts,
+    bounds: Bounds,
     ask: &Ask<'_>,
 ) -> Result<Authorization, Refusal> {
     let Some(endpoint_name) = &ask.origin.endpoint else {
         if facts.kind == EvidenceKind::Operator {
-            return Ok(Authorization { facts, grant: Grant::Operator });
+            return Ok(Authorization { facts, bounds, grant: Grant::Operator });
         }
         return Err(Refusal::new(Reason::NotAuthorized, "only an operator may enroll without an endpoint"));
     };
@@ -404,7 +483,8 @@ pub(crate) fn authorize(
         ));
     }
     denied(endpoint, ask.names)?;
-    shown(&facts, ask.names)?;
+    shown(&facts, &bounds, ask.names)?;
+    bounds.admit(ask)?;
 
     let by_requester = |rule: &&AccessRule| {
         rule.requesters.iter().any(|who| who.evidence == facts.kind && who.requester.covers(&facts.requester))
@@ -426,11 +506,15 @@ pub(crate) fn authorize(
                 Reason::NotAuthorized,
                 format!("the access rules do not allow a request to bring extension {extension}"),
             );
-        } else if let Err(name) = allowed(rule, ask.names) {
+        } else if let Err(name) = allowed(&rule.allow, &rule.name, ask.names) {
             refusal = name;
+        } else if rule.approval && facts.kind == EvidenceKind::Device {
+            let text = "the word of a device management system cannot wait for approval";
+            refusal = Refusal::new(Reason::NotAuthorized, text).with_private(format!("rule {:?}", rule.name));
         } else {
             return Ok(Authorization {
                 facts,
+                bounds,
                 grant: Grant::Rule { endpoint: endpoint.clone(), rule: Box::new(rule.clone()) },
             });
         }
@@ -462,8 +546,8 @@ fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where control of identifiers is the evidence, every name must be among them.
-fn shown(facts: &EvidenceFacts, names: &RequestedNames) -> Result<(), Refusal> {
+/// Where control of identifiers is the evidence, every name must be among them, but for those that need none.
+fn shown(facts: &EvidenceFacts, bounds: &Bounds, names: &RequestedNames) -> Result<(), Refusal> {
     if facts.kind != EvidenceKind::Challenges {
         return Ok(());
     }
@@ -472,22 +556,23 @@ fn shown(facts: &EvidenceFacts, names: &RequestedNames) -> Result<(), Refusal> {
             Some((_, base)) => identifier.wildcard && identifier.name == AlternativeName::Dns(base.to_owned()),
             None => identifier.name == *name,
         });
-        if !shown {
+        if !shown && !bounds.needs_no_challenge(name) {
             return Err(Refusal::new(Reason::NameNotAllowed, format!("control of {name} was not shown")));
         }
     }
     Ok(())
 }
 
-fn allowed(rule: &AccessRule, names: &RequestedNames) -> Result<(), Refusal> {
-    if let Some(name) = names.alternative.iter().find(|name| !rule.allow.allows(name)) {
-        return Err(not_allowed(&name.to_string(), &rule.name));
+/// Whether every name is allowed; `whose` names the rules in the audit log.
+pub(crate) fn allowed(rules: &NameRules, whose: &str, names: &RequestedNames) -> Result<(), Refusal> {
+    if let Some(name) = names.alternative.iter().find(|name| !rules.allows(name)) {
+        return Err(not_allowed(&name.to_string(), whose));
     }
     for (attribute, value) in names.subject.attributes() {
         let repeats =
             attribute == const_oid::db::rfc4519::CN && names.alternative.iter().any(|name| repeats(&value, name));
-        if !repeats && !rule.allow.covers_attribute(&attribute, &value) {
-            return Err(not_allowed(&value, &rule.name));
+        if !repeats && !rules.covers_attribute(&attribute, &value) {
+            return Err(not_allowed(&value, whose));
         }
     }
     Ok(())
@@ -527,17 +612,25 @@ fn repeats(common_name: &str, name: &AlternativeName) -> bool {
     }
 }
 
-/// Who may revoke: an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every
+/// Who may revoke: the bearer of a token with that right, an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every
 /// name in it.
 pub(crate) fn authorize_revocation(
     facts: &EvidenceFacts,
     serial: &Serial,
     requester: &str,
     names: &RequestedNames,
+    token: Option<&Binding>,
 ) -> Result<(), Refusal> {
+    // The bearer of a secret has what the token grants, for the names that it may have. Others may have the same secret, so that
+    // having asked for a certificate with it says nothing.
+    if facts.kind == EvidenceKind::Secret {
+        let missing = || Refusal::new(Reason::NotAuthorized, "a secret alone does not change a certificate's status");
+        return token.ok_or_else(missing)?.admits(names);
+    }
     let itself = facts.kind == EvidenceKind::Certificate && facts.requester == format!("certificate:{serial}");
-    let controls_all =
-        facts.kind == EvidenceKind::Challenges && !names.alternative.is_empty() && shown(facts, names).is_ok();
+    let controls_all = facts.kind == EvidenceKind::Challenges
+        && !names.alternative.is_empty()
+        && shown(facts, &Bounds::default(), names).is_ok();
     if facts.kind == EvidenceKind::Operator || facts.requester == requester || itself || controls_all {
         return Ok(());
     }

@@ -8,9 +8,10 @@ use serde_bytes::{ByteArray, Bytes};
 use crate::algorithm::KeyAlgorithm;
 use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
+use crate::credential::CredentialPurpose;
 use crate::error::{Fault, StoreFault};
 use crate::evidence::{EvidenceFacts, ValidatedIdentifier};
-use crate::keys::KeyRef;
+use crate::keys::{KeyRef, ServiceKeyRef};
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::AlternativeName;
 use crate::request::{Origin, RequestedNames, RequestedValidity};
@@ -122,22 +123,22 @@ impl<'de> Deserialize<'de> for Positional<Origin> {
 
 impl Serialize for Positional<EvidenceFacts> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let EvidenceFacts { kind, requester, identifiers, approved_by } = &self.0;
+        let EvidenceFacts { kind, requester, identifiers, approved_by, credential } = &self.0;
         let fields = |identifier: &ValidatedIdentifier| {
             let ValidatedIdentifier { name, wildcard, method, at, detail } = identifier.clone();
             (name, wildcard, method, at, detail)
         };
         let identifiers: Vec<IdentifierFields> = identifiers.iter().map(fields).collect();
-        (kind, requester, identifiers, approved_by).serialize(serializer)
+        (kind, requester, identifiers, approved_by, credential).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Positional<EvidenceFacts> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, requester, identifiers, approved_by) = Deserialize::deserialize(deserializer)?;
+        let (kind, requester, identifiers, approved_by, credential) = Deserialize::deserialize(deserializer)?;
         let named = |(name, wildcard, method, at, detail)| ValidatedIdentifier { name, wildcard, method, at, detail };
         let identifiers = Vec::<IdentifierFields>::into_iter(identifiers).map(named).collect();
-        Ok(Self(EvidenceFacts { kind, requester, identifiers, approved_by }))
+        Ok(Self(EvidenceFacts { kind, requester, identifiers, approved_by, credential }))
     }
 }
 
@@ -202,6 +203,42 @@ pub(crate) enum TicketStateForm {
     Waiting,
     Issued(Serial),
     Rejected(String),
+}
+
+/// A credential, by name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CredentialForm {
+    pub(crate) endpoint: EndpointName,
+    pub(crate) purpose: CredentialPurpose,
+    pub(crate) comment: String,
+    pub(crate) created: Time,
+    pub(crate) created_by: String,
+    pub(crate) expires: Option<Time>,
+    pub(crate) uses_max: Option<u32>,
+    pub(crate) uses: u32,
+    pub(crate) waiting: u32,
+    pub(crate) accounts: u32,
+    pub(crate) disabled: bool,
+    pub(crate) accounts_disabled: bool,
+    pub(crate) secret: SecretForm,
+    /// JSON, as operators write it.
+    pub(crate) binding: String,
+}
+
+/// What is kept of a credential's secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum SecretForm {
+    /// Its digest, by which it is found, and whether an operator chose it.
+    Digest { digest: serde_bytes::ByteBuf, chosen: bool },
+    /// The MAC key, encrypted.
+    Sealed(serde_bytes::ByteBuf),
+}
+
+/// A certificate that a device verifier has still to be told of, by serial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UntoldDeviceForm {
+    /// Since when.
+    pub(crate) at: Time,
 }
 
 /// A revoked or held certificate, by issuer number and serial.
@@ -269,7 +306,7 @@ pub(crate) struct IssuerForm {
 /// A service key with its certificate, by role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServiceKeyForm {
-    pub(crate) key: KeyRef,
+    pub(crate) key: ServiceKeyRef,
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) serial: Serial,
     #[serde(with = "serde_bytes")]

@@ -99,6 +99,12 @@ impl RecordBatch {
     }
 }
 
+impl From<Batch> for RecordBatch {
+    fn from(batch: Batch) -> Self {
+        Self(batch)
+    }
+}
+
 /// Why a [`RecordBatch`] left no trace.
 #[derive(Debug)]
 pub enum RecordError {

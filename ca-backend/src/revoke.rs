@@ -80,7 +80,8 @@ impl Engine {
             return Err(unknown().into());
         }
         let facts = request.evidence.facts();
-        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?)?;
+        let token = self.token_may_change(&facts, &request.origin, form.endpoint.as_ref(), request.change)?;
+        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?, token.as_deref())?;
 
         let at = self.now();
         let (status, event, action) = next_status(form.status, request.change, at)?;
@@ -202,7 +203,7 @@ impl Engine {
             nonce: query.nonce.as_deref(),
         };
         let data = draft.encode().map_err(Fault::from)?;
-        let signature = self.inner.keys.sign(&responder.form.key, &data).map_err(Fault::from)?;
+        let signature = self.inner.keys.sign(responder.form.key.reference(), &data).map_err(Fault::from)?;
         let algorithm = responder.form.algorithm.signature_algorithm();
         let der =
             ocsp::assemble(&data, &algorithm, &signature, Some(&responder.form.certificate)).map_err(Fault::from)?;

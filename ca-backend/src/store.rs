@@ -161,6 +161,16 @@ pub(crate) enum Space {
     ServiceKey = 0x14,
     /// Blocked public keys by SHA-256 of the SubjectPublicKeyInfo.
     BlockedKey = 0x16,
+    /// Credentials by name.
+    Credential = 0x17,
+    /// Names of credentials by the keyed digest of their secret.
+    CredentialSecret = 0x18,
+    /// Credentials by endpoint and purpose.
+    CredentialListing = 0x19,
+    /// Credentials by the time at which they may go.
+    CredentialExpiry = 0x1a,
+    /// Certificates that a device verifier was not told of yet, by serial.
+    UntoldDevice = 0x1b,
     /// Certificates by serial, which is ordered by time of issue.
     Certificate = 0x20,
     /// First outcomes by origin, for repeats.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Time;
+use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault};
 use crate::keys::memory::MemoryKeys;
@@ -106,6 +107,7 @@ impl Bench {
         self.sign_faults = Arc::new(SignFaults::default());
         let store = Arc::new(FaultyStore::new(self.store.clone(), self.store_faults.clone()));
         let keys = KeyRing::new(Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())), []);
-        Engine::start(store, keys, self.clock.clone(), self.rng.clone(), settings)
+        let secret_keys = SecretKeys::derive(b"the secret of every bench")?;
+        Engine::start(store, keys, secret_keys, self.clock.clone(), self.rng.clone(), settings)
     }
 }

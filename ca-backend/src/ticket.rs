@@ -179,7 +179,7 @@ impl Engine {
         let (form, version) = self.waiting_form(ticket)?;
         let release = Release { ticket: ticket.clone(), form, version };
         let decided = release.decided(TicketStateForm::Rejected(why.to_owned()), self.now(), operator, Batch::new())?;
-        self.commit_or_later(decided)?;
+        self.commit_or_later(self.end_wait(decided, release.facts())?)?;
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 
 use crate::{CertificateSource, Settings};
 
+/// The longest time for a validation, in seconds.
+const TIMEOUT_S_MAX: u64 = 15;
+
 /// A value that cannot be used.
 pub(crate) struct Wrong {
     pub(crate) key: &'static str,
@@ -19,6 +22,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Wrong> {
     metrics_stay_on_this_machine(settings)?;
     nothing_is_zero(settings)?;
     bounds(settings)?;
+    zones(settings)?;
     order(settings)
 }
 
@@ -62,7 +66,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;
     let issuing = &settings.issuing;
     let validation = &settings.validation;
-    let counts: [(&'static str, usize); 10] = [
+    let counts: [(&'static str, usize); 11] = [
         ("limits.connections_max", limits.connections_max),
         ("limits.connections_per_address_max", limits.connections_per_address_max),
         ("limits.enroll_threads", limits.enroll_threads),
@@ -73,6 +77,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("limits.remote_queue_max", limits.remote_queue_max),
         ("issuing.ocsp_cache_entries_max", issuing.ocsp_cache_entries_max),
         ("validation.concurrency_max", validation.concurrency_max),
+        ("validation.connections_per_address_max", validation.connections_per_address_max),
     ];
     let seconds: [(&'static str, u64); 16] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
@@ -121,6 +126,22 @@ fn bounds(settings: &Settings) -> Result<(), Wrong> {
     }
     if settings.validation.redirects_max > 10 {
         return Err(wrong("validation.redirects_max", "must be at most 10"));
+    }
+    // A validation belongs to a node for 30 seconds; what waits and asks must be done by then.
+    if settings.validation.timeout_s > TIMEOUT_S_MAX {
+        return Err(wrong("validation.timeout_s", format!("must be at most {TIMEOUT_S_MAX}")));
+    }
+    Ok(())
+}
+
+fn zones(settings: &Settings) -> Result<(), Wrong> {
+    for zone in &settings.validation.zones {
+        if zone.resolvers.is_empty() || zone.name.trim_matches('.').is_empty() || !zone.name.is_ascii() {
+            return Err(wrong(
+                "validation.zones",
+                "each zone has a name in A-labels and at least one DNS server, such as { name = \"corp.example\", resolvers = [\"10.0.0.53:53\"] }",
+            ));
+        }
     }
     Ok(())
 }

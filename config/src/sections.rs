@@ -192,6 +192,10 @@ pub struct LimitsSettings {
     pub issue_rate_per_requester_per_s: u32,
     /// Certificates that one requester may get at once after a pause.
     pub issue_burst_per_requester_max: u32,
+    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait.
+    pub wrong_secrets_per_peer_per_min_max: u32,
+    /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
+    pub audited_refusals_per_endpoint_per_min_max: u32,
 }
 
 impl Default for LimitsSettings {
@@ -217,6 +221,8 @@ impl Default for LimitsSettings {
             shutdown_grace_s: 20,
             issue_rate_per_requester_per_s: 10,
             issue_burst_per_requester_max: 10,
+            wrong_secrets_per_peer_per_min_max: 20,
+            audited_refusals_per_endpoint_per_min_max: 60,
         }
     }
 }
@@ -267,6 +273,8 @@ impl Default for IssuingSettings {
 pub struct ValidationSettings {
     /// DNS servers; none means those of the system, with its hosts file.
     pub resolvers: Vec<SocketAddr>,
+    /// Zones that have DNS servers of their own; the smallest one that holds a name counts.
+    pub zones: Vec<ZoneSettings>,
     /// Time for one TCP connection or TLS handshake, in seconds.
     pub connect_timeout_s: u64,
     /// Time for one DNS question, with its repeats, in seconds.
@@ -279,18 +287,32 @@ pub struct ValidationSettings {
     pub body_bytes_max: usize,
     /// Validations at a time.
     pub concurrency_max: usize,
+    /// Connections of validations to one address at a time.
+    pub connections_per_address_max: usize,
+}
+
+/// The DNS servers of a zone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneSettings {
+    /// The zone: this name and everything below.
+    pub name: String,
+    /// Its DNS servers, at least one.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 impl Default for ValidationSettings {
     fn default() -> Self {
         Self {
             resolvers: Vec::new(),
+            zones: Vec::new(),
             connect_timeout_s: 5,
             dns_timeout_s: 5,
             timeout_s: 10,
             redirects_max: 10,
             body_bytes_max: 4096,
             concurrency_max: 64,
+            connections_per_address_max: 8,
         }
     }
 }

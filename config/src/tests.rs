@@ -126,6 +126,8 @@ fn values_that_cannot_work_are_refused() {
         ("[limits]\nenroll_threads = 0", "limits.enroll_threads"),
         ("[limits]\nheader_bytes_max = 1024", "limits.header_bytes_max"),
         ("[validation]\nredirects_max = 11", "validation.redirects_max"),
+        ("[validation]\ntimeout_s = 16", "validation.timeout_s"),
+        ("[[validation.zones]]\nname = \"corp.example\"\nresolvers = []", "validation.zones"),
         ("[issuing]\ncrl_validity_s = 86400", "issuing.crl_validity_s"),
     ] {
         let error = Settings::parse(toml).expect_err(toml);

@@ -5,9 +5,13 @@
 //! address is judged right before it is dialled and dialled as judged, and every wait and every size has its bound.
 
 mod address;
+mod caa;
+mod dial;
 mod dns;
 mod fetch;
+mod places;
 mod remote;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +21,19 @@ use std::time::Duration;
 use ca_backend::Stopwatch;
 use config::ValidationSettings;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use address::{AddressPolicy, Refusal};
+pub use caa::{CaaSet, Property};
 pub use fetch::FetchedBody;
 pub use remote::{Remote, Route};
+pub use tls::ShownCertificate;
 
+use self::places::{Addresses, Places};
 use crate::telemetry;
+
+/// How long a request waits until others are done.
+const PLACE_WAIT: Duration = Duration::from_secs(10);
 
 /// A host to ask, as an ACME identifier names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +76,8 @@ pub enum EgressError {
     BadResponse(String),
     /// The TLS handshake failed.
     Tls(String),
+    /// Nobody was asked: too many other requests went before.
+    Busy,
 }
 
 impl fmt::Display for EgressError {
@@ -80,6 +91,7 @@ impl fmt::Display for EgressError {
             }
             Self::BadResponse(why) => write!(f, "bad response: {why}"),
             Self::Tls(why) => write!(f, "TLS: {why}"),
+            Self::Busy => f.write_str("too many other validations are under way"),
         }
     }
 }
@@ -97,6 +109,7 @@ impl EgressError {
             Self::RefusedAddress { .. } => "refused_address",
             Self::BadResponse(_) => "bad_response",
             Self::Tls(_) => "tls",
+            Self::Busy => "busy",
         }
     }
 }
@@ -112,39 +125,69 @@ pub struct Reach {
     pub https_port: u16,
 }
 
-/// Asks other hosts. Clones share the bound on requests at a time.
+/// What the endpoints of a node share when they ask other hosts: the DNS servers, and the bounds on requests at a time.
 #[derive(Clone)]
-pub struct Egress {
+pub struct NodeEgress {
     settings: Arc<ValidationSettings>,
-    reach: Arc<Reach>,
-    policy: Arc<AddressPolicy>,
+    own: Arc<[SocketAddr]>,
     dns: dns::Dns,
     tls: Arc<rustls::ClientConfig>,
-    places: Arc<Semaphore>,
+    acme_tls: Arc<rustls::ClientConfig>,
+    places: Places,
+    addresses: Addresses,
+}
+
+/// Asks other hosts for one endpoint.
+#[derive(Clone)]
+pub struct Egress {
+    node: NodeEgress,
+    reach: Arc<Reach>,
+    policy: Arc<AddressPolicy>,
+    queue: u64,
+}
+
+impl fmt::Debug for NodeEgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeEgress").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Egress").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Egress").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+impl NodeEgress {
+    /// Asks as `settings` say, and never the sockets in `own`, which this node listens on.
+    ///
+    /// # Errors
+    /// When the cryptographic provider offers no TLS version, or a DNS server cannot be used.
+    pub fn new(settings: &ValidationSettings, own: Vec<SocketAddr>) -> Result<Self, EgressError> {
+        Ok(Self {
+            dns: dns::Dns::new(settings)?,
+            tls: tls::without_trust()?,
+            acme_tls: tls::acme_tls()?,
+            places: Places::new(settings.concurrency_max),
+            addresses: Addresses::new(settings.connections_per_address_max),
+            settings: Arc::new(settings.clone()),
+            own: own.into(),
+        })
+    }
+
+    /// For an endpoint that may reach so far. Endpoints take turns where they wait for each other.
+    #[must_use]
+    pub fn within(&self, reach: Reach) -> Egress {
+        Egress {
+            policy: Arc::new(AddressPolicy::new(reach.networks.clone(), self.own.to_vec())),
+            queue: self.places.new_queue(),
+            node: self.clone(),
+            reach: Arc::new(reach),
+        }
     }
 }
 
 impl Egress {
-    /// Asks as `settings` say, within `reach`, and never the sockets in `own`, which this node listens on.
-    ///
-    /// # Errors
-    /// When the cryptographic provider offers no TLS version, or a DNS server cannot be used.
-    pub fn new(settings: &ValidationSettings, reach: Reach, own: Vec<SocketAddr>) -> Result<Self, EgressError> {
-        Ok(Self {
-            policy: Arc::new(AddressPolicy::new(reach.networks.clone(), own)),
-            dns: dns::Dns::new(settings)?,
-            tls: fetch::tls_without_trust()?,
-            places: Arc::new(Semaphore::new(settings.concurrency_max)),
-            settings: Arc::new(settings.clone()),
-            reach: Arc::new(reach),
-        })
-    }
-
     /// `GET http://host:port/path` for an http-01 challenge (RFC 8555 section 8.3), following redirects; `path` begins with
     /// a slash. Only an answer with status 200 is one.
     ///
@@ -154,13 +197,35 @@ impl Egress {
         self.bounded("http-01", "fetching the challenge", fetch::challenge(self, host, port, path)).await
     }
 
+    /// The certificate that a server shows for a tls-alpn-01 challenge (RFC 8737 section 3), once it agreed to `acme-tls/1`.
+    ///
+    /// # Errors
+    /// Whatever keeps the certificate from us, see [`EgressError`].
+    pub async fn shown_certificate(
+        &self,
+        host: &Host,
+        port: u16,
+        server_name: &str,
+    ) -> Result<ShownCertificate, EgressError> {
+        let asking = tls::shown_certificate(self, host, port, server_name);
+        self.bounded("tls-alpn-01", "asking for the certificate", asking).await
+    }
+
     /// The TXT records at `name`, each joined from its strings, CNAMEs followed. `name` is taken as it is; no search domain
     /// is added.
     ///
     /// # Errors
     /// [`EgressError::Dns`] also when there is no such record; [`EgressError::Timeout`].
     pub async fn lookup_txt(&self, name: &str) -> Result<Vec<String>, EgressError> {
-        self.bounded("txt", "looking up TXT records", self.dns.txt(name)).await
+        self.bounded("txt", "looking up TXT records", self.node.dns.txt(name)).await
+    }
+
+    /// The CAA records that hold for `name`, found there or above (RFC 8659 section 3). None is an answer too.
+    ///
+    /// # Errors
+    /// When a DNS server does not answer or fails; that there are no records is no error.
+    pub async fn lookup_caa(&self, name: &str) -> Result<CaaSet, EgressError> {
+        self.bounded("caa", "looking up CAA records", self.node.dns.caa(name)).await
     }
 
     async fn bounded<T>(
@@ -170,13 +235,13 @@ impl Egress {
         asking: impl Future<Output = Result<T, EgressError>>,
     ) -> Result<T, EgressError> {
         let took = Stopwatch::start();
-        let asked = async {
-            // never closed, so this only waits
-            let _place = self.places.acquire().await;
-            asking.await
+        let answer = match timeout(PLACE_WAIT, self.node.places.take(self.queue)).await {
+            Err(_) => Err(EgressError::Busy),
+            Ok(_place) => {
+                let limit = Duration::from_secs(self.node.settings.timeout_s);
+                timeout(limit, asking).await.unwrap_or(Err(EgressError::Timeout(doing)))
+            }
         };
-        let limit = Duration::from_secs(self.settings.timeout_s);
-        let answer = timeout(limit, asked).await.unwrap_or(Err(EgressError::Timeout(doing)));
         let outcome = answer.as_ref().map_or_else(EgressError::class, |_| "answered");
         metrics::histogram!(telemetry::EGRESS_SECONDS, "kind" => kind, "outcome" => outcome).record(took.elapsed());
         answer

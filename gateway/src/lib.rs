@@ -14,6 +14,7 @@ pub mod server_certificate;
 pub mod starter;
 pub mod telemetry;
 pub mod tls;
+pub mod validation;
 pub mod wiring;
 
 pub use run::{Ready, RunError, RunOptions, open_engine, run, store_kind, store_options};

@@ -135,6 +135,8 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
         ocsp_cache_entries_max: issuing.ocsp_cache_entries_max,
         status_retention_s: u64::from(issuing.status_retention_days) * DAY_S,
         clock_backwards_max_s: issuing.clock_backwards_max_s,
+        wrong_secrets_per_peer_per_min_max: settings.limits.wrong_secrets_per_peer_per_min_max,
+        audited_refusals_per_endpoint_per_min_max: settings.limits.audited_refusals_per_endpoint_per_min_max,
     }
 }
 

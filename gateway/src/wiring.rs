@@ -1,16 +1,17 @@
 //! The mount table: endpoint -> path -> lane. Nothing else is decided here.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use acme::{Acme, FailureClass, Found, Question, Target, Validation};
+use acme::Acme;
 use ca_backend::{Endpoint, Engine, Error, Reason, Refusal};
 use config::Settings;
 use tokio::runtime::Handle;
 
-use crate::egress::{Egress, EgressError, Host, Reach};
+use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
 use crate::pool::Lane;
+use crate::validation::{Look, Validator};
 
 /// A protocol that endpoints can speak.
 struct Protocol {
@@ -66,8 +67,8 @@ pub struct Wiring {
     mounts: Mounts,
     lanes: Lanes,
     runtime: Handle,
-    /// The sockets of this node, which no validation may reach.
-    own: Vec<SocketAddr>,
+    /// How other hosts are asked, or why they cannot be.
+    egress: Result<NodeEgress, EgressError>,
     validators: Mutex<Vec<Validator>>,
     remounting: Mutex<()>,
 }
@@ -82,7 +83,7 @@ pub struct MountError {
 }
 
 impl Wiring {
-    /// Nothing is mounted yet: see [`Wiring::remount`].
+    /// Nothing is mounted yet: see [`Wiring::remount`]. `own` are the sockets of this node, which no validation may reach.
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -93,12 +94,12 @@ impl Wiring {
         own: Vec<SocketAddr>,
     ) -> Self {
         Self {
+            egress: NodeEgress::new(&settings.validation, own),
             engine,
             settings,
             mounts,
             lanes,
             runtime,
-            own,
             validators: Mutex::default(),
             remounting: Mutex::default(),
         }
@@ -156,97 +157,18 @@ impl Wiring {
 
     fn mount_acme(&self, settings: &Endpoint) -> Result<Mount, Error> {
         let options = acme::Options::parse(&settings.options)?;
-        let reach = Reach {
-            networks: options.reachable_networks,
-            http_port: options.http01_port,
-            https_port: options.https_port,
-        };
-        let egress = Egress::new(&self.settings.validation, reach, self.own.clone())
-            .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
-        let validator = Validator {
-            acme: Arc::default(),
-            egress,
-            http_port: options.http01_port,
-            runtime: self.runtime.clone(),
-            lane: self.lanes.remote.clone(),
-        };
+        let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        let look = Look::new(egress, &options);
+        let validator = Validator::new(look, self.runtime.clone(), self.lanes.remote.clone());
         let path = format!("/acme/{}", settings.name);
         let url = format!("{}{path}", self.settings.https.base_url);
         let start = validator.clone();
         let start = Arc::new(move |validation| start.begin(validation));
         let acme = Arc::new(Acme::mount(self.engine.clone(), settings.name.clone(), &url, start)?);
-        // Set once, here: the endpoint calls the validator, which records through the endpoint.
-        let _ = validator.acme.set(Arc::downgrade(&acme));
+        validator.records_at(&acme);
         self.validators().push(validator);
         let body_bytes_max = acme::BODY_BYTES_MAX.min(self.settings.limits.body_bytes_max);
         Ok(Mount::new(On::Tls, &path, acme, self.lanes.enroll.clone(), body_bytes_max))
-    }
-}
-
-/// Takes the looks that an ACME endpoint asks for, outside the request lanes.
-#[derive(Clone)]
-pub struct Validator {
-    acme: Arc<OnceLock<Weak<Acme>>>,
-    egress: Egress,
-    http_port: u16,
-    runtime: Handle,
-    lane: Arc<Lane>,
-}
-
-impl Validator {
-    /// The endpoint, while it is mounted.
-    #[must_use]
-    pub fn acme(&self) -> Option<Arc<Acme>> {
-        self.acme.get()?.upgrade()
-    }
-
-    /// Looks in the background and has the endpoint record what was found. Returns at once.
-    pub fn begin(&self, validation: Validation) {
-        let this = self.clone();
-        self.runtime.spawn(async move {
-            let found = look(&this.egress, this.http_port, &validation.question).await;
-            let Some(acme) = this.acme() else { return };
-            // Recording blocks. If the lane is full or the store fails, the validation becomes due again.
-            let record = move || {
-                if let Err(error) = acme.judge(&validation, &found) {
-                    tracing::warn!(?error, "failed to record a validation; it will be tried again");
-                }
-            };
-            if let Ok(recorded) = this.lane.run(record) {
-                // A panic is in the log already, and the validation becomes due again.
-                let _ = recorded.await;
-            }
-        });
-    }
-}
-
-/// Asks another host what a validation wants to know.
-async fn look(egress: &Egress, http_port: u16, question: &Question) -> Found {
-    let found = match question {
-        Question::Http01 { target, path } => {
-            let host = match target {
-                Target::Name(name) => Host::Dns(name.clone()),
-                Target::Address(address) => Host::Ip(*address),
-            };
-            egress.fetch_challenge(&host, http_port, path).await.map(|fetched| Found::Http {
-                status: 200,
-                body: fetched.body.to_vec(),
-                address: fetched.address.ip(),
-            })
-        }
-        Question::Dns01 { name } => egress.lookup_txt(name).await.map(Found::Txt),
-    };
-    found.unwrap_or_else(|error| Found::Failed { class: class_of(&error), text: error.to_string() })
-}
-
-fn class_of(error: &EgressError) -> FailureClass {
-    match error {
-        EgressError::Dns(_) => FailureClass::Dns,
-        EgressError::Connection(_) => FailureClass::Connection,
-        EgressError::Timeout(_) => FailureClass::Timeout,
-        EgressError::RefusedAddress { .. } => FailureClass::RefusedAddress,
-        EgressError::BadResponse(_) => FailureClass::BadResponse,
-        EgressError::Tls(_) => FailureClass::Tls,
     }
 }
 

@@ -80,6 +80,7 @@ impl<'a> Subscribers<'a> {
             evidence: Evidence::Challenges(Challenges {
                 account: format!("{:032x}", number % ACCOUNTS),
                 identifiers: vec![shown],
+                credential: None,
             }),
             origin: Origin {
                 protocol: ProtocolName::new("acme").unwrap(),

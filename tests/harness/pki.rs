@@ -2,9 +2,10 @@
 
 use ca_backend::testing::{Bench, NOON_S};
 use ca_backend::{
-    Action, AuditEntry, AuthorityName, CertificateSummary, DistinguishedName, Endpoint, Engine, EngineSettings, Error,
-    Evidence, Fault, InventoryQuery, KeyAlgorithm, NewAuthority, Origin, ProtocolName, Reason, Revocation,
-    RevocationReason, RevocationRequest, Serial, StatusChange, Time,
+    Action, AuditEntry, AuthorityName, Binding, CertificateSummary, CredentialId, CredentialPurpose, DistinguishedName,
+    Endpoint, EndpointName, Engine, EngineSettings, Error, Evidence, Fault, InventoryQuery, KeyAlgorithm, NewAuthority,
+    NewCredential, Origin, ProtocolName, Reason, Revocation, RevocationReason, RevocationRequest, Right, Serial,
+    StatusChange, Time,
 };
 use serde_json::{Value, json};
 
@@ -188,6 +189,47 @@ pub fn change_status(engine: &Engine, serial: &Serial, change: StatusChange) -> 
             request_id: "test".to_owned(),
         },
     })
+}
+
+/// A credential with its secret.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Its name.
+    pub id: CredentialId,
+    /// Its secret.
+    pub secret: String,
+}
+
+/// A wish for a credential of the endpoint without any bounds.
+#[must_use]
+pub fn new_credential(purpose: CredentialPurpose) -> NewCredential {
+    let rights =
+        if purpose == CredentialPurpose::Token { Right::ALL.into() } else { std::collections::BTreeSet::new() };
+    NewCredential {
+        id: None,
+        endpoint: EndpointName::new(ENDPOINT).unwrap(),
+        purpose,
+        comment: String::new(),
+        secret: None,
+        expires: None,
+        uses_max: None,
+        binding: Binding { rights, ..Binding::default() },
+    }
+}
+
+/// Makes a credential.
+///
+/// # Errors
+/// The engine's refusal or fault.
+pub fn hand_out(engine: &Engine, wish: &NewCredential) -> Result<Handed, Error> {
+    let (made, secret) = engine.create_credential(wish, OPERATOR)?;
+    Ok(Handed { id: made.id, secret: secret.reveal().to_owned() })
+}
+
+/// A challenge at the endpoint, good for so many certificates.
+#[must_use]
+pub fn challenge(engine: &Engine, uses_max: Option<u32>) -> Handed {
+    hand_out(engine, &NewCredential { uses_max, ..new_credential(CredentialPurpose::Challenge) }).unwrap()
 }
 
 /// The whole audit log.

@@ -1,9 +1,12 @@
 //! A wish for a certificate, put together step by step. Asked twice, it is the same request twice.
 
+use std::sync::Arc;
+
 use ca_backend::{
-    AlternativeName, AuthorityName, CertificateRequest, Challenges, DistinguishedName, EndpointName, Engine,
-    EnrollmentRequest, Error, Evidence, IssuedCertificate, Origin, Outcome, ProfileName, ProtocolName,
-    RequestedExtensions, RequestedNames, RequestedValidity, Time, ValidatedIdentifier,
+    AlternativeName, AuthorityName, CertificateRequest, Challenges, CredentialId, CredentialPurpose, DeviceClaim,
+    DeviceVerifier, DistinguishedName, EndpointName, Engine, EnrollmentRequest, Error, Evidence, IssuedCertificate,
+    Origin, Outcome, ProfileName, ProtocolName, RequestedExtensions, RequestedNames, RequestedValidity, SecretScope,
+    Time, ValidatedIdentifier,
 };
 
 use crate::key::Key;
@@ -20,8 +23,25 @@ enum Who {
     Account(String),
     /// An account that showed control of exactly these names.
     AccountWith(String, Vec<ValidatedIdentifier>),
+    /// An account that was made with a credential, and showed control of exactly these names.
+    BoundAccount(String, CredentialId, Vec<ValidatedIdentifier>),
     /// The holder of a certificate.
     Certificate(Vec<u8>),
+    /// The holder of a certificate who wants its successor.
+    Renewal(Vec<u8>),
+    /// Whoever knows a secret.
+    Secret(CredentialPurpose, String),
+    /// A device that a verifier vouches for.
+    Device(Verifier),
+}
+
+#[derive(Clone)]
+struct Verifier(Arc<dyn DeviceVerifier>);
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verifier")
+    }
 }
 
 /// A wish for a certificate.
@@ -141,6 +161,35 @@ impl Wish {
         self
     }
 
+    /// Asked for by an account that was made with a credential and showed control of these names.
+    #[must_use]
+    pub fn by_bound_account(mut self, account: &str, credential: &CredentialId, shown: &[&str]) -> Self {
+        let shown = shown.iter().map(|name| identifier(name)).collect();
+        self.who = Who::BoundAccount(account.to_owned(), credential.clone(), shown);
+        self
+    }
+
+    /// Asked for with the secret of a credential.
+    #[must_use]
+    pub fn by_secret(mut self, purpose: CredentialPurpose, secret: &str) -> Self {
+        self.who = Who::Secret(purpose, secret.to_owned());
+        self
+    }
+
+    /// Asked for by a device that a verifier vouches for.
+    #[must_use]
+    pub fn by_device(mut self, verifier: Arc<dyn DeviceVerifier>) -> Self {
+        self.who = Who::Device(Verifier(verifier));
+        self
+    }
+
+    /// Asked for with the key of a certificate whose successor it is to be.
+    #[must_use]
+    pub fn renewing(mut self, der: &[u8]) -> Self {
+        self.who = Who::Renewal(der.to_vec());
+        self
+    }
+
     /// Asked for with the key of a certificate.
     #[must_use]
     pub fn by_certificate(mut self, der: &[u8]) -> Self {
@@ -184,14 +233,34 @@ impl Wish {
     }
 
     fn evidence(&self, engine: &Engine) -> Result<Evidence, Error> {
-        let challenges =
-            |account: &String, identifiers| Evidence::Challenges(Challenges { account: account.clone(), identifiers });
+        let challenges = |account: &String, identifiers| {
+            Evidence::Challenges(Challenges { account: account.clone(), identifiers, credential: None })
+        };
         Ok(match &self.who {
             Who::Operator => Evidence::Operator(engine.operator("test")),
             Who::OperatorAtEndpoint(name) => Evidence::Operator(engine.operator(name)),
             Who::Account(account) => challenges(account, self.names.iter().map(|name| identifier(name)).collect()),
             Who::AccountWith(account, shown) => challenges(account, shown.clone()),
+            Who::BoundAccount(account, credential, identifiers) => Evidence::Challenges(Challenges {
+                account: account.clone(),
+                identifiers: identifiers.clone(),
+                credential: Some(credential.clone()),
+            }),
             Who::Certificate(der) => Evidence::Certificate(engine.verify_certificate(der)?),
+            Who::Renewal(der) => Evidence::Certificate(engine.verify_renewal(der, 0)?),
+            Who::Secret(purpose, secret) => {
+                let scope = SecretScope::new(EndpointName::new(&self.endpoint)?, *purpose);
+                Evidence::Secret(engine.verify_secret(&scope, secret.as_bytes(), &self.origin())?)
+            }
+            Who::Device(Verifier(verifier)) => {
+                let claim = DeviceClaim {
+                    endpoint: EndpointName::new(&self.endpoint)?,
+                    transaction: self.transaction.clone(),
+                    csr: self.csr.digest().to_vec(),
+                    peer: None,
+                };
+                Evidence::Device(engine.verify_device(verifier, claim, &self.origin())?)
+            }
         })
     }
 

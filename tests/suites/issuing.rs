@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tests::key::Key;
 use tests::openssl::{OpenSsl, pem};
 use tests::pki::{
-    DAY_S, ENDPOINT, ISSUING, OPERATOR, Pki, assert_refused, audited, authority, fault, find_all, noon, reason,
-    settings,
+    DAY_S, ENDPOINT, ISSUING, OPERATOR, Pki, assert_refused, audited, authority, challenge, fault, find_all, noon,
+    reason, settings,
 };
 use tests::wish::Wish;
 
@@ -520,10 +520,21 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
     let bootstrap = Wish::for_host("host.example.org").issue(&pki.engine).unwrap();
     type By = Box<dyn Fn(Wish) -> Wish>;
     let der = bootstrap.der.clone();
-    let requesters: [(&str, String, By); 3] = [
+    let challenge = challenge(&pki.engine, None);
+    let secret = challenge.secret.clone();
+    let verifier: std::sync::Arc<dyn ca_backend::DeviceVerifier> = std::sync::Arc::new(Agreeable);
+    let renewed = bootstrap.der.clone();
+    let requesters: [(&str, String, By); 6] = [
         ("challenges", "account:a".to_owned(), Box::new(|wish| wish.by_account("a"))),
         ("operator", "operator:ra".to_owned(), Box::new(|wish| wish.by_operator_at_endpoint("ra"))),
         ("certificate", format!("certificate:{}", bootstrap.serial), Box::new(move |wish| wish.by_certificate(&der))),
+        ("renewal", format!("certificate:{}", bootstrap.serial), Box::new(move |wish| wish.renewing(&renewed))),
+        (
+            "secret",
+            format!("credential:{}", challenge.id),
+            Box::new(move |wish| wish.by_secret(ca_backend::CredentialPurpose::Challenge, &secret)),
+        ),
+        ("device", "device:agreeable".to_owned(), Box::new(move |wish| wish.by_device(verifier.clone()))),
     ];
     let base = |evidence: &str| json!({"name": "rule", "requesters": [{"evidence": evidence}], "profiles": [TLS], "allow": {"dns": [".example.org"]}});
     let with = |mut rule: Value, key: &str, value: Value| {
@@ -561,12 +572,21 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
             Outcome::Pending { .. } => panic!("no approval was asked for"),
         }
         put(with(base(evidence), "approval", json!(true)));
-        assert!(matches!(ask(), Ok(Outcome::Pending { .. })), "{evidence} waits for approval");
+        if *evidence == "device" {
+            assert_refused(ask(), Reason::NotAuthorized, "cannot wait");
+        } else {
+            assert!(matches!(ask(), Ok(Outcome::Pending { .. })), "{evidence} waits for approval");
+        }
 
         // The endpoint itself.
         put(json!([base(evidence)]));
         let wish = || by(Wish::for_host("host.example.org"));
-        assert_refused(wish().at_endpoint("nowhere").ask(&pki.engine), Reason::NotReady, "not enabled");
+        if *evidence == "secret" {
+            // A secret counts at its own endpoint only.
+            assert_refused(wish().at_endpoint("nowhere").ask(&pki.engine), Reason::NotAuthenticated, "no credential");
+        } else {
+            assert_refused(wish().at_endpoint("nowhere").ask(&pki.engine), Reason::NotReady, "not enabled");
+        }
         assert_refused(wish().by_protocol("other").ask(&pki.engine), Reason::NotAuthorized, "does not serve");
         assert_refused(wish().from_authority("root").ask(&pki.engine), Reason::NotAuthorized, "does not serve");
         assert_refused(
@@ -579,6 +599,20 @@ fn s02_every_kind_of_evidence_meets_every_rule() {
         pki.engine.put_endpoint(&closed, OPERATOR).unwrap();
         assert_refused(ask(), Reason::NotReady, "not enabled");
     }
+}
+
+struct Agreeable;
+
+impl ca_backend::DeviceVerifier for Agreeable {
+    fn verify(&self, _: &ca_backend::DeviceClaim) -> Result<String, ca_backend::Error> {
+        Ok("agreeable".to_owned())
+    }
+
+    fn issued(&self, _: &ca_backend::DeviceClaim, _: &ca_backend::IssuedCertificate) -> Result<(), ca_backend::Error> {
+        Ok(())
+    }
+
+    fn refused(&self, _: &ca_backend::DeviceClaim, _: &ca_backend::Refusal) {}
 }
 
 #[test]

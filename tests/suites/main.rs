@@ -10,6 +10,7 @@
 mod acme;
 mod authorities;
 mod crash;
+mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
@@ -20,3 +21,4 @@ mod kill;
 mod operators;
 mod revocation;
 mod tidy;
+mod validation;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{KeyHealth, KeyLabel, KeyRef, KeyStore};
+use super::secret::Secret;
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -50,8 +51,8 @@ impl KeyStore for FaultyKeys {
         self.inner.scheme()
     }
 
-    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
-        self.inner.generate(label, algorithm)
+    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm, purpose: KeyPurpose) -> Result<KeyRef, KeyFault> {
+        self.inner.generate(label, algorithm, purpose)
     }
 
     fn public_key(&self, key: &KeyRef) -> Result<Vec<u8>, KeyFault> {
@@ -69,6 +70,10 @@ impl KeyStore for FaultyKeys {
             return Err(KeyFault::Unavailable(format!("told to fail after signature {n}")));
         }
         Ok(signature)
+    }
+
+    fn decrypt(&self, key: &KeyRef, scheme: DecryptionScheme, ciphertext: &[u8]) -> Result<Secret, KeyFault> {
+        self.inner.decrypt(key, scheme, ciphertext)
     }
 
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {

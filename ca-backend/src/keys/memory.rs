@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::key_pair::KeyPair;
-use super::{KeyHealth, KeyLabel, KeyRef, KeyStore};
+use super::secret::Secret;
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -26,7 +27,7 @@ impl KeyStore for MemoryKeys {
         Self::SCHEME
     }
 
-    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
+    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm, _: KeyPurpose) -> Result<KeyRef, KeyFault> {
         let key = KeyRef::new(Self::SCHEME, &label.0);
         let pair = Arc::new(KeyPair::generate(algorithm)?);
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -43,6 +44,10 @@ impl KeyStore for MemoryKeys {
 
     fn sign(&self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, KeyFault> {
         self.key(key)?.sign(message)
+    }
+
+    fn decrypt(&self, key: &KeyRef, scheme: DecryptionScheme, ciphertext: &[u8]) -> Result<Secret, KeyFault> {
+        self.key(key)?.decrypt(scheme, ciphertext)
     }
 
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {

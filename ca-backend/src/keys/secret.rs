@@ -81,6 +81,29 @@ impl fmt::Debug for KeyEncryptionSecret {
     }
 }
 
+/// What only the daemon may know, wiped when dropped and never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the octets over.
+    pub(crate) fn new(octets: Vec<u8>) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+
+    /// The octets themselves; a copy of them is not wiped.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// Reads a file that nobody but its owner (and its group, if so said) can read; `None` if there is no such file.
 pub(crate) fn read_private(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFault> {
     let file = match File::open(path) {

@@ -14,8 +14,10 @@ use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
 
 use super::key_pair::KeyPair;
-use super::secret::{KeyEncryptionSecret, Readers, read_private, sync_directory_of, unavailable, write_private};
-use super::{KeyHealth, KeyLabel, KeyRef, KeyStore};
+use super::secret::{
+    KeyEncryptionSecret, Readers, Secret, read_private, sync_directory_of, unavailable, write_private,
+};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::{SystemRng, random};
 use crate::error::KeyFault;
@@ -135,7 +137,7 @@ impl KeyStore for SoftwareKeys {
         Self::SCHEME
     }
 
-    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
+    fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm, _: KeyPurpose) -> Result<KeyRef, KeyFault> {
         let path = self.path(&label.0)?;
         // A new key beside ones that do not open would mix two secrets in one directory.
         if let KeyHealth::Unusable(why) = self.health() {
@@ -161,6 +163,10 @@ impl KeyStore for SoftwareKeys {
 
     fn sign(&self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, KeyFault> {
         self.key(key.name())?.sign(message)
+    }
+
+    fn decrypt(&self, key: &KeyRef, scheme: DecryptionScheme, ciphertext: &[u8]) -> Result<Secret, KeyFault> {
+        self.key(key.name())?.decrypt(scheme, ciphertext)
     }
 
     fn destroy(&self, key: &KeyRef) -> Result<(), KeyFault> {
@@ -259,7 +265,7 @@ mod tests {
         fs::write(at("message"), MESSAGE).unwrap();
         for algorithm in KeyAlgorithm::ALL {
             let keys = scratch.open();
-            let key = keys.generate(&label(algorithm.name()), algorithm).unwrap();
+            let key = keys.generate(&label(algorithm.name()), algorithm, KeyPurpose::Sign).unwrap();
             let public_key = keys.public_key(&key).unwrap();
             let signature = keys.sign(&key, MESSAGE).unwrap();
             verify_signature(&public_key, &algorithm.signature_algorithm(), MESSAGE, &signature).unwrap();
@@ -298,7 +304,7 @@ mod tests {
     fn s47_key_and_secret_files_are_for_their_owner_only() {
         let scratch = Scratch::new("modes");
         let keys = scratch.open();
-        keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         let file = scratch.0.join("keys/root.key");
         assert_eq!(
             (mode(&scratch.0.join("keys")), mode(&file), mode(&scratch.0.join("keystore.secret"))),
@@ -335,14 +341,17 @@ mod tests {
     #[test]
     fn a_wrong_secret_is_told_and_stops_new_keys_but_not_the_opening() {
         let scratch = Scratch::new("wrong-secret");
-        let key = scratch.open().generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        let key = scratch.open().generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         fs::remove_file(scratch.0.join("keystore.secret")).unwrap();
 
         let keys = scratch.open();
         let fault = keys.sign(&key, MESSAGE).unwrap_err();
         assert!(matches!(&fault, KeyFault::Unusable(why) if why.contains("restore the secret")), "{fault}");
         assert!(matches!(keys.health(), KeyHealth::Unusable(_)));
-        assert!(matches!(keys.generate(&label("other"), KeyAlgorithm::EcP256), Err(KeyFault::Unusable(_))));
+        assert!(matches!(
+            keys.generate(&label("other"), KeyAlgorithm::EcP256, KeyPurpose::Sign),
+            Err(KeyFault::Unusable(_))
+        ));
         assert!(!scratch.0.join("keys/other.key").exists());
     }
 
@@ -350,7 +359,7 @@ mod tests {
     fn a_destroyed_key_is_gone_from_disk_and_memory() {
         let scratch = Scratch::new("destroy");
         let keys = scratch.open();
-        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         keys.destroy(&key).unwrap();
         assert!(matches!(keys.sign(&key, MESSAGE), Err(KeyFault::NotFound(_))));
         assert!(matches!(keys.destroy(&key), Err(KeyFault::NotFound(_))));
@@ -361,13 +370,19 @@ mod tests {
     fn a_key_never_replaces_another_and_no_name_leads_out_of_the_directory() {
         let scratch = Scratch::new("names");
         let keys = scratch.open();
-        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         let public_key = keys.public_key(&key).unwrap();
-        assert!(matches!(keys.generate(&label("root"), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
+        assert!(matches!(
+            keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign),
+            Err(KeyFault::Unsupported(_))
+        ));
         assert_eq!(scratch.open().public_key(&key).unwrap(), public_key);
         for name in ["", "..", "../root", "a/b", ".hidden", "Root", "a\0b"] {
             assert!(
-                matches!(keys.generate(&label(name), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))),
+                matches!(
+                    keys.generate(&label(name), KeyAlgorithm::EcP256, KeyPurpose::Sign),
+                    Err(KeyFault::Unsupported(_))
+                ),
                 "{name:?}"
             );
             assert!(
@@ -383,7 +398,7 @@ mod tests {
         let keys = scratch.open();
         fs::write(scratch.0.join("keys/root.key.unfinished"), "-----BEGIN ENC").unwrap();
         assert_eq!(keys.health(), KeyHealth::Usable);
-        keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         assert!(!scratch.0.join("keys/root.key.unfinished").exists());
     }
 
@@ -392,8 +407,8 @@ mod tests {
         let scratch = Scratch::new("damaged");
         let keys = scratch.open();
         let (good, bad) = (
-            keys.generate(&label("good"), KeyAlgorithm::EcP256).unwrap(),
-            keys.generate(&label("bad"), KeyAlgorithm::EcP256).unwrap(),
+            keys.generate(&label("good"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap(),
+            keys.generate(&label("bad"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap(),
         );
         fs::write(scratch.0.join("keys/bad.key"), "not a key").unwrap();
         let reopened = scratch.open();
@@ -411,7 +426,7 @@ mod tests {
         let secret = KeyEncryptionSecret::load(&path).unwrap();
         assert_eq!(secret.reveal(), canary.as_bytes());
         let keys = SoftwareKeys::open(&scratch.0.join("keys"), secret.clone()).unwrap();
-        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        let key = keys.generate(&label("root"), KeyAlgorithm::EcP256, KeyPurpose::Sign).unwrap();
         let other = KeyEncryptionSecret::load_or_create(&scratch.0.join("other")).unwrap();
         let fault = SoftwareKeys::open(&scratch.0.join("keys"), other).unwrap().sign(&key, MESSAGE).unwrap_err();
         for printed in [format!("{secret:?}"), format!("{keys:?}"), format!("{key:?}"), format!("{fault:?} {fault}")] {

@@ -1,8 +1,6 @@
 //! Fetching an http-01 challenge.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
@@ -10,17 +8,13 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::address::Refusal;
+use super::dial::{Connection, connect};
+use super::tls::shake_hands;
 use super::{Egress, EgressError, Host};
 
 /// Longest URL that a redirect may lead to, in bytes.
@@ -52,17 +46,20 @@ pub(super) async fn challenge(egress: &Egress, host: &Host, port: u16, path: &st
     let mut url = Url::parse(&format!("http://{host}:{port}{path}"))
         .map_err(|_| EgressError::BadResponse("the host and path make no URL".to_owned()))?;
     let mut urls: Vec<String> = Vec::new();
-    for _ in 0..=egress.settings.redirects_max {
+    for _ in 0..=egress.node.settings.redirects_max {
         if urls.iter().any(|asked| asked == url.as_str()) {
             return Err(bad("the redirects lead in a circle"));
         }
         urls.push(url.as_str().to_owned());
-        let (stream, address) = connect(egress, &url).await?;
+        let target_port = url.port_or_known_default().ok_or_else(|| bad("the URL has no port"))?;
+        let Connection { stream, address, turn } = connect(egress, &host_of(&url)?, target_port).await?;
         let answer = if url.scheme() == "https" {
-            ask(egress, shake_hands(egress, &url, stream).await?, &url).await?
+            let stream = shake_hands(egress, &egress.node.tls, server_name(&url)?, stream).await?;
+            ask(egress, stream, &url).await?
         } else {
             ask(egress, stream, &url).await?
         };
+        drop(turn);
         match answer {
             Answer::Body(body) => {
                 return Ok(FetchedBody { body, address, urls });
@@ -114,56 +111,17 @@ fn literal(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// Connects to the first address that may be dialled and answers: IPv6, then IPv4.
-async fn connect(egress: &Egress, url: &Url) -> Result<(TcpStream, SocketAddr), EgressError> {
-    let port = url.port_or_known_default().ok_or_else(|| bad("the URL has no port"))?;
-    let addresses = match literal(url) {
-        Some(address) => vec![address],
-        None => egress.dns.addresses(url.host_str().unwrap_or_default()).await?,
-    };
-    let mut failure = EgressError::Dns("the name has no address".to_owned());
-    for address in addresses {
-        match dial(egress, SocketAddr::new(address, port)).await {
-            Ok(stream) => return Ok((stream, SocketAddr::new(address, port))),
-            Err(why) => failure = why,
-        }
-    }
-    Err(failure)
+fn host_of(url: &Url) -> Result<Host, EgressError> {
+    let name = || url.host_str().map(|name| Host::Dns(name.to_owned()));
+    literal(url).map(Host::Ip).or_else(name).ok_or_else(|| bad("the URL names no host"))
 }
 
-/// Every connection of this module begins here, so every address is judged, and what is dialled is what was judged.
-async fn dial(egress: &Egress, target: SocketAddr) -> Result<TcpStream, EgressError> {
-    let refused = |why| EgressError::RefusedAddress { address: target.ip(), why };
-    egress.policy.judge(target).map_err(refused)?;
-    let limit = Duration::from_secs(egress.settings.connect_timeout_s);
-    let lost = |why: std::io::Error| EgressError::Connection(format!("no connection to {target}: {}", why.kind()));
-    let stream = timeout(limit, TcpStream::connect(target))
-        .await
-        .map_err(|_| EgressError::Timeout("connecting"))?
-        .map_err(lost)?;
-    let (local, peer) = (stream.local_addr().map_err(lost)?, stream.peer_addr().map_err(lost)?);
-    egress.policy.judge_connection(local, peer).map_err(refused)?;
-    Ok(stream)
-}
-
-async fn shake_hands(
-    egress: &Egress,
-    url: &Url,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, EgressError> {
-    let name = match literal(url) {
-        Some(address) => ServerName::IpAddress(address.into()),
+fn server_name(url: &Url) -> Result<ServerName<'static>, EgressError> {
+    match literal(url) {
+        Some(address) => Ok(ServerName::IpAddress(address.into())),
         None => ServerName::try_from(url.host_str().unwrap_or_default().to_owned())
-            .map_err(|_| EgressError::Tls("the host has no name for TLS".to_owned()))?,
-    };
-    let limit = Duration::from_secs(egress.settings.connect_timeout_s);
-    timeout(limit, TlsConnector::from(Arc::clone(&egress.tls)).connect(name, stream))
-        .await
-        .map_err(|_| EgressError::Timeout("shaking hands"))?
-        .map_err(|why| {
-            tracing::debug!(%why, host = url.host_str(), "TLS of a redirect target failed");
-            EgressError::Tls("the handshake failed".to_owned())
-        })
+            .map_err(|_| EgressError::Tls("the host has no name for TLS".to_owned())),
+    }
 }
 
 /// One request on a connection of its own.
@@ -211,7 +169,7 @@ fn request(url: &Url) -> Result<Request<Empty<Bytes>>, EgressError> {
 
 async fn read(egress: &Egress, response: Response<Incoming>) -> Result<Answer, EgressError> {
     match response.status() {
-        StatusCode::OK => read_body(response.into_body(), egress.settings.body_bytes_max).await.map(Answer::Body),
+        StatusCode::OK => read_body(response.into_body(), egress.node.settings.body_bytes_max).await.map(Answer::Body),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::TEMPORARY_REDIRECT
@@ -240,60 +198,4 @@ pub(super) async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<By
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
-}
-
-/// TLS for redirect targets. Their certificates are not judged: a host that asks for its first certificate has none that
-/// could be (RFC 8555 section 8.3).
-pub(super) fn tls_without_trust() -> Result<Arc<ClientConfig>, EgressError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|why| EgressError::Tls(why.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// Lets every certificate pass whose key signs the handshake.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, leaf, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

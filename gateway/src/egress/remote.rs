@@ -228,10 +228,10 @@ fn refused(why: &str) -> OutboundError {
 }
 
 fn unreachable(error: EgressError) -> OutboundError {
-    match error {
-        EgressError::Timeout(_) => OutboundError::Timeout,
-        error => OutboundError::Unreachable(error.to_string()),
+    if let EgressError::Timeout(_) = error {
+        return OutboundError::Timeout;
     }
+    OutboundError::Unreachable(error.to_string())
 }
 
 /// TLS that trusts the roots in a file, or those of the system.
@@ -300,9 +300,11 @@ async fn send(
         .map_err(broken)?;
     let answer = async {
         let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-        let body = read_body(body, body_bytes_max).await.map_err(|error| match error {
-            EgressError::Connection(why) => OutboundError::Unreachable(why),
-            error => OutboundError::BadAnswer(error.to_string()),
+        let body = read_body(body, body_bytes_max).await.map_err(|error| {
+            if let EgressError::Connection(why) = error {
+                return OutboundError::Unreachable(why);
+            }
+            OutboundError::BadAnswer(error.to_string())
         })?;
         Ok(Response::from_parts(head, body))
     };

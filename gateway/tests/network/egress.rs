@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use config::{Settings, ValidationSettings};
-use gateway::egress::{Egress, EgressError, Host, Reach, Refusal};
+use gateway::egress::{Egress, EgressError, Host, NodeEgress, Reach, Refusal};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -202,7 +202,7 @@ async fn site(change: impl FnOnce(&mut ValidationSettings, &mut Reach)) -> Site 
         https_port: 443,
     };
     change(&mut settings, &mut reach);
-    Site { egress: Egress::new(&settings, reach, Vec::new()).unwrap(), web }
+    Site { egress: NodeEgress::new(&settings, Vec::new()).unwrap().within(reach), web }
 }
 
 impl Site {
@@ -328,7 +328,7 @@ async fn s13_our_own_listeners_are_never_asked() {
     let settings = Settings::default().validation;
     let reach = Reach { networks: vec!["127.0.0.0/8".parse().unwrap()], http_port: web.port, https_port: 443 };
     let own = vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), web.port)];
-    let egress = Egress::new(&settings, reach, own).unwrap();
+    let egress = NodeEgress::new(&settings, own).unwrap().within(reach);
     let asked = egress.fetch_challenge(&Host::Ip(Ipv4Addr::LOCALHOST.into()), web.port, "/hop/0").await;
     assert_eq!(asked, Err(refused("127.0.0.1", Refusal::Own)));
     assert_eq!(web.asked(), 0);
@@ -395,7 +395,7 @@ async fn s15_a_truncated_answer_is_asked_for_again_over_tcp() {
     let (server, over_tcp) = dns_server().await;
     let mut settings = Settings::default().validation;
     settings.resolvers = vec![server];
-    let egress = Egress::new(&settings, nowhere(), Vec::new()).unwrap();
+    let egress = NodeEgress::new(&settings, Vec::new()).unwrap().within(nowhere());
     assert_eq!(egress.lookup_txt("big.test").await.unwrap().len(), 40);
     assert!(over_tcp.load(Ordering::SeqCst) > 0);
 }
@@ -419,6 +419,6 @@ async fn a_dns_server_that_is_silent_is_a_timeout() {
     let mut settings = Settings::default().validation;
     settings.resolvers = vec![silent.local_addr().unwrap()];
     settings.timeout_s = 1;
-    let egress = Egress::new(&settings, nowhere(), Vec::new()).unwrap();
+    let egress = NodeEgress::new(&settings, Vec::new()).unwrap().within(nowhere());
     assert!(matches!(egress.lookup_txt("web.test").await, Err(EgressError::Timeout(_))));
 }

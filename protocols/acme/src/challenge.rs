@@ -17,6 +17,7 @@ use crate::identifier::Identifier;
 use crate::jwk::{Thumbprint, sha256};
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::tls_alpn;
 use crate::validation::{Found, Question, Target};
 
 /// The ways to show control of an identifier.
@@ -28,6 +29,9 @@ pub enum ChallengeType {
     /// A TXT record (RFC 8555 section 8.4).
     #[serde(rename = "dns-01")]
     Dns01,
+    /// The certificate of a TLS server (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 /// One way that is open to the client.
@@ -48,7 +52,7 @@ pub(crate) enum ChallengeState {
 }
 
 impl ChallengeType {
-    pub(crate) const ALL: [Self; 2] = [Self::Http01, Self::Dns01];
+    pub(crate) const ALL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
 
     /// The name in JSON and in URLs.
     #[must_use]
@@ -56,6 +60,7 @@ impl ChallengeType {
         match self {
             Self::Http01 => "http-01",
             Self::Dns01 => "dns-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
         }
     }
 
@@ -67,8 +72,8 @@ impl ChallengeType {
     /// (RFC 8738 section 7).
     pub(crate) fn can_show(self, identifier: &Identifier) -> bool {
         match (self, identifier) {
-            (Self::Http01, Identifier::Dns { wildcard, .. }) => !wildcard,
-            (Self::Http01, Identifier::Ip(_)) | (Self::Dns01, Identifier::Dns { .. }) => true,
+            (Self::Http01 | Self::TlsAlpn01, Identifier::Dns { wildcard, .. }) => !wildcard,
+            (Self::Http01 | Self::TlsAlpn01, Identifier::Ip(_)) | (Self::Dns01, Identifier::Dns { .. }) => true,
             (Self::Dns01, Identifier::Ip(_)) => false,
         }
     }
@@ -82,6 +87,9 @@ impl ChallengeType {
         match (self, target) {
             (Self::Http01, target) => {
                 Some(Question::Http01 { target, path: format!("/.well-known/acme-challenge/{token}") })
+            }
+            (Self::TlsAlpn01, target) => {
+                Some(Question::TlsAlpn01 { server_name: tls_alpn::server_name(&target), target })
             }
             (Self::Dns01, Target::Name(name)) => Some(Question::Dns01 { name: format!("_acme-challenge.{name}") }),
             (Self::Dns01, Target::Address(_)) => None,
@@ -141,10 +149,17 @@ pub(crate) fn judge(key_authorization: &str, question: &Question, found: &Found)
             }
             wrong(format!("none of the {} TXT records at {name} is the expected one", values.len()))
         }
-        (_, Found::Failed { class, text }) => class.verdict(text),
-        (Question::Http01 { .. }, Found::Txt(_)) | (Question::Dns01 { .. }, Found::Http { .. }) => {
-            Verdict::NoAnswer(ProblemType::ServerInternal, "the challenge could not be checked".to_owned())
+        (Question::TlsAlpn01 { target, .. }, Found::Certificate { der, address }) => {
+            match tls_alpn::check(der, target, key_authorization) {
+                Ok(()) => Verdict::Shown(format!("tls-alpn-01 from {address}")),
+                Err(why) => wrong(format!("the certificate that {target} shows over acme-tls/1 {why}")),
+            }
         }
+        (_, Found::Failed { class, text }) => class.verdict(text),
+        (
+            Question::Http01 { .. } | Question::Dns01 { .. } | Question::TlsAlpn01 { .. },
+            Found::Http { .. } | Found::Txt(_) | Found::Certificate { .. },
+        ) => Verdict::NoAnswer(ProblemType::ServerInternal, "the challenge could not be checked".to_owned()),
     }
 }
 

@@ -29,6 +29,7 @@ mod reply;
 mod resource;
 mod revocation;
 mod site;
+mod tls_alpn;
 mod validation;
 
 use std::fmt;

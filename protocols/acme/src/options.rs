@@ -30,7 +30,9 @@ pub struct Options {
     pub http01_port: u16,
     /// The port that redirects to `https` may lead to.
     pub https_port: u16,
-    /// The private and loopback address ranges that http-01 may reach. Public addresses it always may, others never.
+    /// The port that tls-alpn-01 asks.
+    pub tls_alpn01_port: u16,
+    /// The private and loopback address ranges that validation may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
 }
 
@@ -41,11 +43,12 @@ impl Default for Options {
             website: None,
             caa_identities: Vec::new(),
             profile_descriptions: BTreeMap::new(),
-            challenges: vec![ChallengeType::Http01, ChallengeType::Dns01],
+            challenges: vec![ChallengeType::Http01, ChallengeType::Dns01, ChallengeType::TlsAlpn01],
             order_lifetime_s: 7 * 24 * 3600,
             identifiers_max: 100,
             http01_port: 80,
             https_port: 443,
+            tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
         }
     }
@@ -76,8 +79,11 @@ impl Options {
         if !ORDER_LIFETIME_S.contains(&options.order_lifetime_s) {
             return refuse("order_lifetime_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
         }
-        if options.identifiers_max == 0 || options.http01_port == 0 || options.https_port == 0 {
-            return refuse("identifiers_max, http01_port and https_port must be greater than zero".to_owned());
+        if options.identifiers_max == 0 {
+            return refuse("identifiers_max must be greater than zero".to_owned());
+        }
+        if [options.http01_port, options.https_port, options.tls_alpn01_port].contains(&0) {
+            return refuse("http01_port, https_port and tls_alpn01_port must be greater than zero".to_owned());
         }
         Ok(options)
     }
@@ -104,6 +110,7 @@ mod tests {
             json!({ "identifiers_max": 0 }),
             json!({ "http01_port": 0 }),
             json!({ "https_port": 0 }),
+            json!({ "tls_alpn01_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),
             json!([]),
         ] {

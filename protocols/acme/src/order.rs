@@ -302,7 +302,11 @@ impl Site<'_> {
             names,
             extensions: RequestedExtensions::default(),
             validity: Some(order.validity).filter(|wish| wish.not_before.is_some() || wish.not_after.is_some()),
-            evidence: Evidence::Challenges(Challenges { account: order.account.to_string(), identifiers }),
+            evidence: Evidence::Challenges(Challenges {
+                account: order.account.to_string(),
+                identifiers,
+                credential: None,
+            }),
             origin: self.origin(&order.id.to_string(), request.digest()),
             key: request.key().clone(),
         })

@@ -47,7 +47,7 @@ impl Site<'_> {
         let evidence = if holds_key {
             Evidence::Certificate(self.engine.verify_certificate(&presented)?)
         } else {
-            Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new() })
+            Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new(), credential: None })
         };
         self.ledger.change().spend(call.nonce()).commit()?;
         let request = RevocationRequest {

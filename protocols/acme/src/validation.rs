@@ -43,6 +43,12 @@ impl Validation {
     pub fn key_authorization(&self) -> &str {
         &self.key_authorization
     }
+
+    /// Whether this answer shows control. Nothing is recorded.
+    #[must_use]
+    pub fn shows(&self, found: &Found) -> bool {
+        matches!(judge(&self.key_authorization, &self.question, found), Verdict::Shown(_))
+    }
 }
 
 /// What to look at.
@@ -54,6 +60,13 @@ pub enum Question {
         target: Target,
         /// The absolute path.
         path: String,
+    },
+    /// The certificate that a TLS server shows over the protocol `acme-tls/1`, at the port [`crate::Options::tls_alpn01_port`].
+    TlsAlpn01 {
+        /// The host.
+        target: Target,
+        /// The server name to send.
+        server_name: String,
     },
     /// The TXT records of a name, CNAMEs followed.
     Dns01 {
@@ -95,6 +108,13 @@ pub enum Found {
     },
     /// The TXT records, the strings of each joined.
     Txt(Vec<String>),
+    /// The server's own certificate, shown after `acme-tls/1` was agreed upon.
+    Certificate {
+        /// The certificate.
+        der: Vec<u8>,
+        /// The address that answered, for the audit record.
+        address: IpAddr,
+    },
     /// Nothing.
     Failed {
         /// What kind of failure.

@@ -1,0 +1,118 @@
+//! Validations: the looks that ACME endpoints ask for, taken outside the request lanes.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use acme::{Acme, FailureClass, Found, Question, Target, Validation};
+use tokio::runtime::Handle;
+
+use crate::egress::{Egress, EgressError, Host, NodeEgress, Reach};
+use crate::pool::Lane;
+
+/// Looks for one endpoint, as far as its options let it.
+#[derive(Clone, Debug)]
+pub struct Look {
+    egress: Egress,
+    http01_port: u16,
+    tls_alpn01_port: u16,
+}
+
+impl Look {
+    /// With the node's means, within the endpoint's options.
+    #[must_use]
+    pub fn new(node: &NodeEgress, options: &acme::Options) -> Self {
+        let reach = Reach {
+            networks: options.reachable_networks.clone(),
+            http_port: options.http01_port,
+            https_port: options.https_port,
+        };
+        Self { egress: node.within(reach), http01_port: options.http01_port, tls_alpn01_port: options.tls_alpn01_port }
+    }
+
+    /// Asks another host what a validation wants to know. `None` if nobody was asked, since too much else is under way.
+    pub async fn at(&self, question: &Question) -> Option<Found> {
+        let found = match question {
+            Question::Http01 { target, path } => self
+                .egress
+                .fetch_challenge(&host(target), self.http01_port, path)
+                .await
+                .map(|fetched| Found::Http { status: 200, body: fetched.body.to_vec(), address: fetched.address.ip() }),
+            Question::TlsAlpn01 { target, server_name } => {
+                let asked = self.egress.shown_certificate(&host(target), self.tls_alpn01_port, server_name).await;
+                asked.map(|shown| Found::Certificate { der: shown.der, address: shown.address.ip() })
+            }
+            Question::Dns01 { name } => self.egress.lookup_txt(name).await.map(Found::Txt),
+        };
+        match found {
+            Ok(found) => Some(found),
+            Err(error) => Some(Found::Failed { class: class_of(&error)?, text: error.to_string() }),
+        }
+    }
+}
+
+fn host(target: &Target) -> Host {
+    match target {
+        Target::Name(name) => Host::Dns(name.clone()),
+        Target::Address(address) => Host::Ip(*address),
+    }
+}
+
+/// What kind of failure it is; `None` if it is none of the host that was to be asked.
+fn class_of(error: &EgressError) -> Option<FailureClass> {
+    Some(match error {
+        EgressError::Dns(_) => FailureClass::Dns,
+        EgressError::Connection(_) => FailureClass::Connection,
+        EgressError::Timeout(_) => FailureClass::Timeout,
+        EgressError::RefusedAddress { .. } => FailureClass::RefusedAddress,
+        EgressError::BadResponse(_) => FailureClass::BadResponse,
+        EgressError::Tls(_) => FailureClass::Tls,
+        EgressError::Busy => return None,
+    })
+}
+
+/// Takes the looks that an ACME endpoint asks for, and brings it what they found.
+#[derive(Clone)]
+pub struct Validator {
+    acme: Arc<OnceLock<Weak<Acme>>>,
+    look: Look,
+    runtime: Handle,
+    lane: Arc<Lane>,
+}
+
+impl Validator {
+    /// Looks on `runtime`; the endpoint records in `lane`, since that blocks.
+    #[must_use]
+    pub fn new(look: Look, runtime: Handle, lane: Arc<Lane>) -> Self {
+        Self { acme: Arc::default(), look, runtime, lane }
+    }
+
+    /// The endpoint that records what was found; set once, since the endpoint holds the validator and is made after it.
+    pub fn records_at(&self, acme: &Arc<Acme>) {
+        let _set_before = self.acme.set(Arc::downgrade(acme));
+    }
+
+    /// The endpoint, while it is mounted.
+    #[must_use]
+    pub fn acme(&self) -> Option<Arc<Acme>> {
+        self.acme.get()?.upgrade()
+    }
+
+    /// Looks in the background and has the endpoint record what was found. Returns at once.
+    pub fn begin(&self, validation: Validation) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            // If nobody was asked, the validation becomes due again, and this was no try.
+            let Some(found) = this.look.at(&validation.question).await else { return };
+            let Some(acme) = this.acme() else { return };
+            // Recording blocks. If the lane is full or the store fails, the validation becomes due again.
+            let record = move || {
+                if let Err(error) = acme.judge(&validation, &found) {
+                    tracing::warn!(?error, "failed to record a validation; it will be tried again");
+                }
+            };
+            if let Ok(recorded) = this.lane.run(record) {
+                // A panic is in the log already, and the validation becomes due again.
+                let _ = recorded.await;
+            }
+        });
+    }
+}
