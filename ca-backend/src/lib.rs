@@ -18,6 +18,7 @@ mod error;
 mod evidence;
 mod extension;
 pub mod figures;
+mod generated_key;
 mod inventory;
 mod issue;
 mod keys;
@@ -68,6 +69,7 @@ pub use evidence::{
     Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
+pub use generated_key::GeneratedKey;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

@@ -3,5 +3,8 @@
 //! - [`Intune`] judges the requests of devices that enroll over SCEP.
 
 mod intune;
+mod pkcs12;
+mod template;
 
 pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
+pub use pkcs12::Pkcs12Encryption;
