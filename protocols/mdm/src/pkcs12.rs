@@ -1,6 +1,8 @@
 //! PKCS#12 (RFC 7292): a key, its certificate and the chain in one encrypted file, for devices that import such a file.
 
-use aws_lc_rs::cipher::{DES_EDE3_FOR_LEGACY_USE_ONLY, EncryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
+#[allow(deprecated)] // for devices that know nothing else, and only if it is asked for
+use aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY;
+use aws_lc_rs::cipher::{EncryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
@@ -199,6 +201,7 @@ impl Contents<'_> {
         Ok(SetOfVec::try_from(attributes)?)
     }
 
+    #[allow(deprecated)] // as above
     fn encrypt(
         &self,
         plain: &[u8],

@@ -280,7 +280,7 @@ impl Intune {
             return Err(Trouble::Final(format!("no token was given: {:?} {why:?}", shown(&refusal.error))));
         }
         let answer: TokenAnswer = read(&answer, resource)?;
-        Ok(Token { text: answer.access_token, until: now.plus_s(answer.expires_in.saturating_sub(TOKEN_MARGIN_S)) })
+        Ok(Token { text: Zeroizing::new(answer.access_token), until: now.plus_s(answer.expires_in.saturating_sub(TOKEN_MARGIN_S)) })
     }
 
     fn send(&self, request: Request<Bytes>, left: Duration) -> Result<Response<Bytes>, Trouble> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ca_backend::{Reason, Refusal};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
 /// Where a secret lies. It is never among the options themselves, which everyone may read who may read endpoints.
@@ -37,10 +37,10 @@ pub struct IntuneOptions {
     #[serde(default)]
     pub key: Option<SecretSource>,
     /// Where tokens come from; sovereign clouds have their own.
-    #[serde(default = "login_url")]
+    #[serde(default = "login_url", deserialize_with = "read_url")]
     pub login_url: Url,
     /// Where the addresses of the services are asked for.
-    #[serde(default = "graph_url")]
+    #[serde(default = "graph_url", deserialize_with = "read_url")]
     pub graph_url: Url,
     /// What tokens for the services are valid for. The scope is this, a slash and `.default`, two slashes in a row included.
     #[serde(default = "service_resource")]
@@ -64,7 +64,7 @@ pub struct IntuneOptions {
     #[serde(default)]
     pub roots: Option<PathBuf>,
     /// A proxy, `http://HOST:PORT`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_some_url")]
     pub proxy: Option<Url>,
     /// The value of the header `Proxy-Authorization`, such as `Basic ...`.
     #[serde(default)]
@@ -78,6 +78,15 @@ fn url(text: &str) -> Url {
     // Constants of this file, which a test reads.
     #[allow(clippy::expect_used)]
     Url::parse(text).expect("a URL")
+}
+
+fn read_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Url::parse(&text).map_err(|error| serde::de::Error::custom(format!("{text:?} is no URL: {error}")))
+}
+
+fn read_some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    read_url(deserializer).map(Some)
 }
 
 fn login_url() -> Url {

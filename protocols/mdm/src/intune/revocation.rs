@@ -54,7 +54,7 @@ impl Intune {
 
     fn revoke_one(&self, serial: &str) -> Result<(), (RevocationError, String)> {
         let invalid = |_| (RevocationError::ParameterDataInvalidError, "this is no serial number".to_owned());
-        let serial: Serial = serial.trim().parse().map_err(invalid)?;
+        let serial = Serial::parse(serial.trim()).map_err(invalid)?;
         let unavailable = |error: Error| {
             tracing::error!(endpoint = %self.endpoint, %serial, ?error, "failed to revoke what Intune asked for");
             (RevocationError::ServiceUnavailableException, "try again later".to_owned())

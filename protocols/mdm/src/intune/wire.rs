@@ -1,11 +1,10 @@
 //! The JSON of the services, as far as it matters here. What else they answer is ignored.
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 #[derive(Deserialize)]
 pub(super) struct TokenAnswer {
-    pub(super) access_token: Zeroizing<String>,
+    pub(super) access_token: String,
     pub(super) expires_in: u64,
 }
 
