@@ -9,10 +9,11 @@ use std::str::FromStr;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
     ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
-    ECDSA_P521_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P521_SHA512_ASN1, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use const_oid::ObjectIdentifier;
+use const_oid::db::fips204::{ID_ML_DSA_44, ID_ML_DSA_65, ID_ML_DSA_87};
 use const_oid::db::rfc5912::{
     DSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY,
     MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
@@ -53,14 +54,33 @@ pub enum KeyAlgorithm {
     /// Ed25519 (RFC 8410).
     #[serde(rename = "ed25519")]
     Ed25519,
+    /// ML-DSA-44 (FIPS 204, RFC 9881), against quantum computers.
+    #[serde(rename = "ml-dsa-44")]
+    MlDsa44,
+    /// ML-DSA-65 (FIPS 204, RFC 9881).
+    #[serde(rename = "ml-dsa-65")]
+    MlDsa65,
+    /// ML-DSA-87 (FIPS 204, RFC 9881).
+    #[serde(rename = "ml-dsa-87")]
+    MlDsa87,
 }
 
 impl KeyAlgorithm {
     /// Every algorithm, in the order in which an operator is offered them.
-    pub const ALL: [Self; 7] =
-        [Self::EcP256, Self::EcP384, Self::EcP521, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096, Self::Ed25519];
+    pub const ALL: [Self; 10] = [
+        Self::EcP256,
+        Self::EcP384,
+        Self::EcP521,
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::Ed25519,
+        Self::MlDsa44,
+        Self::MlDsa65,
+        Self::MlDsa87,
+    ];
 
-    /// The name that settings, the command line and stored records use: `ec-p256`, `rsa-2048`, `ed25519`.
+    /// The name that settings, the command line and stored records use: `ec-p256`, `rsa-2048`, `ed25519`, `ml-dsa-65`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,6 +91,9 @@ impl KeyAlgorithm {
             Self::Rsa3072 => "rsa-3072",
             Self::Rsa4096 => "rsa-4096",
             Self::Ed25519 => "ed25519",
+            Self::MlDsa44 => "ml-dsa-44",
+            Self::MlDsa65 => "ml-dsa-65",
+            Self::MlDsa87 => "ml-dsa-87",
         }
     }
 
@@ -90,6 +113,9 @@ impl KeyAlgorithm {
             SubjectKeyKind::EcP384 => Ok(Self::EcP384),
             SubjectKeyKind::EcP521 => Ok(Self::EcP521),
             SubjectKeyKind::Ed25519 => Ok(Self::Ed25519),
+            SubjectKeyKind::MlDsa44 => Ok(Self::MlDsa44),
+            SubjectKeyKind::MlDsa65 => Ok(Self::MlDsa65),
+            SubjectKeyKind::MlDsa87 => Ok(Self::MlDsa87),
             SubjectKeyKind::Rsa { bits: 2048 } => Ok(Self::Rsa2048),
             SubjectKeyKind::Rsa { bits: 3072 } => Ok(Self::Rsa3072),
             SubjectKeyKind::Rsa { bits: 4096 } => Ok(Self::Rsa4096),
@@ -101,7 +127,8 @@ impl KeyAlgorithm {
 
     /// The identifier that certificates, CRLs and OCSP answers signed with such a key carry.
     ///
-    /// Parameters are absent for ECDSA (RFC 5758 section 3.2) and Ed25519 (RFC 8410 section 3), NULL for RSA (RFC 4055 section 5).
+    /// Parameters are absent for ECDSA (RFC 5758 section 3.2), Ed25519 (RFC 8410 section 3) and ML-DSA (RFC 9881 section 2), NULL
+    /// for RSA (RFC 4055 section 5).
     #[must_use]
     pub fn signature_algorithm(self) -> AlgorithmIdentifierOwned {
         let (oid, parameters) = match self {
@@ -111,6 +138,9 @@ impl KeyAlgorithm {
             Self::Rsa2048 | Self::Rsa3072 => (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null())),
             Self::Rsa4096 => (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null())),
             Self::Ed25519 => (ID_ED_25519, None),
+            Self::MlDsa44 => (ID_ML_DSA_44, None),
+            Self::MlDsa65 => (ID_ML_DSA_65, None),
+            Self::MlDsa87 => (ID_ML_DSA_87, None),
         };
         AlgorithmIdentifierOwned { oid, parameters }
     }
@@ -138,7 +168,7 @@ impl FromStr for KeyAlgorithm {
 ///
 /// `spki_der` is the signer's SubjectPublicKeyInfo in DER; ECDSA signatures are DER (RFC 3279 section 2.2.3). Accepted are
 /// SHA-256, SHA-384 and SHA-512 with ECDSA on P-256, P-384 and P-521 in any combination, the same digests with RSA PKCS#1 v1.5 and
-/// 2048 to 8192 bits, and Ed25519.
+/// 2048 to 8192 bits, Ed25519, and ML-DSA with an empty context.
 ///
 /// # Errors
 /// `BadKey` for a key that is malformed or of no accepted kind, `BadAlgorithm` for a signature algorithm that is not accepted or
@@ -172,6 +202,9 @@ pub(crate) enum KeyFamily {
     P521,
     Rsa,
     Ed25519,
+    MlDsa44,
+    MlDsa65,
+    MlDsa87,
 }
 
 impl KeyFamily {
@@ -184,6 +217,12 @@ impl KeyFamily {
             (RSA_ENCRYPTION, _) => Err(Refusal::new(Reason::BadKey, "the parameters of an RSA key must be NULL")),
             (ID_ED_25519, None) => Ok(Self::Ed25519),
             (ID_ED_25519, Some(_)) => Err(Refusal::new(Reason::BadKey, "an Ed25519 key must have no parameters")),
+            (ID_ML_DSA_44, None) => Ok(Self::MlDsa44),
+            (ID_ML_DSA_65, None) => Ok(Self::MlDsa65),
+            (ID_ML_DSA_87, None) => Ok(Self::MlDsa87),
+            (ID_ML_DSA_44 | ID_ML_DSA_65 | ID_ML_DSA_87, Some(_)) => {
+                Err(Refusal::new(Reason::BadKey, "an ML-DSA key must have no parameters"))
+            }
             (other, _) => Err(Refusal::new(Reason::BadKey, format!("keys of the kind {other} are not accepted"))),
         }
     }
@@ -211,6 +250,9 @@ enum SignatureDigest {
     RsaSha384,
     RsaSha512,
     Ed25519,
+    MlDsa44,
+    MlDsa65,
+    MlDsa87,
 }
 
 /// ecdsa-with-SHA1 (ANSI X9.62), which the table of identifiers lacks.
@@ -226,6 +268,9 @@ impl SignatureDigest {
             SHA_384_WITH_RSA_ENCRYPTION => Self::RsaSha384,
             SHA_512_WITH_RSA_ENCRYPTION => Self::RsaSha512,
             ID_ED_25519 => Self::Ed25519,
+            ID_ML_DSA_44 => Self::MlDsa44,
+            ID_ML_DSA_65 => Self::MlDsa65,
+            ID_ML_DSA_87 => Self::MlDsa87,
             MD_2_WITH_RSA_ENCRYPTION
             | MD_5_WITH_RSA_ENCRYPTION
             | SHA_1_WITH_RSA_ENCRYPTION
@@ -248,7 +293,13 @@ impl SignatureDigest {
         let parameters_fit = match digest {
             // RFC 4055 section 5: NULL when written, absent must be accepted too.
             Self::RsaSha256 | Self::RsaSha384 | Self::RsaSha512 => algorithm.parameters.is_none_or(AnyRef::is_null),
-            Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512 | Self::Ed25519 => algorithm.parameters.is_none(),
+            Self::EcdsaSha256
+            | Self::EcdsaSha384
+            | Self::EcdsaSha512
+            | Self::Ed25519
+            | Self::MlDsa44
+            | Self::MlDsa65
+            | Self::MlDsa87 => algorithm.parameters.is_none(),
         };
         if parameters_fit {
             Ok(digest)
@@ -274,7 +325,20 @@ fn verification(family: KeyFamily, digest: SignatureDigest) -> Result<&'static d
         (KeyFamily::Rsa, SignatureDigest::RsaSha384) => &RSA_PKCS1_2048_8192_SHA384,
         (KeyFamily::Rsa, SignatureDigest::RsaSha512) => &RSA_PKCS1_2048_8192_SHA512,
         (KeyFamily::Ed25519, SignatureDigest::Ed25519) => &ED25519,
-        (KeyFamily::P256 | KeyFamily::P384 | KeyFamily::P521 | KeyFamily::Rsa | KeyFamily::Ed25519, _) => {
+        (KeyFamily::MlDsa44, SignatureDigest::MlDsa44) => &ML_DSA_44,
+        (KeyFamily::MlDsa65, SignatureDigest::MlDsa65) => &ML_DSA_65,
+        (KeyFamily::MlDsa87, SignatureDigest::MlDsa87) => &ML_DSA_87,
+        (
+            KeyFamily::P256
+            | KeyFamily::P384
+            | KeyFamily::P521
+            | KeyFamily::Rsa
+            | KeyFamily::Ed25519
+            | KeyFamily::MlDsa44
+            | KeyFamily::MlDsa65
+            | KeyFamily::MlDsa87,
+            _,
+        ) => {
             return Err(Refusal::new(Reason::BadAlgorithm, "the signature algorithm does not fit the public key"));
         }
     })

@@ -461,7 +461,9 @@ impl KeyUsageBit {
             SubjectKeyKind::EcP256 | SubjectKeyKind::EcP384 | SubjectKeyKind::EcP521 => {
                 if self == Self::DataEncipherment { None } else { Some(Self::KeyAgreement) }
             }
-            SubjectKeyKind::Ed25519 => None,
+            SubjectKeyKind::Ed25519 | SubjectKeyKind::MlDsa44 | SubjectKeyKind::MlDsa65 | SubjectKeyKind::MlDsa87 => {
+                None
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, EcdsaVerificationAlgorithm, ParsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, EcdsaVerificationAlgorithm, ML_DSA_44,
+    ML_DSA_65, ML_DSA_87, ParsedPublicKey, PqdsaVerificationAlgorithm,
 };
 use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence};
@@ -41,7 +42,8 @@ impl SubjectKey {
     /// Accepts a SubjectPublicKeyInfo (DER, RFC 5280 section 4.1.2.7).
     ///
     /// RSA keys have NULL parameters, 2048 to 8192 bits and an odd exponent from 65537; elliptic curve keys a named curve (P-256,
-    /// P-384 or P-521) and an uncompressed point on it; Ed25519 keys no parameters and no point of small order.
+    /// P-384 or P-521) and an uncompressed point on it; Ed25519 keys no parameters and no point of small order; ML-DSA keys no
+    /// parameters.
     ///
     /// # Errors
     /// `BadKey` with what is wrong.
@@ -59,6 +61,9 @@ impl SubjectKey {
             KeyFamily::P384 => accept_point(public_key, 48, &ECDSA_P384_SHA384_ASN1, SubjectKeyKind::EcP384)?,
             KeyFamily::P521 => accept_point(public_key, 66, &ECDSA_P521_SHA512_ASN1, SubjectKeyKind::EcP521)?,
             KeyFamily::Ed25519 => accept_ed25519(public_key)?,
+            KeyFamily::MlDsa44 => accept_ml_dsa(public_key, &ML_DSA_44, SubjectKeyKind::MlDsa44)?,
+            KeyFamily::MlDsa65 => accept_ml_dsa(public_key, &ML_DSA_65, SubjectKeyKind::MlDsa65)?,
+            KeyFamily::MlDsa87 => accept_ml_dsa(public_key, &ML_DSA_87, SubjectKeyKind::MlDsa87)?,
         };
         // One key has one encoding, so that fingerprints can stand for keys.
         if spki.to_der().map_err(malformed)? != spki_der {
@@ -137,6 +142,12 @@ pub enum SubjectKeyKind {
     EcP521,
     /// Ed25519 (RFC 8410).
     Ed25519,
+    /// ML-DSA-44 (RFC 9881).
+    MlDsa44,
+    /// ML-DSA-65 (RFC 9881).
+    MlDsa65,
+    /// ML-DSA-87 (RFC 9881).
+    MlDsa87,
 }
 
 impl fmt::Display for SubjectKeyKind {
@@ -147,6 +158,9 @@ impl fmt::Display for SubjectKeyKind {
             Self::EcP384 => f.write_str("ec-p384"),
             Self::EcP521 => f.write_str("ec-p521"),
             Self::Ed25519 => f.write_str("ed25519"),
+            Self::MlDsa44 => f.write_str("ml-dsa-44"),
+            Self::MlDsa65 => f.write_str("ml-dsa-65"),
+            Self::MlDsa87 => f.write_str("ml-dsa-87"),
         }
     }
 }
@@ -161,6 +175,9 @@ impl FromStr for SubjectKeyKind {
             "ec-p384" => return Ok(Self::EcP384),
             "ec-p521" => return Ok(Self::EcP521),
             "ed25519" => return Ok(Self::Ed25519),
+            "ml-dsa-44" => return Ok(Self::MlDsa44),
+            "ml-dsa-65" => return Ok(Self::MlDsa65),
+            "ml-dsa-87" => return Ok(Self::MlDsa87),
             _ => {}
         }
         text.strip_prefix("rsa-")
@@ -169,7 +186,7 @@ impl FromStr for SubjectKeyKind {
             .map(|bits| Self::Rsa { bits })
             .ok_or_else(|| {
                 let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
-                format!("{text:?} is not a kind of key; choose one of ec-p256, ec-p384, ec-p521, ed25519, rsa-{min} to rsa-{max}")
+                format!("{text:?} is not a kind of key; choose one of ec-p256, ec-p384, ec-p521, ed25519, ml-dsa-44, ml-dsa-65, ml-dsa-87, rsa-{min} to rsa-{max}")
             })
     }
 }
@@ -251,6 +268,18 @@ fn accept_ed25519(point: &[u8]) -> Result<SubjectKeyKind, Refusal> {
     Ok(SubjectKeyKind::Ed25519)
 }
 
+/// aws-lc judges length and encoding: every string of the right length is a key (FIPS 204 section 4.3, `pkDecode`).
+fn accept_ml_dsa(
+    public_key: &[u8],
+    parameters: &'static PqdsaVerificationAlgorithm,
+    kind: SubjectKeyKind,
+) -> Result<SubjectKeyKind, Refusal> {
+    match ParsedPublicKey::new(parameters, public_key) {
+        Ok(_) => Ok(kind),
+        Err(_) => Err(bad_key("the ML-DSA key does not have the length that its parameters demand")),
+    }
+}
+
 /// The length in bits of a number without leading zero octets, big endian.
 fn bit_length(number: &[u8]) -> u32 {
     let leading_zeros = number.first().map_or(0, |octet| octet.leading_zeros());
@@ -306,7 +335,9 @@ mod tests {
 
     #[test]
     fn kinds_are_written_as_they_are_read() {
-        for text in ["rsa-2048", "rsa-3071", "rsa-8192", "ec-p256", "ec-p384", "ec-p521", "ed25519"] {
+        for text in
+            ["rsa-2048", "rsa-3071", "rsa-8192", "ec-p256", "ec-p384", "ec-p521", "ed25519", "ml-dsa-44", "ml-dsa-87"]
+        {
             let kind: SubjectKeyKind = text.parse().unwrap();
             assert_eq!(kind.to_string(), text);
             assert_eq!(toml::Value::try_from(kind).unwrap().try_into(), Ok(kind));

@@ -5,7 +5,6 @@
 //! address is judged right before it is dialled and dialled as judged, and every wait and every size has its bound.
 
 mod address;
-mod caa;
 mod dial;
 mod dns;
 mod fetch;
@@ -18,13 +17,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use acme::CaaSet;
 use ca_backend::Stopwatch;
 use config::ValidationSettings;
 use ipnet::IpNet;
 use tokio::time::timeout;
 
 pub use address::{AddressPolicy, Refusal};
-pub use caa::{CaaSet, Property};
 pub use fetch::FetchedBody;
 pub use remote::{Remote, Route};
 pub use tls::ShownCertificate;

@@ -143,6 +143,9 @@ impl KeyInStore {
             KeyAlgorithm::EcP384 => SignatureScheme::ECDSA_NISTP384_SHA384,
             KeyAlgorithm::EcP521 => SignatureScheme::ECDSA_NISTP521_SHA512,
             KeyAlgorithm::Ed25519 => SignatureScheme::ED25519,
+            KeyAlgorithm::MlDsa44 => SignatureScheme::ML_DSA_44,
+            KeyAlgorithm::MlDsa65 => SignatureScheme::ML_DSA_65,
+            KeyAlgorithm::MlDsa87 => SignatureScheme::ML_DSA_87,
             KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => SignatureScheme::RSA_PKCS1_SHA256,
             KeyAlgorithm::Rsa4096 => SignatureScheme::RSA_PKCS1_SHA512,
         }
@@ -159,6 +162,8 @@ impl SigningKey for KeyInStore {
             KeyAlgorithm::EcP256 | KeyAlgorithm::EcP384 | KeyAlgorithm::EcP521 => SignatureAlgorithm::ECDSA,
             KeyAlgorithm::Ed25519 => SignatureAlgorithm::ED25519,
             KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RSA,
+            // TLS 1.2 has none for them, and nothing else asks.
+            KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => SignatureAlgorithm::Anonymous,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Validations: the looks that ACME endpoints ask for, taken outside the request lanes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 
-use acme::{Acme, FailureClass, Found, Question, Target, Validation};
+use acme::{Acme, CaaSet, FailureClass, Found, Question, Target, Validation};
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::egress::{Egress, EgressError, Host, NodeEgress, Reach};
 use crate::pool::Lane;
@@ -41,11 +43,29 @@ impl Look {
                 asked.map(|shown| Found::Certificate { der: shown.der, address: shown.address.ip() })
             }
             Question::Dns01 { name } => self.egress.lookup_txt(name).await.map(Found::Txt),
+            Question::Caa { names } => self.caa(names).await.map(Found::Caa),
         };
         match found {
             Ok(found) => Some(found),
             Err(error) => Some(Found::Failed { class: class_of(&error)?, text: error.to_string() }),
         }
+    }
+}
+
+impl Look {
+    /// The CAA records of each name, all names at once; the first failure is that of all.
+    async fn caa(&self, names: &[String]) -> Result<Vec<CaaSet>, EgressError> {
+        let mut looks = JoinSet::new();
+        for (place, name) in names.iter().enumerate() {
+            let (egress, name) = (self.egress.clone(), name.clone());
+            looks.spawn(async move { (place, egress.lookup_caa(&name).await) });
+        }
+        let mut sets = BTreeMap::new();
+        while let Some(looked) = looks.join_next().await {
+            let (place, set) = looked.map_err(|_| EgressError::Dns("a look was given up".to_owned()))?;
+            sets.insert(place, set?);
+        }
+        Ok(sets.into_values().collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use crate::hosts::{acme_identifier, certificate};
-use acme::{Acme, Found, Question, Validation};
+use acme::{Acme, CaaSet, Found, Question, Validation};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
@@ -171,6 +171,7 @@ pub fn right_answer(validation: &Validation) -> Found {
         Question::Dns01 { .. } => {
             Found::Txt(vec!["another record".to_owned(), b64(&sha256(validation.key_authorization().as_bytes()))])
         }
+        Question::Caa { ref names } => Found::Caa(vec![CaaSet::default(); names.len()]),
         Question::TlsAlpn01 { ref target, .. } => {
             let name = target.to_string();
             let extension = acme_identifier(validation.key_authorization());

@@ -5,7 +5,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING,
+    PqdsaKeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
 use ca_backend::{CertificateRequest, DistinguishedName, KeyAlgorithm};
 use der::asn1::{BitString, SetOfVec};
@@ -24,6 +25,7 @@ enum Pair {
     Ec(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ed25519(Ed25519KeyPair),
+    MlDsa(PqdsaKeyPair),
 }
 
 impl Key {
@@ -46,6 +48,9 @@ impl Key {
             KeyAlgorithm::Rsa3072 => rsa(KeySize::Rsa3072, &RSA_PKCS1_SHA256),
             KeyAlgorithm::Rsa4096 => rsa(KeySize::Rsa4096, &RSA_PKCS1_SHA512),
             KeyAlgorithm::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate().unwrap()),
+            KeyAlgorithm::MlDsa44 => Pair::MlDsa(PqdsaKeyPair::generate(&ML_DSA_44_SIGNING).unwrap()),
+            KeyAlgorithm::MlDsa65 => Pair::MlDsa(PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).unwrap()),
+            KeyAlgorithm::MlDsa87 => Pair::MlDsa(PqdsaKeyPair::generate(&ML_DSA_87_SIGNING).unwrap()),
         };
         Self { algorithm, pair }
     }
@@ -63,6 +68,7 @@ impl Key {
             Pair::Ec(pair) => pair.public_key().as_der().unwrap(),
             Pair::Rsa(pair, _) => pair.public_key().as_der().unwrap(),
             Pair::Ed25519(pair) => pair.public_key().as_der().unwrap(),
+            Pair::MlDsa(pair) => pair.public_key().as_der().unwrap(),
         };
         der.as_ref().to_vec()
     }
@@ -79,6 +85,11 @@ impl Key {
                 signature
             }
             Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            Pair::MlDsa(pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(message, &mut signature).unwrap();
+                signature
+            }
         }
     }
 
@@ -109,7 +120,7 @@ impl Key {
     pub fn modulus(&self) -> Option<Vec<u8>> {
         match &self.pair {
             Pair::Rsa(pair, _) => Some(PublicKeyComponents::<Vec<u8>>::from(pair.public_key()).n),
-            Pair::Ec(_) | Pair::Ed25519(_) => None,
+            Pair::Ec(_) | Pair::Ed25519(_) | Pair::MlDsa(_) => None,
         }
     }
 }

@@ -17,6 +17,16 @@ fn empty() -> Pki {
 #[test]
 fn every_algorithm_makes_a_root_an_issuing_authority_and_certificates_that_openssl_accepts() {
     for algorithm in KeyAlgorithm::ALL {
+        let signature = match algorithm {
+            KeyAlgorithm::EcP256 => "ecdsa-with-SHA256",
+            KeyAlgorithm::EcP384 => "ecdsa-with-SHA384",
+            KeyAlgorithm::EcP521 => "ecdsa-with-SHA512",
+            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => "sha256WithRSAEncryption",
+            KeyAlgorithm::Rsa4096 => "sha512WithRSAEncryption",
+            KeyAlgorithm::Ed25519 => "ED25519",
+            // The system's OpenSSL may not know them yet: see the suite post_quantum.
+            KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => continue,
+        };
         let pki = empty();
         let watch = Stopwatch::start();
         for mut wanted in [new_authority(ROOT, None), new_authority(ISSUING, Some(ROOT))] {
@@ -28,14 +38,6 @@ fn every_algorithm_makes_a_root_an_issuing_authority_and_certificates_that_opens
         let issued = Wish::for_host("host.example.org").issue(&pki.engine).unwrap();
         OpenSsl::new().verify(&issued.der, &issued.chain, &issued.root, pki.engine.now());
         let shown = OpenSsl::new().show(&issued.der);
-        let signature = match algorithm {
-            KeyAlgorithm::EcP256 => "ecdsa-with-SHA256",
-            KeyAlgorithm::EcP384 => "ecdsa-with-SHA384",
-            KeyAlgorithm::EcP521 => "ecdsa-with-SHA512",
-            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => "sha256WithRSAEncryption",
-            KeyAlgorithm::Rsa4096 => "sha512WithRSAEncryption",
-            KeyAlgorithm::Ed25519 => "ED25519",
-        };
         assert!(shown.contains(&format!("Signature Algorithm: {signature}")), "{shown}");
     }
 }

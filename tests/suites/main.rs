@@ -19,6 +19,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod operators;
+mod post_quantum;
 mod revocation;
 mod tidy;
 mod validation;

@@ -12,9 +12,9 @@ use gateway::validation::Look;
 use hickory_resolver::proto::rr::RecordType;
 use rcgen::CustomExtension;
 use serde_json::{Value, json};
-use tests::acme_client::{AcmeBench, Client, SubjectKeyPair, csr, endpoint_settings};
+use tests::acme_client::{AcmeBench, Client, SubjectKeyPair, csr, dns, endpoint_settings};
 use tests::hosts::{TestHost, acme_identifier, certificate};
-use tests::names::{Answer, NameServer, address, alias, text};
+use tests::names::{Answer, NameServer, address, alias, caa, text};
 use tokio::runtime::Runtime;
 
 /// An ACME endpoint that looks by itself.
@@ -215,4 +215,133 @@ fn s15_each_zone_is_asked_at_its_own_servers_and_an_alias_at_those_of_its_target
     }
     assert_eq!(outside.asked("_acme-challenge.in.corp.example", RecordType::TXT), 0);
     assert_eq!(inside.asked("_acme-challenge.out.corp.example", RecordType::TXT), 0);
+}
+
+/// An endpoint that asks for CAA records of these servers; dns-01 is answered as a right client would.
+fn caa_field(names: &NameServer) -> Field {
+    Field::new(names.address, json!({ "caa": true, "caa_identities": ["ca.example"] }))
+}
+
+/// A ready order for these names, finalized; its address and the reply.
+fn finalized(field: &Field, client: &Client, names: &[&str]) -> (String, tests::acme_client::Reply) {
+    let order = client.order(&field.bench, names);
+    for challenge in client.challenges(&field.bench, &order, "dns-01") {
+        client.post(&field.bench, &challenge, &json!({}));
+    }
+    field.bench.answer_validations();
+    let reply = client.finalize(&field.bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(names)));
+    (order, reply)
+}
+
+#[test]
+fn s15_caa_records_are_looked_at_before_issuing_up_the_tree_and_through_aliases() {
+    let names = NameServer::start(|name, kind, _| match (name, kind) {
+        ("corp.example", RecordType::CAA) => {
+            Answer::Records(vec![caa(0, "issue", "ca.example"), caa(0, "issuewild", ";")])
+        }
+        ("closed.corp.example", RecordType::CAA) => Answer::Records(vec![caa(0, "issue", "other.example")]),
+        ("alias.corp.example", _) => Answer::Records(vec![alias("closed.corp.example")]),
+        ("critical.corp.example", RecordType::CAA) => {
+            Answer::Records(vec![caa(0, "issue", "ca.example"), caa(128, "tbs", "x")])
+        }
+        ("method.corp.example", RecordType::CAA) => {
+            Answer::Records(vec![caa(0, "issue", "ca.example; validationmethods=http-01")])
+        }
+        ("open.corp.example", RecordType::CAA) => {
+            Answer::Records(vec![caa(0, "iodef", "mailto:a@corp.example"), caa(0, "issuewild", "ca.example")])
+        }
+        ("a.b.corp.example" | "b.corp.example", _) => Answer::NoSuchName,
+        _ => Answer::Records(Vec::new()),
+    });
+    let field = caa_field(&names);
+    let client = field.bench.client();
+    for (wanted, at) in [
+        (&["a.b.corp.example"][..], None),
+        (&["*.open.corp.example", "open.corp.example"], None),
+        (&["*.corp.example"], Some("corp.example")),
+        (&["a.b.corp.example", "*.a.b.corp.example"], Some("corp.example")),
+        (&["x.closed.corp.example"], Some("closed.corp.example")),
+        (&["alias.corp.example"], Some("alias.corp.example")),
+        (&["critical.corp.example"], Some("critical.corp.example")),
+        (&["method.corp.example"], Some("method.corp.example")),
+    ] {
+        let (order, reply) = finalized(&field, &client, wanted);
+        assert_eq!((reply.status, reply.text("status")), (200, "processing".to_owned()), "{wanted:?}");
+        assert!(reply.headers.contains_key("retry-after"));
+        assert_eq!(client.read(&field.bench, &order).text("status"), "processing", "nothing is issued before");
+        field.look();
+        let after = client.read(&field.bench, &order).json();
+        match at {
+            None => assert_eq!(after["status"], "valid", "{wanted:?}: {after}"),
+            Some(at) => {
+                assert_eq!(after["status"], "invalid", "{wanted:?}: {after}");
+                assert_eq!(after["error"]["type"], "urn:ietf:params:acme:error:caa", "{after}");
+                let detail = after["error"]["detail"].as_str().unwrap();
+                assert!(detail.contains(&format!(" at {at} ")), "{detail}");
+            }
+        }
+    }
+}
+
+#[test]
+fn s15_a_caa_record_may_name_the_account() {
+    let account = Arc::new(Mutex::new(String::new()));
+    let names = {
+        let account = Arc::clone(&account);
+        NameServer::start(move |_, kind, _| match kind {
+            RecordType::CAA => {
+                Answer::Records(vec![caa(0, "issue", &format!("ca.example; accounturi={}", account.lock().unwrap()))])
+            }
+            _ => Answer::Records(Vec::new()),
+        })
+    };
+    let field = caa_field(&names);
+    let (named, other) = (field.bench.client(), field.bench.client());
+    named.kid.clone().unwrap().clone_into(&mut account.lock().unwrap());
+    for (client, status) in [(&named, "valid"), (&other, "invalid")] {
+        let (order, _) = finalized(&field, client, &["host.corp.example"]);
+        field.look();
+        assert_eq!(client.read(&field.bench, &order).text("status"), status);
+    }
+}
+
+#[test]
+fn s15_a_caa_lookup_that_fails_is_repeated_and_then_refused() {
+    for (recovers, status) in [(true, "valid"), (false, "invalid")] {
+        let names = NameServer::start(move |name, kind, times| match (name, kind) {
+            ("corp.example", RecordType::CAA) if times < 2 || !recovers => Answer::Failure,
+            _ => Answer::Records(Vec::new()),
+        });
+        let field = caa_field(&names);
+        let client = field.bench.client();
+        let (order, _) = finalized(&field, &client, &["host.corp.example"]);
+        field.look();
+        for _ in 0..3 {
+            field.bench.bench.clock.advance_s(10);
+            field.look();
+        }
+        let after = client.read(&field.bench, &order).json();
+        assert_eq!(after["status"], status, "{after}");
+        if !recovers {
+            assert_eq!(after["error"]["type"], "urn:ietf:params:acme:error:dns", "{after}");
+        }
+    }
+}
+
+#[test]
+fn a_look_at_caa_records_survives_its_node_and_counts_for_eight_hours() {
+    let names = NameServer::start(|_, _, _| Answer::Records(Vec::new()));
+    let mut field = caa_field(&names);
+    let client = field.bench.client();
+    let (order, _) = finalized(&field, &client, &["host.corp.example"]);
+    field.bench.restart();
+    field.bench.bench.clock.advance_s(acme::LEASE_S);
+    field.look();
+    assert_eq!(names.asked("host.corp.example", RecordType::CAA), 1);
+    field.bench.bench.clock.advance_s(8 * 3600);
+    assert_eq!(client.read(&field.bench, &order).problem().1, "badNonce", "the client's nonce is as old");
+    assert_eq!(client.read(&field.bench, &order).text("status"), "processing", "what was found is too old");
+    field.look();
+    assert_eq!(names.asked("host.corp.example", RecordType::CAA), 2);
+    assert_eq!(client.read(&field.bench, &order).text("status"), "valid");
 }

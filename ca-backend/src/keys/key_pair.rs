@@ -7,8 +7,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair,
-    RsaSignatureEncoding,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING,
+    PqdsaKeyPair, PqdsaSigningAlgorithm, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair, RsaSignatureEncoding,
 };
 use zeroize::Zeroizing;
 
@@ -28,6 +28,7 @@ enum Private {
     Ec(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static RsaSignatureEncoding, OnceLock<RsaDecryption>),
     Ed25519(Ed25519KeyPair),
+    MlDsa(PqdsaKeyPair),
 }
 
 impl KeyPair {
@@ -41,6 +42,9 @@ impl KeyPair {
             KeyAlgorithm::Rsa3072 => RsaKeyPair::generate(KeySize::Rsa3072).map(|pair| rsa(pair, &RSA_PKCS1_SHA256)),
             KeyAlgorithm::Rsa4096 => RsaKeyPair::generate(KeySize::Rsa4096).map(|pair| rsa(pair, &RSA_PKCS1_SHA512)),
             KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate().map(Private::Ed25519),
+            KeyAlgorithm::MlDsa44 => PqdsaKeyPair::generate(&ML_DSA_44_SIGNING).map(Private::MlDsa),
+            KeyAlgorithm::MlDsa65 => PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).map(Private::MlDsa),
+            KeyAlgorithm::MlDsa87 => PqdsaKeyPair::generate(&ML_DSA_87_SIGNING).map(Private::MlDsa),
         };
         let private = private.map_err(|_| KeyFault::Unavailable(format!("generating a key for {algorithm} failed")))?;
         Ok(Self { algorithm, private })
@@ -56,7 +60,14 @@ impl KeyPair {
             let pair = EcdsaKeyPair::from_pkcs8(curve, der).map_err(rejected)?;
             Ok(Self { algorithm, private: Private::Ec(pair) })
         };
+        let ml_dsa = |algorithm, parameters: &'static PqdsaSigningAlgorithm| {
+            let pair = PqdsaKeyPair::from_pkcs8(parameters, der).map_err(rejected)?;
+            Ok(Self { algorithm, private: Private::MlDsa(pair) })
+        };
         match family {
+            KeyFamily::MlDsa44 => ml_dsa(KeyAlgorithm::MlDsa44, &ML_DSA_44_SIGNING),
+            KeyFamily::MlDsa65 => ml_dsa(KeyAlgorithm::MlDsa65, &ML_DSA_65_SIGNING),
+            KeyFamily::MlDsa87 => ml_dsa(KeyAlgorithm::MlDsa87, &ML_DSA_87_SIGNING),
             KeyFamily::P256 => ec(KeyAlgorithm::EcP256, &ECDSA_P256_SHA256_ASN1_SIGNING),
             KeyFamily::P384 => ec(KeyAlgorithm::EcP384, &ECDSA_P384_SHA384_ASN1_SIGNING),
             KeyFamily::P521 => ec(KeyAlgorithm::EcP521, &ECDSA_P521_SHA512_ASN1_SIGNING),
@@ -81,7 +92,7 @@ impl KeyPair {
         }
     }
 
-    /// The private key in PKCS#8 version 1, unencrypted, wiped when dropped.
+    /// The private key in PKCS#8 version 1, unencrypted, wiped when dropped. ML-DSA keys are their seed (RFC 9881 section 6).
     pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
         let der = match &self.private {
             Private::Ec(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
@@ -89,6 +100,7 @@ impl KeyPair {
                 AsDer::<Pkcs8V1Der<'_>>::as_der(pair).map(|der| Zeroizing::new(der.as_ref().to_vec()))
             }
             Private::Ed25519(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
+            Private::MlDsa(pair) => pair.to_pkcs8v1().map(|der| Zeroizing::new(der.as_ref().to_vec())),
         };
         der.map_err(|_| KeyFault::Unusable("the private key cannot be encoded".to_owned()))
     }
@@ -99,6 +111,7 @@ impl KeyPair {
             Private::Ec(pair) => pair.public_key().as_der(),
             Private::Rsa(pair, ..) => pair.public_key().as_der(),
             Private::Ed25519(pair) => pair.public_key().as_der(),
+            Private::MlDsa(pair) => pair.public_key().as_der(),
         };
         let der = der.map_err(|_| KeyFault::Unusable("the public key cannot be encoded".to_owned()))?;
         Ok(der.as_ref().to_vec())
@@ -114,6 +127,10 @@ impl KeyPair {
                 pair.sign(*encoding, &random, message, &mut signature).map(|()| signature)
             }
             Private::Ed25519(pair) => pair.try_sign(message).map(|signature| signature.as_ref().to_vec()),
+            Private::MlDsa(pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(message, &mut signature).map(|_| signature)
+            }
         };
         signature.map_err(|_| KeyFault::Unusable(format!("signing with {} failed", self.algorithm)))
     }

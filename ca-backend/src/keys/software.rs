@@ -276,15 +276,17 @@ mod tests {
             let signature = reopened.sign(&key, MESSAGE).unwrap();
             verify_signature(&public_key, &algorithm.signature_algorithm(), MESSAGE, &signature).unwrap();
 
-            fs::write(at("signature"), &signature).unwrap();
-            fs::write(at("public"), &public_key).unwrap();
-            let public = ["-pubin", "-inkey", &at("public"), "-keyform", "DER", "-sigfile", &at("signature")];
             let digest = match algorithm {
                 KeyAlgorithm::EcP256 | KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => Some("sha256"),
                 KeyAlgorithm::EcP384 => Some("sha384"),
                 KeyAlgorithm::EcP521 | KeyAlgorithm::Rsa4096 => Some("sha512"),
                 KeyAlgorithm::Ed25519 => None,
+                // The system's OpenSSL may not know them yet.
+                KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => continue,
             };
+            fs::write(at("signature"), &signature).unwrap();
+            fs::write(at("public"), &public_key).unwrap();
+            let public = ["-pubin", "-inkey", &at("public"), "-keyform", "DER", "-sigfile", &at("signature")];
             let mut arguments = vec!["pkeyutl", "-verify", "-rawin"];
             arguments.extend(digest.iter().flat_map(|digest| ["-digest", digest]));
             arguments.extend(public);

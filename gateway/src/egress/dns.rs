@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use acme::{CaaProperty, CaaSet};
 use config::ValidationSettings;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
@@ -12,7 +13,6 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
 
 use super::EgressError;
-use super::caa::{CaaSet, Property};
 
 /// A challenge record is put there moments before it is asked for, so an answer of before must not be found again.
 const CACHE_ENTRIES: u64 = 0;
@@ -87,7 +87,7 @@ impl Dns {
                     for record in &records {
                         if let RData::CAA(caa) = record {
                             let value = String::from_utf8_lossy(&caa.value).into_owned();
-                            properties.push(Property { critical: caa.issuer_critical, tag: caa.tag.clone(), value });
+                            properties.push(CaaProperty { critical: caa.issuer_critical, tag: caa.tag.clone(), value });
                         }
                     }
                     let mut found_at = at;

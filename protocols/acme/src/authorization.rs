@@ -14,6 +14,7 @@ use crate::jws::json;
 use crate::ledger::Held;
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::validation::Verdict;
 
 /// When to ask again for an object whose state is about to change. Validation takes a moment; clients that obey poll seldom enough.
 pub(crate) const RETRY_AFTER_S: u32 = 2;
@@ -72,6 +73,30 @@ impl Authorization {
             AuthorizationState::Valid { .. } if now >= self.expires => AuthorizationStatus::Expired,
             AuthorizationState::Valid { .. } => AuthorizationStatus::Valid,
         }
+    }
+
+    /// Whether this is the authorization for an ordered identifier.
+    pub(crate) fn covers(&self, ordered: &Identifier) -> bool {
+        self.identifier == *ordered
+    }
+
+    /// Takes what a validation of one challenge found. Returns whether that changed anything.
+    pub(crate) fn decide(&mut self, kind: ChallengeType, now: Time, verdict: &Verdict) -> bool {
+        let pending = self.state == AuthorizationState::Pending && now < self.expires;
+        let Some(challenge) = self.challenges.iter_mut().find(|challenge| pending && challenge.kind == kind) else {
+            return false;
+        };
+        match verdict {
+            Verdict::Shown(detail) => {
+                challenge.state = ChallengeState::Valid { at: now };
+                self.state = AuthorizationState::Valid { method: kind, at: now, detail: detail.clone() };
+            }
+            Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
+                challenge.state = ChallengeState::Invalid { problem: *problem, detail: detail.clone() };
+                self.state = AuthorizationState::Invalid;
+            }
+        }
+        true
     }
 
     /// What the engine is told; `None` unless control was shown.

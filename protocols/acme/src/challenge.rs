@@ -18,7 +18,7 @@ use crate::jwk::{Thumbprint, sha256};
 use crate::reply::Reply;
 use crate::site::Site;
 use crate::tls_alpn;
-use crate::validation::{Found, Question, Target};
+use crate::validation::{Found, Question, Target, Verdict};
 
 /// The ways to show control of an identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -118,17 +118,6 @@ pub(crate) fn txt_value(key_authorization: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(sha256(key_authorization.as_bytes()))
 }
 
-/// What a look at the right place means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Control is shown; the text says what was seen, for the audit record.
-    Shown(String),
-    /// It is not, and will not be.
-    NotShown(ProblemType, String),
-    /// The place could not be looked at; a later look may be luckier.
-    NoAnswer(ProblemType, String),
-}
-
 /// Judges what was found. Nothing of a body is repeated: the place asked may be one that the client cannot see itself.
 pub(crate) fn judge(key_authorization: &str, question: &Question, found: &Found) -> Verdict {
     let wrong = |text: String| Verdict::NotShown(ProblemType::IncorrectResponse, text);
@@ -157,8 +146,8 @@ pub(crate) fn judge(key_authorization: &str, question: &Question, found: &Found)
         }
         (_, Found::Failed { class, text }) => class.verdict(text),
         (
-            Question::Http01 { .. } | Question::Dns01 { .. } | Question::TlsAlpn01 { .. },
-            Found::Http { .. } | Found::Txt(_) | Found::Certificate { .. },
+            Question::Http01 { .. } | Question::Dns01 { .. } | Question::TlsAlpn01 { .. } | Question::Caa { .. },
+            Found::Http { .. } | Found::Txt(_) | Found::Certificate { .. } | Found::Caa(_),
         ) => Verdict::NoAnswer(ProblemType::ServerInternal, "the challenge could not be checked".to_owned()),
     }
 }

@@ -76,6 +76,7 @@ pub enum ProblemType {
     BadPublicKey,
     BadRevocationReason,
     BadSignatureAlgorithm,
+    Caa,
     Compound,
     Connection,
     Dns,
@@ -96,7 +97,7 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// Every type, with its registered name and the status it is sent with unless the place says otherwise.
-    const TABLE: [(Self, &'static str, StatusCode); 23] = [
+    const TABLE: [(Self, &'static str, StatusCode); 24] = [
         (Self::AccountDoesNotExist, "accountDoesNotExist", StatusCode::BAD_REQUEST),
         (Self::AlreadyRevoked, "alreadyRevoked", StatusCode::BAD_REQUEST),
         (Self::BadCsr, "badCSR", StatusCode::BAD_REQUEST),
@@ -104,6 +105,7 @@ impl ProblemType {
         (Self::BadPublicKey, "badPublicKey", StatusCode::BAD_REQUEST),
         (Self::BadRevocationReason, "badRevocationReason", StatusCode::BAD_REQUEST),
         (Self::BadSignatureAlgorithm, "badSignatureAlgorithm", StatusCode::BAD_REQUEST),
+        (Self::Caa, "caa", StatusCode::FORBIDDEN),
         (Self::Compound, "compound", StatusCode::BAD_REQUEST),
         (Self::Connection, "connection", StatusCode::BAD_REQUEST),
         (Self::Dns, "dns", StatusCode::BAD_REQUEST),

@@ -52,6 +52,8 @@ impl SignatureAlgorithm {
             SubjectKeyKind::EcP521 => self == Self::Es512,
             SubjectKeyKind::Ed25519 => self == Self::EdDsa,
             SubjectKeyKind::Rsa { .. } => self == Self::Rs256,
+            // JOSE has no algorithm of theirs that ACME names (RFC 8555 section 6.2).
+            SubjectKeyKind::MlDsa44 | SubjectKeyKind::MlDsa65 | SubjectKeyKind::MlDsa87 => false,
         }
     }
 

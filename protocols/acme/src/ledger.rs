@@ -9,7 +9,7 @@
 //! | order | order | order |
 //! | account order | account, order | empty |
 //! | authorization | authorization | authorization |
-//! | validation | due time, authorization, challenge type | job |
+//! | validation | due time, authorization or order, challenge type or `caa` | job |
 //! | certificate | serial | account |
 //! | expiry | removal time, kind, order or authorization or serial | empty |
 //! | nonce | expiry, random | empty |
@@ -158,7 +158,7 @@ impl Ledger {
     }
 
     fn job_key(&self, job: &Job) -> Vec<u8> {
-        self.key(&[&time(job.due), job.authorization.octets(), job.kind.name().as_bytes()])
+        self.key(&[&time(job.due), job.about.object().octets(), job.about.name().as_bytes()])
     }
 
     /// Up to `limit` entries of a space whose keys begin with a time before `end`.

@@ -11,6 +11,7 @@
 
 mod account;
 mod authorization;
+mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
@@ -18,6 +19,7 @@ mod directory;
 mod error;
 mod id;
 mod identifier;
+mod issue_value;
 mod jwk;
 mod jws;
 mod ledger;
@@ -41,6 +43,7 @@ use endpoint::Peer;
 use http::header::{ALLOW, CACHE_CONTROL, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 
+pub use caa::{CaaProperty, CaaSet};
 pub use call::BODY_BYTES_MAX;
 pub use challenge::ChallengeType;
 pub use error::ProblemType;
@@ -54,6 +57,7 @@ use nonce::Nonces;
 use reply::Reply;
 use resource::Resource;
 use site::Site;
+use validation::Context;
 
 /// Starts a validation. Called on a request's thread, so it only hands the work on; if it cannot, the work becomes due again after
 /// [`LEASE_S`] seconds.
@@ -123,7 +127,9 @@ impl Acme {
     /// # Errors
     /// The store's fault.
     pub fn due_validations(&self, limit: usize) -> Result<Vec<Validation>, Error> {
-        validation::take_due(&self.ledger, self.engine.now(), limit)
+        let Ok(options) = self.options() else { return Ok(Vec::new()) };
+        let context = Context { base_url: &self.base_url, options: &options };
+        validation::take_due(&self.ledger, &context, self.engine.now(), limit)
     }
 
     /// Records what a validation found: control is shown, or not, or there will be another try.

@@ -18,6 +18,8 @@ pub struct Options {
     pub website: Option<String>,
     /// The issuer domain names that CAA records may name.
     pub caa_identities: Vec<String>,
+    /// Whether CAA records are asked for before a certificate is issued.
+    pub caa: bool,
     /// What the directory says about each profile; a profile without a text is described by its name.
     pub profile_descriptions: BTreeMap<ProfileName, String>,
     /// The ways to show control of an identifier.
@@ -42,6 +44,7 @@ impl Default for Options {
             terms_of_service: None,
             website: None,
             caa_identities: Vec::new(),
+            caa: false,
             profile_descriptions: BTreeMap::new(),
             challenges: vec![ChallengeType::Http01, ChallengeType::Dns01, ChallengeType::TlsAlpn01],
             order_lifetime_s: 7 * 24 * 3600,
@@ -79,6 +82,11 @@ impl Options {
         if !ORDER_LIFETIME_S.contains(&options.order_lifetime_s) {
             return refuse("order_lifetime_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
         }
+        if options.caa && options.caa_identities.is_empty() {
+            return refuse(
+                "caa needs caa_identities, the domain names by which CAA records may name this authority".to_owned(),
+            );
+        }
         if options.identifiers_max == 0 {
             return refuse("identifiers_max must be greater than zero".to_owned());
         }
@@ -108,6 +116,7 @@ mod tests {
             json!({ "challenges": ["dns-02"] }),
             json!({ "order_lifetime_s": 1 }),
             json!({ "identifiers_max": 0 }),
+            json!({ "caa": true }),
             json!({ "http01_port": 0 }),
             json!({ "https_port": 0 }),
             json!({ "tls_alpn01_port": 0 }),

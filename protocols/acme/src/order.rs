@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S};
+use crate::caa::CaaCheck;
 use crate::call::AccountCall;
 use crate::certificate_request::names_of;
 use crate::error::{Attempt, Problem, ProblemType, Subproblem};
@@ -22,6 +23,7 @@ use crate::jws::{decode, json};
 use crate::ledger::Held;
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::validation::Verdict;
 
 /// A wish for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub(crate) enum OrderState {
     Processing {
         csr: Vec<u8>,
         ticket: Option<Ticket>,
+        caa: CaaCheck,
     },
     Valid {
         serial: Serial,
@@ -55,6 +58,30 @@ pub(crate) enum OrderState {
         problem: ProblemType,
         detail: String,
     },
+}
+
+impl Order {
+    /// Whether a look at CAA records is under way, without which nothing is issued.
+    pub(crate) fn waits_for_caa(&self) -> bool {
+        matches!(self.state, OrderState::Processing { caa: CaaCheck::Asked, .. })
+    }
+
+    /// Takes what a look at CAA records found. Returns whether that changed anything.
+    pub(crate) fn decide_caa(&mut self, now: Time, verdict: &Verdict) -> bool {
+        let OrderState::Processing { caa: caa @ CaaCheck::Asked, .. } = &mut self.state else { return false };
+        match verdict {
+            // The client's next look issues, since it brings the request that the audit log names.
+            Verdict::Shown(_) => *caa = CaaCheck::Clear { at: now },
+            Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
+                self.state = OrderState::Invalid { problem: *problem, detail: detail.clone() };
+            }
+        }
+        true
+    }
+
+    fn has_host_names(&self) -> bool {
+        self.identifiers.iter().any(|identifier| matches!(identifier, Identifier::Dns { .. }))
+    }
 }
 
 /// The states that a client sees (RFC 8555 section 7.1.6).
@@ -176,7 +203,7 @@ impl Site<'_> {
         }
 
         // 3. From here on the order belongs to this CSR, also if this node dies at once.
-        order.value.state = OrderState::Processing { csr, ticket: None };
+        order.value.state = OrderState::Processing { csr, ticket: None, caa: CaaCheck::NotAsked };
         let mut change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
         for authorization in &authorizations {
             change = change.rest_on(authorization);
@@ -230,10 +257,14 @@ impl Site<'_> {
 
     /// Asks the engine for what is still missing, records the answer, and shows the order.
     fn go_on(&self, mut order: Held<Order>) -> Attempt<Reply> {
-        let OrderState::Processing { csr, ticket } = &order.value.state else {
+        let OrderState::Processing { csr, ticket, caa } = &order.value.state else {
             return self.order_reply(&order.value, RETRY_AFTER_S);
         };
-        let csr = csr.clone();
+        let (csr, caa) = (csr.clone(), *caa);
+        let needs_caa = self.options.caa && ticket.is_none() && order.value.has_host_names();
+        if needs_caa && !caa.holds(self.now) {
+            return self.ask_for_caa(order);
+        }
         let outcome = match ticket {
             Some(ticket) => self.engine.poll(ticket),
             None => self.enrollment(&order.value, &csr).and_then(|request| self.engine.enroll(request)),
@@ -249,7 +280,7 @@ impl Site<'_> {
             }
             Ok(Outcome::Pending { ticket: named, retry_after_s }) => {
                 if ticket.as_ref() != Some(&named) {
-                    order.value.state = OrderState::Processing { csr, ticket: Some(named) };
+                    order.value.state = OrderState::Processing { csr, ticket: Some(named), caa };
                     self.ledger.change().update_order(&order)?.commit()?;
                 }
                 self.order_reply(&order.value, retry_after_s)
@@ -265,6 +296,19 @@ impl Site<'_> {
             }
             Err(Error::Fault(fault)) => Err(fault.into()),
         }
+    }
+
+    /// Starts a look at CAA records, unless one is under way; what it finds is recorded, and the next request goes on.
+    fn ask_for_caa(&self, mut order: Held<Order>) -> Attempt<Reply> {
+        if let OrderState::Processing { caa, .. } = &mut order.value.state
+            && *caa != CaaCheck::Asked
+        {
+            *caa = CaaCheck::Asked;
+            let (job, validation) = self.first_caa_check(&order.value)?;
+            self.ledger.change().update_order(&order)?.add_job(&job)?.commit()?;
+            (self.start)(validation);
+        }
+        self.order_reply(&order.value, RETRY_AFTER_S)
     }
 
     /// The engine said no. What another CSR or another moment can mend leaves the order ready; the rest ends it.

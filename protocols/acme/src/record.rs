@@ -9,13 +9,14 @@ use serde_bytes::ByteBuf;
 
 use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
+use crate::caa::CaaCheck;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
 use crate::error::{Attempt, ProblemType};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
 use crate::order::{Order, OrderState};
-use crate::validation::Job;
+use crate::validation::{About, Job};
 
 /// The version of every form in this file.
 const VERSION: u8 = 1;
@@ -177,9 +178,58 @@ pub(crate) struct OrderForm {
 #[serde(rename_all = "kebab-case")]
 enum OrderStateForm {
     Open,
-    Processing { csr: ByteBuf, ticket: Option<String> },
-    Valid { serial: Serial, csr_digest: ByteBuf },
-    Invalid { problem: String, detail: String },
+    Processing {
+        csr: ByteBuf,
+        ticket: Option<String>,
+        #[serde(default, skip_serializing_if = "CaaForm::is_default")]
+        caa: CaaForm,
+    },
+    Valid {
+        serial: Serial,
+        csr_digest: ByteBuf,
+    },
+    Invalid {
+        problem: String,
+        detail: String,
+    },
+}
+
+/// Where an order stands with CAA records.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CaaForm {
+    #[default]
+    NotAsked,
+    Asked,
+    Clear {
+        at: Time,
+    },
+}
+
+impl CaaForm {
+    fn is_default(&self) -> bool {
+        matches!(self, Self::NotAsked)
+    }
+}
+
+impl From<CaaCheck> for CaaForm {
+    fn from(caa: CaaCheck) -> Self {
+        match caa {
+            CaaCheck::NotAsked => Self::NotAsked,
+            CaaCheck::Asked => Self::Asked,
+            CaaCheck::Clear { at } => Self::Clear { at },
+        }
+    }
+}
+
+impl From<CaaForm> for CaaCheck {
+    fn from(form: CaaForm) -> Self {
+        match form {
+            CaaForm::NotAsked => Self::NotAsked,
+            CaaForm::Asked => Self::Asked,
+            CaaForm::Clear { at } => Self::Clear { at },
+        }
+    }
 }
 
 impl From<&Order> for OrderForm {
@@ -195,9 +245,10 @@ impl From<&Order> for OrderForm {
             not_after: order.validity.not_after,
             state: match &order.state {
                 OrderState::Open => OrderStateForm::Open,
-                OrderState::Processing { csr, ticket } => OrderStateForm::Processing {
+                OrderState::Processing { csr, ticket, caa } => OrderStateForm::Processing {
                     csr: ByteBuf::from(csr.as_slice()),
                     ticket: ticket.as_ref().map(Ticket::to_string),
+                    caa: CaaForm::from(*caa),
                 },
                 OrderState::Valid { serial, csr_digest } => {
                     OrderStateForm::Valid { serial: *serial, csr_digest: ByteBuf::from(csr_digest.as_slice()) }
@@ -224,9 +275,11 @@ impl OrderForm {
             validity: RequestedValidity { not_before: self.not_before, not_after: self.not_after },
             state: match self.state {
                 OrderStateForm::Open => OrderState::Open,
-                OrderStateForm::Processing { csr, ticket: text } => {
-                    OrderState::Processing { csr: csr.into_vec(), ticket: text.map(ticket).transpose()? }
-                }
+                OrderStateForm::Processing { csr, ticket: text, caa } => OrderState::Processing {
+                    csr: csr.into_vec(),
+                    ticket: text.map(ticket).transpose()?,
+                    caa: CaaCheck::from(caa),
+                },
                 OrderStateForm::Valid { serial, csr_digest } => {
                     OrderState::Valid { serial, csr_digest: octets32(&csr_digest)? }
                 }
@@ -346,6 +399,7 @@ impl TryFrom<ChallengeForm> for Challenge {
 /// A validation under way, by due time.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct JobForm {
+    /// The authorization; the order, if `challenge` is no challenge but `caa`.
     authorization: ByteBuf,
     challenge: String,
     due: Time,
@@ -355,8 +409,8 @@ pub(crate) struct JobForm {
 impl From<&Job> for JobForm {
     fn from(job: &Job) -> Self {
         Self {
-            authorization: ByteBuf::from(job.authorization.octets()),
-            challenge: job.kind.name().to_owned(),
+            authorization: ByteBuf::from(job.about.object().octets()),
+            challenge: job.about.name().to_owned(),
             due: job.due,
             tries: job.tries,
         }
@@ -367,12 +421,12 @@ impl TryFrom<JobForm> for Job {
     type Error = Fault;
 
     fn try_from(form: JobForm) -> Result<Self, Fault> {
-        Ok(Self {
-            authorization: id(&form.authorization)?,
-            kind: challenge_type(&form.challenge)?,
-            due: form.due,
-            tries: form.tries,
-        })
+        let object = id(&form.authorization)?;
+        let about = match form.challenge.as_str() {
+            About::CAA => About::Issuance { order: object },
+            name => About::Challenge { authorization: object, kind: challenge_type(name)? },
+        };
+        Ok(Self { about, due: form.due, tries: form.tries })
     }
 }
 

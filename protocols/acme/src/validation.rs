@@ -10,10 +10,13 @@ use ca_backend::{Error, Fault, Time};
 
 use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
-use crate::challenge::{ChallengeState, ChallengeType, Verdict, bracketed, judge, key_authorization};
+use crate::caa::{CaaSet, Issuance};
+use crate::challenge::{ChallengeType, bracketed, judge, key_authorization};
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
+use crate::options::Options;
+use crate::order::Order;
 use crate::site::Site;
 
 /// How long a job belongs to the node that took it. Longer than any single look may take.
@@ -34,21 +37,49 @@ pub struct Validation {
     job: Job,
     /// What to look at.
     pub question: Question,
-    key_authorization: String,
+    expected: Expected,
+}
+
+/// What must be found.
+#[derive(Clone, Debug)]
+enum Expected {
+    KeyAuthorization(String),
+    Issuance(Issuance),
 }
 
 impl Validation {
-    /// What should be found there, for tests and simulated clients.
+    /// What should be found there, for tests and simulated clients; empty where no token is.
     #[must_use]
     pub fn key_authorization(&self) -> &str {
-        &self.key_authorization
+        match &self.expected {
+            Expected::KeyAuthorization(text) => text,
+            Expected::Issuance(_) => "",
+        }
     }
 
-    /// Whether this answer shows control. Nothing is recorded.
+    /// Whether this answer shows what it should. Nothing is recorded.
     #[must_use]
     pub fn shows(&self, found: &Found) -> bool {
-        matches!(judge(&self.key_authorization, &self.question, found), Verdict::Shown(_))
+        matches!(self.judge(found), Verdict::Shown(_))
     }
+
+    fn judge(&self, found: &Found) -> Verdict {
+        match &self.expected {
+            Expected::KeyAuthorization(text) => judge(text, &self.question, found),
+            Expected::Issuance(issuance) => issuance.judge(found),
+        }
+    }
+}
+
+/// What a look at the right place means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Control is shown; the text says what was seen, for the audit record.
+    Shown(String),
+    /// It is not, and will not be.
+    NotShown(ProblemType, String),
+    /// The place could not be looked at; a later look may be luckier.
+    NoAnswer(ProblemType, String),
 }
 
 /// What to look at.
@@ -72,6 +103,11 @@ pub enum Question {
     Dns01 {
         /// The name, without a trailing dot.
         name: String,
+    },
+    /// The CAA records that hold for each of these names, found there or above (RFC 8659 section 3).
+    Caa {
+        /// The names, without a wildcard label or a trailing dot.
+        names: Vec<String>,
     },
 }
 
@@ -115,6 +151,8 @@ pub enum Found {
         /// The address that answered, for the audit record.
         address: IpAddr,
     },
+    /// The CAA records of each name, in their order.
+    Caa(Vec<CaaSet>),
     /// Nothing.
     Failed {
         /// What kind of failure.
@@ -158,15 +196,101 @@ impl FailureClass {
 /// What is recorded of a validation under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
-    pub(crate) authorization: Id,
-    pub(crate) kind: ChallengeType,
+    pub(crate) about: About,
     /// When somebody else may take it.
     pub(crate) due: Time,
     /// How often it was tried before.
     pub(crate) tries: u8,
 }
 
+/// What a validation decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A challenge of an authorization.
+    Challenge { authorization: Id, kind: ChallengeType },
+    /// Whether CAA records let an order be issued.
+    Issuance { order: Id },
+}
+
+impl About {
+    /// The name in records.
+    pub(crate) const CAA: &'static str = "caa";
+
+    /// The authorization or order.
+    pub(crate) fn object(&self) -> &Id {
+        match self {
+            Self::Challenge { authorization, .. } => authorization,
+            Self::Issuance { order } => order,
+        }
+    }
+
+    /// The challenge's name, or [`About::CAA`].
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Challenge { kind, .. } => kind.name(),
+            Self::Issuance { .. } => Self::CAA,
+        }
+    }
+}
+
+/// What validations need to know of their endpoint.
+pub(crate) struct Context<'a> {
+    pub(crate) base_url: &'a str,
+    pub(crate) options: &'a Options,
+}
+
+impl Context<'_> {
+    fn account_url(&self, account: &Id) -> String {
+        format!("{}/account/{account}", self.base_url)
+    }
+
+    /// The look that a job stands for; `None` if nobody waits for it any more.
+    fn validation(&self, ledger: &Ledger, job: Job) -> Result<Option<Validation>, Error> {
+        match job.about {
+            About::Challenge { authorization, kind } => {
+                let authorization = ledger.authorization(&authorization)?;
+                let Some(authorization) =
+                    authorization.filter(|found| found.value.state == AuthorizationState::Pending)
+                else {
+                    return Ok(None);
+                };
+                let account = ledger.account(&authorization.value.account)?;
+                let account = account.filter(|account| account.value.status == AccountStatus::Valid);
+                Ok(account.and_then(|account| self.challenge(job, kind, &account.value, &authorization.value)))
+            }
+            About::Issuance { order } => {
+                let order = ledger.order(&order)?.filter(|order| order.value.waits_for_caa());
+                order.map(|order| self.issuance(ledger, job, &order.value)).transpose()
+            }
+        }
+    }
+
+    fn challenge(
+        &self,
+        job: Job,
+        kind: ChallengeType,
+        account: &Account,
+        authorization: &Authorization,
+    ) -> Option<Validation> {
+        let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == kind)?;
+        let question = kind.question(&authorization.identifier, &challenge.token)?;
+        let expected = Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()));
+        Some(Validation { job, question, expected })
+    }
+
+    fn issuance(&self, ledger: &Ledger, job: Job, order: &Order) -> Result<Validation, Error> {
+        let account_url = self.account_url(&order.account);
+        let issuance = Issuance::of(order, ledger, &self.options.caa_identities, account_url)?;
+        let question = Question::Caa { names: issuance.question() };
+        Ok(Validation { job, question, expected: Expected::Issuance(issuance) })
+    }
+}
+
 impl Site<'_> {
+    fn context(&self) -> Context<'_> {
+        Context { base_url: self.base_url, options: &self.options }
+    }
+
     /// The job of a challenge that the client has just answered, taken by this node.
     pub(crate) fn first_validation(
         &self,
@@ -174,32 +298,32 @@ impl Site<'_> {
         authorization: &Authorization,
         kind: ChallengeType,
     ) -> Attempt<(Job, Validation)> {
-        let job = Job { authorization: authorization.id, kind, due: self.now.plus_s(LEASE_S), tries: 0 };
+        let job = self.first_job(About::Challenge { authorization: authorization.id, kind });
         let broken = || Fault::Broken(format!("authorization {} has no {} challenge", authorization.id, kind.name()));
-        Ok((job, validation(job, account, authorization).ok_or_else(broken)?))
+        Ok((job, self.context().challenge(job, kind, account, authorization).ok_or_else(broken)?))
+    }
+
+    /// The job of a look at the CAA records of an order, taken by this node.
+    pub(crate) fn first_caa_check(&self, order: &Order) -> Attempt<(Job, Validation)> {
+        let job = self.first_job(About::Issuance { order: order.id });
+        Ok((job, self.context().issuance(self.ledger, job, order)?))
+    }
+
+    fn first_job(&self, about: About) -> Job {
+        Job { about, due: self.now.plus_s(LEASE_S), tries: 0 }
     }
 }
 
-fn validation(job: Job, account: &Account, authorization: &Authorization) -> Option<Validation> {
-    let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == job.kind)?;
-    let question = job.kind.question(&authorization.identifier, &challenge.token)?;
-    Some(Validation { job, question, key_authorization: key_authorization(&challenge.token, account.key.thumbprint()) })
-}
-
 /// Takes up to `limit` jobs that are due: retries, and those of nodes that died.
-pub(crate) fn take_due(ledger: &Ledger, now: Time, limit: usize) -> Result<Vec<Validation>, Error> {
+pub(crate) fn take_due(
+    ledger: &Ledger,
+    context: &Context<'_>,
+    now: Time,
+    limit: usize,
+) -> Result<Vec<Validation>, Error> {
     let mut taken = Vec::new();
     for job in ledger.due_jobs(now, limit)? {
-        let still_wanted = match ledger.authorization(&job.value.authorization)? {
-            Some(authorization) if authorization.value.state == AuthorizationState::Pending => {
-                let account = ledger
-                    .account(&authorization.value.account)?
-                    .filter(|account| account.value.status == AccountStatus::Valid);
-                let mine = Job { due: now.plus_s(LEASE_S), ..job.value };
-                account.and_then(|account| validation(mine, &account.value, &authorization.value))
-            }
-            Some(_) | None => None,
-        };
+        let still_wanted = context.validation(ledger, Job { due: now.plus_s(LEASE_S), ..job.value })?;
         let change = ledger.change().remove_job(&job);
         let change = match &still_wanted {
             Some(validation) => change.add_job(&validation.job)?,
@@ -217,9 +341,10 @@ pub(crate) fn take_due(ledger: &Ledger, now: Time, limit: usize) -> Result<Vec<V
 /// Records what a look brought. An answer that comes after its job went to somebody else is ignored.
 pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found: &Found) -> Result<(), Error> {
     const ATTEMPTS_MAX: usize = 5;
+    let verdict = validation.judge(found);
     for _ in 0..ATTEMPTS_MAX {
         let Some(job) = ledger.job(&validation.job)? else { return Ok(()) };
-        match settle_once(ledger, now, &job, validation, found) {
+        match settle_once(ledger, now, &job, &verdict) {
             Err(Failure::Conflict) => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(()) => return Ok(()),
@@ -228,27 +353,27 @@ pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found:
     Err(Fault::TryLater { after_s: 1 }.into())
 }
 
-fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, validation: &Validation, found: &Found) -> Attempt<()> {
+fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, verdict: &Verdict) -> Attempt<()> {
     let change = ledger.change().remove_job(job);
-    let Some(mut authorization) = ledger.authorization(&job.value.authorization)? else { return change.commit() };
-    let pending = authorization.value.state == AuthorizationState::Pending && now < authorization.value.expires;
-    let challenge = authorization.value.challenges.iter_mut().find(|challenge| challenge.kind == job.value.kind);
-    let Some(challenge) = challenge.filter(|_| pending) else { return change.commit() };
-
     let tries = job.value.tries.saturating_add(1);
-    match judge(&validation.key_authorization, &validation.question, found) {
-        Verdict::Shown(detail) => {
-            challenge.state = ChallengeState::Valid { at: now };
-            authorization.value.state = AuthorizationState::Valid { method: job.value.kind, at: now, detail };
+    if matches!(verdict, Verdict::NoAnswer(..)) && tries < TRIES_MAX {
+        let again = Job { due: now.plus_s(RETRY_AFTER_S), tries, ..job.value };
+        return change.add_job(&again)?.commit();
+    }
+    match job.value.about {
+        About::Challenge { authorization, kind } => {
+            let Some(mut authorization) = ledger.authorization(&authorization)? else { return change.commit() };
+            if !authorization.value.decide(kind, now, verdict) {
+                return change.commit();
+            }
+            change.update_authorization(&authorization)?.commit()
         }
-        Verdict::NoAnswer(..) if tries < TRIES_MAX => {
-            let again = Job { due: now.plus_s(RETRY_AFTER_S), tries, ..job.value };
-            return change.add_job(&again)?.commit();
-        }
-        Verdict::NotShown(problem, detail) | Verdict::NoAnswer(problem, detail) => {
-            challenge.state = ChallengeState::Invalid { problem, detail };
-            authorization.value.state = AuthorizationState::Invalid;
+        About::Issuance { order } => {
+            let Some(mut order) = ledger.order(&order)? else { return change.commit() };
+            if !order.value.decide_caa(now, verdict) {
+                return change.commit();
+            }
+            change.update_order(&order)?.commit()
         }
     }
-    change.update_authorization(&authorization)?.commit()
 }
