@@ -12,6 +12,7 @@ pub mod certbot;
 pub mod daemon;
 pub mod dns;
 pub mod hosts;
+pub mod intune;
 pub mod key;
 pub mod names;
 pub mod openssl;

@@ -12,6 +12,7 @@ mod authorities;
 mod crash;
 mod credentials;
 mod engines;
+mod intune;
 mod interop_certbot;
 mod interop_dns;
 mod inventory;
