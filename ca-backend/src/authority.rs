@@ -1,6 +1,7 @@
 //! Root, issuing and external authorities and their life cycle.
 
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use der::{Decode, pem};
 use serde::{Deserialize, Serialize};
@@ -12,19 +13,22 @@ use crate::certificate::CertificateParts;
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, Reason, Refusal};
+use crate::evidence::Evidence;
 use crate::inventory;
 use crate::issue::Prepared;
 use crate::keys::KeyLabel;
 use crate::label::AuthorityName;
 use crate::maintain;
 use crate::name::DistinguishedName;
-use crate::own_certificate::own_request;
+use crate::own_certificate::{own_origin, own_request};
 use crate::profile::Profile;
-use crate::record::{self, AuthorityForm, AuthorityKindForm, CertificateForm, IssuerForm};
+use crate::record::{self, AuthorityForm, AuthorityKindForm, CertificateForm, InFlightForm, IssuerForm};
 use crate::registry::{Issuer, Registry};
-use crate::request::RequestedNames;
+use crate::request::{RequestedNames, RevocationRequest, StatusChange};
 use crate::serial::Serial;
-use crate::store::{Batch, Range, Space};
+use crate::sha256;
+use crate::status::RevocationReason;
+use crate::store::{Batch, Key, Range, Space};
 use crate::subject_key::SubjectKey;
 use crate::tbs::{self, IssuerFacts};
 
@@ -134,6 +138,8 @@ const ISSUING_VALIDITY_S: u64 = 10 * 365 * DAY_S;
 const LAST_ISSUER: &[u8] = b"issuers/last";
 /// Certificates removed in one step of a deletion.
 const DELETION_STEP: usize = 500;
+/// Steps that look through certificates before other changes of the PKI get their turn.
+const DELETION_STEPS_MAX: usize = 20;
 /// The most octets an uploaded chain may have.
 const CHAIN_OCTETS_MAX: usize = 1 << 20;
 
@@ -244,8 +250,21 @@ impl Engine {
             .put(Space::Counter, LAST_ISSUER, i64::from(number).to_be_bytes())
             .put(Space::Authority, name.as_str(), record::encode(authority)?)
             .put(Space::Issuer, number.to_be_bytes(), record::encode(issuer)?);
-        self.commit_or_later(self.authority_changed(name, operator, what).in_batch(batch)?)?;
+        self.commit_authority_change(name, operator, what, batch)?;
         self.reload()
+    }
+
+    /// Commits a change of an authority with its audit record.
+    fn commit_authority_change(
+        &self,
+        name: &AuthorityName,
+        operator: &str,
+        what: &str,
+        batch: Batch,
+    ) -> Result<(), Error> {
+        self.commit_or_later(self.authority_changed(name, operator, what).in_batch(batch)?)?;
+        tracing::info!(authority = %name, operator, change = what, "changed an authority");
+        Ok(())
     }
 
     fn authority_changed(&self, name: &AuthorityName, operator: &str, what: &str) -> AuditRecord {
@@ -286,7 +305,7 @@ impl Engine {
 
     fn activate(&self, number: u32, form: &IssuerForm, operator: &str, what: &str) -> Result<(), Error> {
         let batch = Batch::new().put(Space::Issuer, number.to_be_bytes(), record::encode(form)?);
-        self.commit_or_later(self.authority_changed(&form.authority, operator, what).in_batch(batch)?)?;
+        self.commit_authority_change(&form.authority, operator, what, batch)?;
         self.reload()?;
         // Its responder and CRL are there as soon as it is. The rest of what is due waits for the timed work: some of it takes the
         // lock on changes, which is held here.
@@ -449,12 +468,13 @@ impl Engine {
         }
         let batch = Batch::new().put(Space::Authority, name.as_str(), record::encode(&form)?);
         let what = format!("services {}", form.services.join(" "));
-        self.commit_or_later(self.authority_changed(name, operator, &what).in_batch(batch)?)?;
+        self.commit_authority_change(name, operator, &what, batch)?;
         self.reload()?;
         self.authority(name)
     }
 
-    /// Begins to remove an authority with its key and its certificates; what is many goes on in the background.
+    /// Begins to remove an authority with its key and its certificates; what is many goes on in the background. Its own certificate,
+    /// if an authority here issued it, is revoked with `cessationOfOperation`.
     ///
     /// # Errors
     /// A refusal while other authorities or endpoints depend on it, or a fault.
@@ -480,10 +500,32 @@ impl Engine {
             }
             let form = AuthorityForm { deleting: true, ..form.clone() };
             let batch = Batch::new().put(Space::Authority, name.as_str(), record::encode(&form)?);
-            self.commit_or_later(self.authority_changed(name, operator, "deletion begun").in_batch(batch)?)?;
+            self.revoke_at_parent(name, &registry, operator)?;
+            self.commit_authority_change(name, operator, "deletion begun", batch)?;
             self.reload()?;
         }
         self.go_on_deleting()
+    }
+
+    /// Whoever trusts the parent must learn that nobody speaks for this authority any more.
+    fn revoke_at_parent(&self, name: &AuthorityName, registry: &Registry, operator: &str) -> Result<(), Error> {
+        for issuer in registry.issuers.values().filter(|issuer| issuer.form.authority == *name && !issuer.revoked) {
+            let parent = issuer.form.parent.and_then(|parent| registry.issuers.get(&parent));
+            let (Some(serial), Some(_)) = (issuer.form.serial, parent.filter(|parent| parent.may_sign())) else {
+                continue;
+            };
+            let change = StatusChange::Revoke { reason: RevocationReason::CessationOfOperation, invalidity: None };
+            let origin = own_origin(format!("deletion of {}", issuer.path), sha256(serial.as_bytes()))?;
+            let comment = format!("authority {name} is being deleted");
+            self.revoke(&RevocationRequest {
+                serial,
+                change,
+                comment,
+                evidence: Evidence::Operator(self.operator(operator)),
+                origin,
+            })?;
+        }
+        Ok(())
     }
 
     /// Removes some of what belongs to authorities that are being deleted.
@@ -506,9 +548,11 @@ impl Engine {
 
     /// Removes certificates of these issuers; true once none are left.
     fn delete_certificates(&self, name: &AuthorityName, issuers: &[std::sync::Arc<Issuer>]) -> Result<bool, Error> {
-        let mut range = Range::default();
+        // Nothing is issued any more, so what was looked through stays as it is.
+        let from = self.deletions().get(name).cloned().unwrap_or_default();
+        let mut range = Range { from, ..Range::default() };
         let mut removed = 0;
-        loop {
+        for _ in 0..DELETION_STEPS_MAX {
             let entries = self.inner.store.scan(Space::Certificate, &range, DELETION_STEP)?;
             let Some(last) = entries.last() else { return Ok(true) };
             range.from = [last.key.as_slice(), &[0]].concat();
@@ -535,11 +579,17 @@ impl Engine {
                 self.commit_or_later(record.in_batch(batch)?)?;
                 removed_here.iter().for_each(|serial| self.inner.responses.purge(serial));
             }
+            self.deletions().insert(name.clone(), range.from.clone());
             removed += removed_here.len();
             if removed >= DELETION_STEP {
-                return Ok(false);
+                break;
             }
         }
+        Ok(false)
+    }
+
+    fn deletions(&self) -> MutexGuard<'_, HashMap<AuthorityName, Key>> {
+        self.inner.deletions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn delete_records(&self, name: &AuthorityName, issuers: &[std::sync::Arc<Issuer>]) -> Result<(), Error> {
@@ -556,9 +606,22 @@ impl Engine {
                 batch = batch.delete(Space::ServiceKey, crate::own_certificate::responder_role(issuer.number));
                 keys.push(responder.form.key.reference().clone());
             }
+            let own = crate::registration_authority::role_prefix(issuer.number);
+            for (role, form) in registry.registration_authorities.iter().filter(|(role, _)| role.starts_with(&own)) {
+                batch = batch.delete(Space::ServiceKey, role.as_str());
+                keys.push(form.key.reference().clone());
+            }
             keys.extend(issuer.form.key.clone());
         }
-        self.commit_or_later(self.authority_changed(name, "certgate", "deleted").in_batch(batch)?)?;
+        // Serials that were reserved and never signed go with it.
+        for entry in self.inner.store.scan(Space::InFlight, &Range::default(), usize::MAX)? {
+            let form: InFlightForm = record::decode(&entry.value)?;
+            if issuers.iter().any(|issuer| issuer.number == form.certificate.issuer) {
+                batch = batch.delete(Space::InFlight, entry.key).delete(Space::Origin, form.origin_key);
+            }
+        }
+        self.commit_authority_change(name, "certgate", "deleted", batch)?;
+        self.deletions().remove(name);
         self.reload()?;
         issuers.iter().for_each(|issuer| self.forget_crl(issuer.number));
         for key in keys {

@@ -1,11 +1,12 @@
 //! The certificate authority: every protocol's only way in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::audit::{Action, AuditRecord};
 use crate::certificate::names_of_tbs;
 use crate::clock::{Clock, Rng, Stopwatch, Time};
@@ -16,7 +17,7 @@ use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
-use crate::label::{EndpointName, ProfileName};
+use crate::label::{AuthorityName, EndpointName, ProfileName};
 use crate::policy::{self, Ask, Bounds};
 use crate::profile::{Profile, ProfileKind};
 use crate::rate::RequestRate;
@@ -29,8 +30,8 @@ use crate::registry::{Issuer, Registry};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::revoke::{PublishedCrl, ResponseCache};
 use crate::serial::Serial;
-use crate::store::{Batch, CommitError, Log, Space, Store, Version};
-use crate::ticket::Ticket;
+use crate::store::{Batch, CommitError, Key, Log, Space, Store, Version};
+use crate::ticket::{Sweep, Ticket};
 use crate::weak_key::BlockedKeys;
 use crate::{figures, inventory, sha256};
 
@@ -59,6 +60,8 @@ pub struct EngineSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
+    /// For how long it is remembered how a request that waited was decided, in seconds; not less than twice the repeat window.
+    pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
     pub clock_backwards_max_s: u64,
     /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait; zero sets no limit.
@@ -82,6 +85,7 @@ impl Default for EngineSettings {
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
+            ticket_retention_s: 90 * DAY_S,
             clock_backwards_max_s: 60,
             wrong_secrets_per_peer_per_min_max: 20,
             audited_refusals_per_endpoint_per_min_max: 60,
@@ -111,8 +115,14 @@ pub(crate) struct Inner {
     pub(crate) publishing: Mutex<()>,
     /// One certificate of the daemon's own at a time.
     pub(crate) own_certificates: Mutex<()>,
+    /// The registration authorities that endpoints need.
+    pub(crate) registration_authorities: Mutex<BTreeSet<(AuthorityName, KeyAlgorithm)>>,
     /// What the daemon was refused, by issuer number, and when it may ask again.
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
+    /// How far the removal of decided tickets has come.
+    pub(crate) tickets_swept: Mutex<Sweep>,
+    /// How far deletions have come, by authority: up to which certificate none of its own is left.
+    pub(crate) deletions: Mutex<HashMap<AuthorityName, Key>>,
     pub(crate) rate: RequestRate,
     pub(crate) secret_keys: SecretKeys,
     pub(crate) attempts: Attempts,
@@ -189,7 +199,10 @@ impl Engine {
             changes: Mutex::new(()),
             publishing: Mutex::new(()),
             own_certificates: Mutex::new(()),
+            registration_authorities: Mutex::default(),
             put_off: Mutex::default(),
+            tickets_swept: Mutex::default(),
+            deletions: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),
             crls: RwLock::default(),
@@ -237,6 +250,17 @@ impl Engine {
                     .authority(&request.authority)
                     .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
                 self.commit_or_later(record.in_batch(Batch::new())?)?;
+                let origin = &request.origin;
+                tracing::info!(
+                    reason = refusal.reason().name(),
+                    why = refusal.private(),
+                    profile = %request.profile,
+                    protocol = %origin.protocol,
+                    endpoint = origin.endpoint.as_ref().map(tracing::field::display),
+                    requester = request.evidence.facts().requester,
+                    request = origin.request_id,
+                    "refused a certificate"
+                );
             }
             Err(error)
         })
@@ -365,7 +389,17 @@ impl Engine {
         }
 
         // 6 answer
-        let InFlightForm { certificate, .. } = in_flight;
+        let InFlightForm { certificate, origin: Positional(origin), .. } = in_flight;
+        tracing::info!(
+            %serial,
+            profile = %certificate.profile,
+            issuer = issuer.path,
+            protocol = %certificate.protocol,
+            endpoint = certificate.endpoint.as_ref().map(tracing::field::display),
+            requester = certificate.requester,
+            request = origin.request_id,
+            "issued a certificate"
+        );
         Ok(Outcome::Issued(issued(serial, certificate.der, certificate.not_after, &issuer)?))
     }
 
@@ -406,6 +440,7 @@ impl Engine {
             EvidenceKind::Challenges
             | EvidenceKind::Certificate
             | EvidenceKind::Renewal
+            | EvidenceKind::KeyAlone
             | EvidenceKind::Secret
             | EvidenceKind::Operator => batch,
         };
@@ -565,11 +600,21 @@ impl Engine {
             .authority(&request.authority)
             .detail(format!("ticket {ticket}"));
         match self.inner.store.commit(record.in_batch(batch)?) {
-            Ok(_) => Ok(Some(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S })),
-            Err(CommitError::Conflict) if spending.is_some() => Ok(None),
-            Err(CommitError::Conflict) => Err(Fault::TryLater { after_s: 1 }.into()),
-            Err(CommitError::Fault(fault)) => Err(fault.into()),
+            Ok(_) => {}
+            Err(CommitError::Conflict) if spending.is_some() => return Ok(None),
+            Err(CommitError::Conflict) => return Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(CommitError::Fault(fault)) => return Err(fault.into()),
         }
+        tracing::info!(
+            %ticket,
+            profile = %request.profile,
+            protocol = %request.origin.protocol,
+            endpoint = request.origin.endpoint.as_ref().map(tracing::field::display),
+            requester = authorization.facts().requester,
+            request = request.origin.request_id,
+            "a request waits for approval"
+        );
+        Ok(Some(Outcome::Pending { ticket, retry_after_s: APPROVAL_RETRY_S }))
     }
 
     pub(crate) fn certificate_form(&self, serial: &Serial) -> Result<Option<CertificateForm>, Error> {

@@ -9,6 +9,7 @@ use crate::label::ProfileName;
 use crate::name::AlternativeName;
 use crate::request::RequestedNames;
 use crate::serial::Serial;
+use crate::subject_key::ProvenKey;
 use crate::ticket::Release;
 
 /// What a requester showed.
@@ -22,6 +23,8 @@ pub enum Evidence {
     Secret(VerifiedSecret),
     /// The word of a device management system.
     Device(VerifiedDevice),
+    /// Nothing but possession of the key that shall be certified: an operator has to decide (SCEP without a challenge).
+    KeyAlone(KeyAlone),
     /// The word of an operator, or of the daemon for its own needs.
     Operator(Approval),
 }
@@ -100,6 +103,20 @@ impl VerifiedCertificate {
     }
 }
 
+/// A requester of whom only the key is known.
+#[derive(Clone, Debug)]
+pub struct KeyAlone {
+    fingerprint: [u8; 32],
+}
+
+impl KeyAlone {
+    /// Whoever holds this key.
+    #[must_use]
+    pub fn of(key: &ProvenKey) -> Self {
+        Self { fingerprint: key.subject_key().fingerprint() }
+    }
+}
+
 /// The word of an operator.
 #[derive(Clone, Debug)]
 pub struct Approval {
@@ -124,6 +141,8 @@ pub enum EvidenceKind {
     Secret,
     /// [`Evidence::Device`].
     Device,
+    /// [`Evidence::KeyAlone`]. Whatever a rule says, an operator decides.
+    KeyAlone,
     /// [`Evidence::Operator`].
     Operator,
 }
@@ -133,7 +152,7 @@ pub enum EvidenceKind {
 pub struct EvidenceFacts {
     /// The kind of evidence.
     pub kind: EvidenceKind,
-    /// Who asks: `account:..`, `certificate:..`, `credential:..`, `device:..`, `operator:..`.
+    /// Who asks: `account:..`, `certificate:..`, `credential:..`, `device:..`, `key:..`, `operator:..`.
     pub requester: String,
     /// The identifiers whose control was shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -175,6 +194,7 @@ impl Evidence {
                 (kind, format!("certificate:{}", certificate.serial))
             }
             Self::Device(device) => (EvidenceKind::Device, device.requester()),
+            Self::KeyAlone(key) => (EvidenceKind::KeyAlone, format!("key:{}", hex::encode(key.fingerprint))),
             Self::Operator(approval) => (EvidenceKind::Operator, format!("operator:{}", approval.operator)),
         };
         EvidenceFacts { kind, requester, identifiers: Vec::new(), approved_by: None, credential: None }

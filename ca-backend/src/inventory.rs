@@ -10,6 +10,7 @@ use crate::clock::Time;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
+use crate::name::DistinguishedName;
 use crate::record::{self, CertificateForm, EventForm, EventKindForm, StatusForm};
 use crate::registry::Registry;
 use crate::request::RequestedNames;
@@ -291,7 +292,41 @@ fn lead(query: &InventoryQuery) -> Result<(Space, Range), Refusal> {
     Ok((Space::Certificate, Range { from, until, reverse: false }))
 }
 
+/// A `*` is a pattern at the beginning only. Elsewhere it could be meant as one, except where it begins a wildcard name.
+fn check_pattern(what: &str, text: &str, example: &str) -> Result<(), Refusal> {
+    let rest = text.strip_prefix('*').unwrap_or(text);
+    let stray = rest.match_indices('*').any(|(at, _)| {
+        let (before, after) = rest.split_at(at);
+        let begins_value = before.is_empty() || before.ends_with(['=', ':', ' ']);
+        !(begins_value && after.starts_with("*."))
+    });
+    if !stray {
+        return Ok(());
+    }
+    let text =
+        format!("{text:?} cannot be searched for: a {what} is given whole, or with one * at its beginning: {example}");
+    Err(Refusal::new(Reason::Malformed, text))
+}
+
 impl InventoryQuery {
+    /// Whether the conditions are such as can be met.
+    ///
+    /// # Errors
+    /// `Reason::Malformed` that says which forms there are.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if let Some(name) = &self.name {
+            check_pattern("name", name, "host.example.org, *.example.org")?;
+        }
+        let Some(subject) = &self.subject else { return Ok(()) };
+        let example = "CN=host,O=Example or *,O=Example";
+        check_pattern("subject", subject, example)?;
+        if subject.starts_with('*') || DistinguishedName::parse(subject).is_ok() {
+            return Ok(());
+        }
+        let text = format!("{subject:?} is no distinguished name: a subject is given whole, or by its end: {example}");
+        Err(Refusal::new(Reason::Malformed, text))
+    }
+
     /// Whether a found certificate meets every condition.
     fn admits(&self, serial: &Serial, form: &CertificateForm, registry: &Registry) -> bool {
         let within = |at: Time, from: Option<Time>, until: Option<Time>| {
@@ -330,6 +365,7 @@ impl Engine {
     pub fn search(&self, query: &InventoryQuery) -> Result<Page<CertificateSummary>, Error> {
         let registry = self.registry();
         let limit = if query.limit == 0 { LIMIT_DEFAULT } else { query.limit.min(LIMIT_MAX) };
+        query.check()?;
         let (space, mut range) = lead(query)?;
         range.reverse = query.descending;
         if let Some(cursor) = &query.cursor {

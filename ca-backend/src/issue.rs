@@ -95,7 +95,13 @@ impl Prepared {
         let extensions = extension::resolve(profile, &request.extensions, choices)?;
         let own_facts;
         let facts = match (&issuer.active, profile.kind) {
-            (Some(active), ProfileKind::Subordinate | ProfileKind::Responder | ProfileKind::EndEntity) => &active.facts,
+            (
+                Some(active),
+                ProfileKind::Subordinate
+                | ProfileKind::Responder
+                | ProfileKind::RegistrationAuthority
+                | ProfileKind::EndEntity,
+            ) => &active.facts,
             (None, ProfileKind::Root) if issuer.form.public_key == key.spki_der() => {
                 let (_, algorithm) = issuer.signing_key()?;
                 own_facts = IssuerFacts::self_signed(

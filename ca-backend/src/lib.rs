@@ -38,6 +38,7 @@ mod rate;
 mod record;
 mod records;
 mod refuse;
+mod registration_authority;
 mod registry;
 mod request;
 mod revoke;
@@ -66,7 +67,7 @@ pub use endpoint::Endpoint;
 pub use engine::{Engine, EngineSettings, IssuedCertificate, Outcome};
 pub use error::{Error, Fault, KeyFault, Reason, Refusal, StoreFault};
 pub use evidence::{
-    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, ValidatedIdentifier, VerifiedCertificate,
+    Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
 pub use generated_key::GeneratedKey;
@@ -83,13 +84,14 @@ pub use own_certificate::{ServiceKey, TlsIdentity};
 pub use policy::{AccessRule, AttributeRule, DnsRule, NameRules, RequesterRule, TextRule};
 pub use profile::Profile;
 pub use records::{RecordBatch, RecordError, RecordSpace, Records};
+pub use registration_authority::RegistrationAuthority;
 pub use request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity, RevocationRequest, StatusChange};
 pub use revoke::Revocation;
 pub use serial::Serial;
 pub use status::{CertId, CertIdHash, CertStatus, OcspQuery, RevocationReason, SignedCrl, SignedOcsp};
 pub use store::{Entry, StoreKind, StoreOptions, Version, Versioned};
 pub use subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
-pub use ticket::{Ticket, WaitingRequest};
+pub use ticket::{Ticket, TicketDetails, TicketStanding, WaitingRequest};
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

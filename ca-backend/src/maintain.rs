@@ -20,7 +20,7 @@ const STEPS_MAX: usize = 200;
 const REFUSED_RETRY_S: u64 = 600;
 
 impl Engine {
-    /// Does what is due: CRLs, OCSP responders, authorities that wait for their certificate, serials that were reserved and never
+    /// Does what is due: CRLs, OCSP responders, registration authorities, authorities that wait for their certificate, serials that were reserved and never
     /// signed, deletions, and records whose time is over. Faults are logged; the next call tries again.
     pub fn maintain(&self) {
         self.provision_waiting();
@@ -28,9 +28,17 @@ impl Engine {
         for issuer in registry.issuers.values() {
             self.attempt("renew an OCSP responder", issuer, || self.keep_responder(issuer));
         }
+        for (authority, algorithm) in self.kept_registration_authorities() {
+            if let Some(issuer) = registry.issuer_of(&authority).filter(|issuer| issuer.may_sign()) {
+                self.attempt("renew a registration authority", issuer, || {
+                    self.renew_registration_authority(&authority, algorithm)
+                });
+            }
+        }
         self.publish_due_crls();
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
+        log("forget decided tickets", self.forget_decided_tickets());
         log("forget old credentials", self.forget_old_credentials());
         log("take back certificates of untold devices", self.take_back_untold());
         log("record refusals that were counted", self.summarize_refusals());

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::clock::{SystemClock, SystemRng};
 use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
-use crate::error::{Error, Fault, StoreFault};
+use crate::error::{Error, Fault, Reason, Refusal};
 use crate::keys::software::SoftwareKeys;
 use crate::keys::{KeyRing, secret::KeyEncryptionSecret};
-use crate::store::{self, StoreKind, StoreOptions};
+use crate::store::{self, StoreKind, StoreOptions, TransferError};
 
 /// Where an engine keeps what it must not lose.
 #[derive(Debug)]
@@ -44,7 +44,8 @@ impl Engine {
     /// Reads an export into a new, empty store. Returns how many records there were.
     ///
     /// # Errors
-    /// A fault if the store is not empty or the export is damaged; the store is then unusable and says so.
+    /// A refusal if the store is not empty (`Reason::Conflict`) or the export is damaged (`Reason::Malformed`; what was read of it
+    /// makes the store unusable, and it says so), or the store's fault.
     pub fn import(
         kind: StoreKind,
         directory: &std::path::Path,
@@ -52,6 +53,10 @@ impl Engine {
         from: &mut dyn std::io::Read,
     ) -> Result<u64, Error> {
         let store = store::open(kind, directory, options)?;
-        Ok(store::import(store.as_ref(), from).map_err(|error| StoreFault::Unavailable(error.to_string()))?)
+        store::import(store.as_ref(), from).map_err(|error| match error {
+            TransferError::Store(fault) => fault.into(),
+            TransferError::State(why) => Refusal::new(Reason::Conflict, why).into(),
+            TransferError::File(why) => Refusal::new(Reason::Malformed, why).into(),
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use crate::algorithm::KeyAlgorithm;
+use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
@@ -19,7 +20,7 @@ use crate::record::{self, ServiceKeyForm, StatusForm};
 use crate::registry::Issuer;
 use crate::request::{EnrollmentRequest, Origin, RequestedNames};
 use crate::sha256;
-use crate::store::{Batch, Space};
+use crate::store::{Batch, Range, Space};
 use crate::subject_key::{ProvenKey, SubjectKey};
 
 /// An issuer's OCSP responder.
@@ -54,9 +55,17 @@ pub struct ServiceKey {
 }
 
 const TLS_ROLE: &str = "tls";
+/// Before the serials under which former TLS keys lie until they are destroyed.
+const FORMER_TLS_KEYS: &[u8] = b"former/tls/";
+/// Former keys destroyed at a time.
+const FORMER_KEYS_MAX: usize = 100;
 const DAEMON: &str = "certgate";
 
 impl ServiceKey {
+    pub(crate) fn new(engine: Engine, key: ServiceKeyRef, algorithm: KeyAlgorithm) -> Self {
+        Self { engine, key, algorithm }
+    }
+
     /// The key's algorithm.
     #[must_use]
     pub fn algorithm(&self) -> KeyAlgorithm {
@@ -103,7 +112,7 @@ impl std::fmt::Debug for ServiceKey {
 }
 
 /// Whether a certificate has lived two thirds of its life.
-fn wants_renewal(not_before: Time, not_after: Time, now: Time) -> bool {
+pub(crate) fn wants_renewal(not_before: Time, not_after: Time, now: Time) -> bool {
     now >= not_before.plus_s(not_after.since_s(not_before) / 3 * 2)
 }
 
@@ -136,8 +145,11 @@ impl Engine {
         if not_after <= self.now() {
             return Ok(());
         }
-        self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
+        let form =
+            self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
+        self.put_own_certificate(&role, &issuer.form.authority, "basic-ocsp", &form, Batch::new())?;
         self.reload()?;
+        tracing::info!(issuer = issuer.path, "an OCSP responder has a new certificate");
         if let Some(key) = old {
             self.inner.keys.destroy(key.reference()).map_err(Fault::from)?;
         }
@@ -163,19 +175,24 @@ impl Engine {
         };
         let form = match stored {
             Some(form) if usable(&form)? => form,
-            old => {
+            former => {
                 let requested = RequestedNames { subject: DistinguishedName::empty(), alternative: names.to_vec() };
+                let profile = "privatessl-tls-server";
                 let form = self.make_own_certificate(
                     TLS_ROLE,
                     authority,
-                    "privatessl-tls-server",
+                    profile,
                     requested,
                     KeyAlgorithm::EcP256,
                     KeyPurpose::Sign,
                 )?;
-                if let Some(old) = old {
-                    self.inner.keys.destroy(old.key.reference()).map_err(Fault::from)?;
+                let mut besides = Batch::new();
+                if let Some(former) = former {
+                    // The listener still signs with that key: it is noted, and destroyed once this is over.
+                    let name = [FORMER_TLS_KEYS, former.serial.as_bytes()].concat();
+                    besides = besides.put(Space::ServiceKey, name, record::encode(&former)?);
                 }
+                self.put_own_certificate(TLS_ROLE, authority, profile, &form, besides)?;
                 form
             }
         };
@@ -183,6 +200,23 @@ impl Engine {
         let chain = std::iter::once(Bytes::from(issued.der)).chain(issued.chain).collect();
         let key = ServiceKey { engine: self.clone(), key: form.key, algorithm: form.algorithm };
         Ok(TlsIdentity { chain, not_before: form.not_before, not_after: form.not_after, names: names.to_vec(), key })
+    }
+
+    /// Destroys the keys of former TLS certificates. To be called once the listener uses what [`Engine::tls_identity`] gave.
+    ///
+    /// # Errors
+    /// A fault; the next call goes on.
+    pub fn forget_former_tls_key(&self) -> Result<(), Error> {
+        for former in self.inner.store.scan(Space::ServiceKey, &Range::prefix(FORMER_TLS_KEYS), FORMER_KEYS_MAX)? {
+            let form: ServiceKeyForm = record::decode(&former.value)?;
+            match self.inner.keys.destroy(form.key.reference()) {
+                // Gone already: a fault came between this step and the next one.
+                Ok(()) | Err(KeyFault::NotFound(_)) => {}
+                Err(fault) => return Err(Fault::from(fault).into()),
+            }
+            self.commit_or_later(Batch::new().delete(Space::ServiceKey, former.key))?;
+        }
+        Ok(())
     }
 
     /// The authority that issued the daemon's present TLS certificate; `None` if there is none, or its authority is gone.
@@ -196,7 +230,7 @@ impl Engine {
         Ok(self.registry().issuers.get(&certificate.issuer).map(|issuer| issuer.form.authority.clone()))
     }
 
-    fn make_own_certificate(
+    pub(crate) fn make_own_certificate(
         &self,
         role: &str,
         authority: &AuthorityName,
@@ -224,16 +258,32 @@ impl Engine {
             }
         };
         let certificate = crate::certificate::CertificateParts::open(&issued.der)?;
-        let form = ServiceKeyForm {
+        Ok(ServiceKeyForm {
             key,
             algorithm,
             serial: issued.serial,
             not_before: certificate.tbs.not_before,
             not_after: certificate.tbs.not_after,
             certificate: issued.der.clone(),
-        };
-        self.commit_or_later(Batch::new().put(Space::ServiceKey, role, record::encode(&form)?))?;
-        Ok(form)
+        })
+    }
+
+    fn put_own_certificate(
+        &self,
+        role: &str,
+        authority: &AuthorityName,
+        profile: &str,
+        form: &ServiceKeyForm,
+        besides: Batch,
+    ) -> Result<(), Error> {
+        let record = AuditRecord::new(self.now(), Action::ServiceKeyChanged)
+            .authority(authority)
+            .profile(profile)
+            .serial(&form.serial)
+            .detail(format!("{role} has the new key {}, {}", form.key.reference(), form.algorithm));
+        let batch = besides.put(Space::ServiceKey, role, record::encode(form)?);
+        self.commit_or_later(record.in_batch(batch)?)?;
+        Ok(())
     }
 }
 
@@ -254,14 +304,19 @@ pub(crate) fn own_request(
         key: ProvenKey::after_verified_signature(SubjectKey::accept(public_key)?),
         validity: None,
         evidence: Evidence::Operator(Approval { operator: DAEMON.to_owned(), released: None, daemon: true }),
-        origin: Origin {
-            protocol: ProtocolName::new("internal")?,
-            endpoint: None,
-            transaction,
-            request_digest: sha256(public_key),
-            peer: None,
-            request_id: String::new(),
-        },
+        origin: own_origin(transaction, sha256(public_key))?,
+    })
+}
+
+/// Where a request by the daemon itself comes from.
+pub(crate) fn own_origin(transaction: String, request_digest: [u8; 32]) -> Result<Origin, Refusal> {
+    Ok(Origin {
+        protocol: ProtocolName::new("internal")?,
+        endpoint: None,
+        transaction,
+        request_digest,
+        peer: None,
+        request_id: String::new(),
     })
 }
 

@@ -35,6 +35,7 @@ impl Engine {
             .detail(format!("stored by {operator}"));
         let batch = Batch::new().put(Space::Profile, profile.id.as_str(), toml);
         self.commit_or_later(record.in_batch(batch)?)?;
+        tracing::info!(profile = profile.id, operator, "stored a profile");
         self.reload()?;
         Ok(profile)
     }
@@ -60,6 +61,7 @@ impl Engine {
             .profile(name.as_str())
             .detail(format!("removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Profile, name.as_str()))?)?;
+        tracing::info!(profile = %name, operator, "removed a profile");
         self.reload()
     }
 
@@ -109,6 +111,7 @@ impl Engine {
             .detail(format!("endpoint {} stored by {operator}: {}", endpoint.name, String::from_utf8_lossy(&document)));
         let batch = Batch::new().put(Space::Endpoint, endpoint.name.as_str(), document);
         self.commit_or_later(record.in_batch(batch)?)?;
+        tracing::info!(endpoint = %endpoint.name, protocol = %endpoint.protocol, operator, "stored an endpoint");
         self.reload()
     }
 
@@ -130,6 +133,7 @@ impl Engine {
         let record = AuditRecord::new(self.now(), Action::EndpointChanged)
             .detail(format!("endpoint {name} removed by {operator}"));
         self.commit_or_later(record.in_batch(Batch::new().delete(Space::Endpoint, name.as_str()))?)?;
+        tracing::info!(endpoint = %name, operator, "removed an endpoint");
         self.reload()
     }
 

@@ -259,7 +259,9 @@ fn wildcard_base(name: &AlternativeName) -> Option<(&str, &str)> {
 }
 
 impl NameRules {
-    fn allows(&self, name: &AlternativeName) -> bool {
+    /// Whether a name may stand by these rules. A wildcard needs `wildcards` as well.
+    #[must_use]
+    pub fn allows(&self, name: &AlternativeName) -> bool {
         match wildcard_base(name) {
             // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
             Some((dns, base)) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
@@ -385,6 +387,8 @@ enum Grant {
     Operator,
     /// A rule of an endpoint.
     Rule { endpoint: Arc<Endpoint>, rule: Box<AccessRule> },
+    /// No rule at all: the operator who has to approve is the judge.
+    ByHand { endpoint: Arc<Endpoint> },
 }
 
 impl Authorization {
@@ -400,13 +404,14 @@ impl Authorization {
     pub(crate) fn rule(&self) -> &str {
         match &self.grant {
             Grant::Operator => "operator",
+            Grant::ByHand { .. } => "by hand",
             Grant::Rule { rule, .. } => &rule.name,
         }
     }
 
     pub(crate) fn validity_max_s(&self) -> Option<u64> {
         match &self.grant {
-            Grant::Operator => None,
+            Grant::Operator | Grant::ByHand { .. } => None,
             Grant::Rule { rule, .. } => rule.validity_max_s,
         }
     }
@@ -415,7 +420,7 @@ impl Authorization {
     pub(crate) fn extended_key_usages(&self) -> &[ObjectIdentifier] {
         match &self.grant {
             Grant::Operator => &[],
-            Grant::Rule { endpoint, .. } => &endpoint.extended_key_usages,
+            Grant::Rule { endpoint, .. } | Grant::ByHand { endpoint } => &endpoint.extended_key_usages,
         }
     }
 
@@ -423,14 +428,18 @@ impl Authorization {
     pub(crate) fn awaits_approval(&self) -> bool {
         match &self.grant {
             Grant::Operator => false,
-            Grant::Rule { rule, .. } => rule.approval && self.facts.approved_by.is_none(),
+            Grant::Rule { rule, .. } => {
+                let waits = rule.approval || self.facts.kind == EvidenceKind::KeyAlone;
+                waits && self.facts.approved_by.is_none()
+            }
+            Grant::ByHand { .. } => self.facts.approved_by.is_none(),
         }
     }
 
     /// Judges the names of the final TBSCertificate, which are what counts (invariant 12).
     pub(crate) fn admits(&self, names: &RequestedNames) -> Result<(), Refusal> {
         match &self.grant {
-            Grant::Operator => Ok(()),
+            Grant::Operator | Grant::ByHand { .. } => Ok(()),
             Grant::Rule { endpoint, rule } => {
                 denied(endpoint, names)?;
                 shown(&self.facts, &self.bounds, names)?;
@@ -485,6 +494,10 @@ pub(crate) fn authorize(
     denied(endpoint, ask.names)?;
     shown(&facts, &bounds, ask.names)?;
     bounds.admit(ask)?;
+    // An endpoint without any rule grants nobody anything by itself, and lets operators decide on those who show only a key.
+    if endpoint.rules.is_empty() && facts.kind == EvidenceKind::KeyAlone {
+        return Ok(Authorization { facts, bounds, grant: Grant::ByHand { endpoint: endpoint.clone() } });
+    }
 
     let by_requester = |rule: &&AccessRule| {
         rule.requesters.iter().any(|who| who.evidence == facts.kind && who.requester.covers(&facts.requester))

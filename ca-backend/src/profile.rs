@@ -83,6 +83,8 @@ pub enum ProfileKind {
     Subordinate,
     /// An OCSP responder.
     Responder,
+    /// A registration authority, which reads and signs messages on behalf of an authority.
+    RegistrationAuthority,
     /// Everybody else.
     EndEntity,
 }
@@ -442,10 +444,14 @@ impl Profile {
             ProfileKind::Responder if *rule != ExtendedKeyUsageRule::Fixed || *values != [purpose::OCSP_SIGNING] => {
                 Err("makes responders, whose one purpose is ocsp-signing".to_owned())
             }
-            ProfileKind::EndEntity if signs_ocsp => {
+            ProfileKind::EndEntity | ProfileKind::RegistrationAuthority if signs_ocsp => {
                 Err("names ocsp-signing without being of the kind responder".to_owned())
             }
-            ProfileKind::Root | ProfileKind::Subordinate | ProfileKind::Responder | ProfileKind::EndEntity => Ok(()),
+            ProfileKind::Root
+            | ProfileKind::Subordinate
+            | ProfileKind::Responder
+            | ProfileKind::RegistrationAuthority
+            | ProfileKind::EndEntity => Ok(()),
         }
     }
 }

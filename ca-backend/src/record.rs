@@ -185,6 +185,9 @@ pub(crate) enum OutcomeForm {
 pub(crate) struct TicketForm {
     pub(crate) at: Time,
     pub(crate) state: TicketStateForm,
+    /// When an operator decided; absent in tickets that were decided before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decided_at: Option<Time>,
     pub(crate) authority: AuthorityName,
     pub(crate) profile: ProfileName,
     pub(crate) names: RequestedNames,

@@ -28,6 +28,16 @@ impl RecordSpace {
     pub const ACME_NONCE: Self = Self(Space::AcmeNonce);
     /// The ACME account that a certificate was issued to, by serial.
     pub const ACME_CERTIFICATE: Self = Self(Space::AcmeCertificate);
+    /// Whom a certificate of the MDM web service is for, by serial.
+    pub const MDM_CERTIFICATE: Self = Self(Space::MdmCertificate);
+    /// Serials of the MDM web service's certificates, by endpoint and device or user.
+    pub const MDM_HOLDER: Self = Self(Space::MdmHolder);
+    /// Calls of the MDM web service that may be repeated.
+    pub const MDM_CALL: Self = Self(Space::MdmCall);
+    /// SCEP transactions that wait for approval, by endpoint, transactionID and signer.
+    pub const SCEP_TRANSACTION: Self = Self(Space::ScepTransaction);
+    /// SCEP transactions by the time at which they may go.
+    pub const SCEP_EXPIRY: Self = Self(Space::ScepExpiry);
 }
 
 /// Reads one kind of a protocol's records.

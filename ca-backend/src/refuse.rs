@@ -102,8 +102,16 @@ impl Engine {
                 .detail(format!("{}: {}", refusal.reason().name(), refusal.private()))
                 .in_batch(batch)?;
         }
-        tracing::debug!(id = origin.request_id, reason = refusal.reason().name(), why = refusal.private(), "refused");
-        self.commit_if_any(batch)
+        self.commit_if_any(batch)?;
+        let (id, reason, why) = (&origin.request_id, refusal.reason().name(), refusal.private());
+        let endpoint = origin.endpoint.as_ref().map(tracing::field::display);
+        // A flood that is only counted does not fill the log either.
+        if write {
+            tracing::info!(request = id, protocol = %origin.protocol, endpoint, reason, why, "refused a request");
+        } else {
+            tracing::debug!(request = id, protocol = %origin.protocol, endpoint, reason, why, "refused a request");
+        }
+        Ok(())
     }
 
     /// Writes what was only counted, when its minute is over.

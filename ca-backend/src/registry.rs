@@ -15,6 +15,7 @@ use crate::ocsp::IssuerHashes;
 use crate::own_certificate::{self, Responder};
 use crate::profile::Profile;
 use crate::record::{self, AuthorityForm, CertificateForm, IssuerForm, ServiceKeyForm, StatusForm};
+use crate::registration_authority;
 use crate::store::{Entry, Range, Space, Store};
 use crate::tbs::IssuerFacts;
 
@@ -30,6 +31,8 @@ pub(crate) struct Registry {
     pub(crate) endpoints: BTreeMap<EndpointName, Arc<Endpoint>>,
     /// OCSP responders by issuer number.
     pub(crate) responders: HashMap<u32, Arc<Responder>>,
+    /// Registration authorities by role.
+    pub(crate) registration_authorities: HashMap<String, Arc<ServiceKeyForm>>,
 }
 
 /// One generation of an authority: a key and, once active, a certificate.
@@ -93,6 +96,7 @@ impl Registry {
             let endpoint: Endpoint = serde_json::from_slice(&value).map_err(|e| corrupt(&key, &e.to_string()))?;
             registry.endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
         }
+        registry.registration_authorities = registration_authority::stored(store)?.into_iter().collect();
         let mut forms = BTreeMap::new();
         for Entry { key, value, .. } in everything(store, Space::Issuer)? {
             let number =

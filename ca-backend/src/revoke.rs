@@ -127,6 +127,16 @@ impl Engine {
         if self.registry().issuers.values().any(|issuer| issuer.form.serial.as_ref() == Some(serial)) {
             self.reload()?;
         }
+        tracing::info!(
+            %serial,
+            change = event_name(event),
+            reason = change,
+            protocol = %request.origin.protocol,
+            endpoint = request.origin.endpoint.as_ref().map(tracing::field::display),
+            requester = facts.requester,
+            request = request.origin.request_id,
+            "changed a certificate's status"
+        );
         metrics::counter!(figures::STATUS_CHANGES, "change" => event_name(event)).increment(1);
         Ok(Revocation { serial: *serial, state: status.state(), at })
     }
@@ -337,6 +347,7 @@ impl Engine {
             .authority(&issuer.form.authority)
             .detail(format!("CRL {number} of {}", issuer.path));
         self.commit_or_later(published.in_batch(batch)?)?;
+        tracing::info!(issuer = issuer.path, number, %next_update, "published a CRL");
 
         let crl = Arc::new(SignedCrl::new(signed.der, number, now, next_update));
         // Read with the lock in hand: a change before that has moved the counter, and one after it marks the new entry as stale.

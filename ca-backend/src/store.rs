@@ -36,7 +36,7 @@ use crate::error::{Fault, StoreFault};
 pub use self::faulty::{FailureMoment, Faults};
 #[cfg(feature = "testing")]
 pub use self::torture::{TortureReport, torture_check, torture_write};
-pub(crate) use self::transfer::{export, import};
+pub(crate) use self::transfer::{TransferError, export, import};
 
 /// Which storage engine keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +211,16 @@ pub(crate) enum Space {
     AcmeCertificate = 0x47,
     /// ACME orders by account.
     AcmeAccountOrder = 0x48,
+    /// Whom a certificate of the MDM web service is for, by serial.
+    MdmCertificate = 0x58,
+    /// Serials of the MDM web service's certificates by endpoint and device or user; the value is empty.
+    MdmHolder = 0x59,
+    /// Calls of the MDM web service that may be repeated, by day.
+    MdmCall = 0x5a,
+    /// SCEP transactions that wait for approval.
+    ScepTransaction = 0x50,
+    /// SCEP transactions by the time at which they may go.
+    ScepExpiry = 0x51,
 }
 
 /// A key within a space.

@@ -1,6 +1,7 @@
 //! Requests that wait for an operator.
 
 use std::fmt;
+use std::sync::PoisonError;
 
 use const_oid::ObjectIdentifier;
 use serde::Serialize;
@@ -14,9 +15,10 @@ use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::extension::RequestedExtensions;
 use crate::label::{AuthorityName, ProfileName};
 use crate::record::{self, TicketForm, TicketStateForm};
-use crate::request::{EnrollmentRequest, Origin, RequestedNames};
-use crate::store::{Batch, Range, Space, Version};
-use crate::subject_key::{ProvenKey, SubjectKey};
+use crate::request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity};
+use crate::serial::Serial;
+use crate::store::{Batch, Key, Range, Space, Version};
+use crate::subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
 
 /// Names a request that waits for approval: 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -44,6 +46,49 @@ pub struct WaitingRequest {
     pub origin: Origin,
 }
 
+/// Everything that an operator who decides has to know.
+#[derive(Clone, Debug)]
+pub struct TicketDetails {
+    /// What was asked for, by whom and from where.
+    pub request: WaitingRequest,
+    /// What became of it.
+    pub standing: TicketStanding,
+    /// When an operator decided, if one did.
+    pub decided_at: Option<Time>,
+    /// The kind of the public key.
+    pub key: SubjectKeyKind,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key_fingerprint: [u8; 32],
+    /// The extended key usages that were asked for; none leaves them to the profile.
+    pub extended_key_usages: Vec<ObjectIdentifier>,
+    /// The other extensions that the request brings.
+    pub extensions: Vec<ObjectIdentifier>,
+    /// The validity that was asked for; none leaves it to the profile.
+    pub validity: Option<RequestedValidity>,
+    /// What the request rests on.
+    pub evidence: EvidenceFacts,
+}
+
+/// What became of a request that waits or waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TicketStanding {
+    /// It waits.
+    Waiting,
+    /// It was approved; under this serial.
+    Issued(Serial),
+    /// It was rejected, and why.
+    Rejected(String),
+}
+
+/// How far the removal of decided tickets has come.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    from: Key,
+    not_before: Time,
+}
+
+/// Seconds between two looks through all tickets.
+const SWEEP_PAUSE_S: u64 = 3_600;
 /// Seconds until polling again makes sense.
 const RETRY_S: u32 = 60;
 /// Tickets read at a time.
@@ -89,6 +134,7 @@ pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time)
     TicketForm {
         at,
         state: TicketStateForm::Waiting,
+        decided_at: None,
         authority: request.authority.clone(),
         profile: request.profile.clone(),
         names: request.names.clone(),
@@ -145,16 +191,7 @@ impl Engine {
                 if form.state != TicketStateForm::Waiting || waiting.len() == limit {
                     continue;
                 }
-                waiting.push(WaitingRequest {
-                    ticket: Ticket(String::from_utf8_lossy(&entry.key).into_owned()),
-                    at: form.at,
-                    authority: form.authority,
-                    profile: form.profile,
-                    subject: form.names.subject.to_string(),
-                    alternative_names: form.names.alternative.iter().map(ToString::to_string).collect(),
-                    requester: form.facts.requester,
-                    origin: form.origin,
-                });
+                waiting.push(waiting_request(Ticket(String::from_utf8_lossy(&entry.key).into_owned()), form));
             }
         }
         Ok(waiting)
@@ -180,6 +217,65 @@ impl Engine {
         let release = Release { ticket: ticket.clone(), form, version };
         let decided = release.decided(TicketStateForm::Rejected(why.to_owned()), self.now(), operator, Batch::new())?;
         self.commit_or_later(self.end_wait(decided, release.facts())?)?;
+        tracing::info!(%ticket, operator, why, "an operator rejected a request");
+        Ok(())
+    }
+
+    /// What was asked for under this ticket, and what became of it.
+    ///
+    /// # Errors
+    /// A refusal if the ticket is unknown, or the store's fault.
+    pub fn ticket(&self, ticket: &Ticket) -> Result<TicketDetails, Error> {
+        let (form, _) = self.ticket_form(ticket)?;
+        let key = SubjectKey::accept(&form.public_key)?;
+        let oid = |id: &String| {
+            let id = ObjectIdentifier::new(id);
+            id.map_err(|_| Fault::Broken(format!("ticket {ticket} holds no object identifier")))
+        };
+        Ok(TicketDetails {
+            standing: match &form.state {
+                TicketStateForm::Waiting => TicketStanding::Waiting,
+                TicketStateForm::Issued(serial) => TicketStanding::Issued(*serial),
+                TicketStateForm::Rejected(why) => TicketStanding::Rejected(why.clone()),
+            },
+            decided_at: form.decided_at,
+            key: key.kind(),
+            key_fingerprint: key.fingerprint(),
+            extended_key_usages: form.extended_key_usage.iter().map(oid).collect::<Result<_, _>>()?,
+            extensions: form.extensions.iter().map(|(id, _)| oid(id)).collect::<Result<_, _>>()?,
+            validity: form.validity,
+            evidence: form.facts.clone(),
+            request: waiting_request(ticket.clone(), form),
+        })
+    }
+
+    /// Removes some of the tickets that were decided long ago; those that wait stay. Once it has seen all of them it rests for an hour.
+    pub(crate) fn forget_decided_tickets(&self) -> Result<(), Error> {
+        let mut sweep = self.inner.tickets_swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        if now < sweep.not_before {
+            return Ok(());
+        }
+        // As long as a repeat is answered with its first outcome, the ticket that stands for it has to be there.
+        let kept_s = self.inner.settings.ticket_retention_s.max(2 * self.inner.settings.repeat_window_s);
+        let range = Range { from: sweep.from.clone(), until: None, reverse: false };
+        let entries = self.inner.store.scan(Space::Ticket, &range, SCAN_ENTRIES)?;
+        let (mut batch, mut removed) = (Batch::new(), 0);
+        for entry in &entries {
+            let form: TicketForm = record::decode(&entry.value)?;
+            let decided = form.state != TicketStateForm::Waiting;
+            if decided && form.decided_at.unwrap_or(form.at).plus_s(kept_s) < now {
+                batch = batch.delete(Space::Ticket, entry.key.clone());
+                removed += 1;
+            }
+        }
+        if removed > 0 {
+            self.commit_or_later(batch)?;
+        }
+        *sweep = match entries.last() {
+            Some(last) => Sweep { from: [last.key.as_slice(), &[0]].concat(), not_before: now },
+            None => Sweep { from: Vec::new(), not_before: now.plus_s(SWEEP_PAUSE_S) },
+        };
         Ok(())
     }
 
@@ -195,6 +291,19 @@ impl Engine {
             return Err(Refusal::new(Reason::Conflict, format!("request {ticket} was decided already")).into());
         }
         Ok((form, version))
+    }
+}
+
+fn waiting_request(ticket: Ticket, form: TicketForm) -> WaitingRequest {
+    WaitingRequest {
+        ticket,
+        at: form.at,
+        authority: form.authority,
+        profile: form.profile,
+        subject: form.names.subject.to_string(),
+        alternative_names: form.names.alternative.iter().map(ToString::to_string).collect(),
+        requester: form.facts.requester,
+        origin: form.origin,
     }
 }
 
@@ -230,7 +339,7 @@ impl Release {
             .evidence(&facts)
             .authority(&self.form.authority)
             .detail(format!("ticket {} {why}", self.ticket).trim_end());
-        let form = TicketForm { state, ..self.form.clone() };
+        let form = TicketForm { state, decided_at: Some(at), ..self.form.clone() };
         let batch = batch.expect(Space::Ticket, self.ticket.as_str(), self.version).put(
             Space::Ticket,
             self.ticket.as_str(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use figment::Figment;
 use figment::error::Kind;
+use toml::de::{DeTable, DeValue};
 
 use crate::check::Wrong;
 
@@ -117,12 +118,29 @@ fn origin(figment: &Figment, key: &str, known: Option<&figment::Metadata>) -> St
         return "the defaults".to_owned();
     };
     match &metadata.source {
-        Some(source) => source.to_string(),
+        Some(source) => match source.file_path().and_then(|path| line(path, key)) {
+            Some(line) => format!("{source}, line {line}"),
+            None => source.to_string(),
+        },
         None if metadata.name.contains("environment") => {
             format!("the environment variable {}", variable(key))
         }
         None => "the settings".to_owned(),
     }
+}
+
+/// The line on which a file sets a key; of a key that is not there, that of its section.
+fn line(path: &std::path::Path, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let table = DeTable::parse(&text).ok()?;
+    let (mut table, mut found) = (table.get_ref(), None);
+    for part in key.split('.') {
+        let Some((name, value)) = table.get_key_value(part) else { break };
+        found = Some(name.span().start);
+        let DeValue::Table(below) = value.get_ref() else { break };
+        table = below;
+    }
+    Some(text.get(..found?)?.matches('\n').count() + 1)
 }
 
 fn variable(key: &str) -> String {

@@ -72,7 +72,7 @@ fn an_unknown_key_names_the_nearest_right_key_and_the_file() {
         let error = Settings::load(Some(Path::new("node.toml"))).expect_err("unknown key");
         let text = error.to_string();
         assert!(text.starts_with("unknown key `store.engin` in "), "{text}");
-        assert!(text.contains("node.toml: did you mean `store.engine`?"), "{text}");
+        assert!(text.contains("node.toml, line 2: did you mean `store.engine`?"), "{text}");
         Ok(())
     });
 }

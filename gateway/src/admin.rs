@@ -9,6 +9,7 @@ pub mod authorities;
 pub mod blocked_keys;
 mod caller;
 pub mod certificates;
+pub mod credentials;
 pub mod encoding;
 pub mod endpoints;
 pub mod events;
@@ -34,10 +35,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use moment::Moment;
+pub(crate) use problem::MALFORMED_HINT;
 pub use problem::Problem;
 pub use socket::{Operator, OperatorSocket, SocketError, bind, serve};
 pub use status::StatusPages;
 
+use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
 use problem::missing;
 
@@ -58,6 +61,8 @@ pub struct AdminState {
     pub endpoints_changed: Arc<dyn Fn() + Send + Sync>,
     /// What `/metrics` shows.
     pub figures: Figures,
+    /// Whether HTTPS clients are served.
+    pub https: HttpsCondition,
 }
 
 impl fmt::Debug for AdminState {
@@ -78,6 +83,7 @@ impl fmt::Debug for AdminState {
         (name = "authorities", description = "Root, issuing and external authorities and their life cycle"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
+        (name = "credentials", description = "Account bindings, challenges and tokens, bound to an endpoint"),
         (name = "certificates", description = "Issuing, search, revocation, events"),
         (name = "tickets", description = "Requests that wait for an operator"),
         (name = "audit", description = "The record of every decision"),
@@ -111,6 +117,8 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::show, endpoints::put, endpoints::delete))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::show, credentials::change, credentials::delete))
         .routes(routes!(certificates::search, issuance::issue))
         .routes(routes!(certificates::show))
         .routes(routes!(certificates::revoke))

@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod certificate;
 mod completions;
+mod credential;
 mod crl;
 mod daemon;
 mod endpoint;
@@ -14,6 +15,7 @@ mod failure;
 mod issue;
 mod offline;
 mod output;
+mod parse;
 mod profile;
 mod request;
 mod serve;
@@ -49,7 +51,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused, or the answer is no; 2 
 /// What all commands share.
 #[derive(Clone, Debug, Args)]
 pub struct Shared {
-    /// The operators' socket [default: as the settings say, else ./certgate-starter/operator.sock if it is there]
+    /// The operators' socket [default: as the settings say, else that of ./certgate-starter if it is there]
     #[arg(long, global = true, env = "CERTGATE_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The settings of the daemon [default: /etc/certgate/certgate.toml if it is there]
@@ -76,6 +78,9 @@ pub enum Command {
     /// Protocols bound to authorities, profiles and access rules
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Account bindings, challenges and tokens for machines
+    #[command(subcommand)]
+    Credential(credential::Command),
     /// Issue, find and revoke certificates
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -113,6 +118,7 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         Command::Authority(command) => authority::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
+        Command::Credential(command) => credential::run(command, &daemon()?, output),
         Command::Certificate(command) => certificate::run(command, &daemon()?, output),
         Command::Request(command) => request::run(command, &daemon()?, output),
         Command::Crl(command) => crl::run(command, &daemon()?, output),

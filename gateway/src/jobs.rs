@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ca_backend::{AuthorityState, Engine, KeyHealth};
 
+use crate::device_management::IntuneLink;
 use crate::server_certificate::ServerCertificate;
 use crate::telemetry::{self, Figures};
-use crate::tls::Tls;
 use crate::wiring::Wiring;
 
 /// The time between two rounds.
@@ -20,6 +20,8 @@ const STEP: usize = 100;
 const EXPIRY_STEPS_MAX: usize = 20;
 /// Rounds between two looks at what rarely changes.
 const SLOW_ROUNDS: u64 = 60;
+/// Rounds between two attempts at a server certificate that could not be made.
+const RETRY_ROUNDS: u64 = 10;
 
 /// Everything that has to be done again and again.
 pub struct Jobs {
@@ -27,12 +29,8 @@ pub struct Jobs {
     pub engine: Engine,
     /// ACME validations and expiry.
     pub wiring: Arc<Wiring>,
-    /// The renewal of the server certificate.
-    pub server_certificate: ServerCertificate,
     /// What to fold and set.
     pub figures: Figures,
-    /// Told once, when there is a server certificate.
-    pub tls_ready: Option<tokio::sync::oneshot::Sender<Tls>>,
 }
 
 /// A panic ends one piece of work. If it ended the thread, there would be no CRL, no renewal and no retry until the next restart, and
@@ -43,14 +41,44 @@ fn survive(what: &str, work: impl FnOnce()) {
     }
 }
 
+/// Keeps the server certificate until the sender of `stop` is gone. It has a thread of its own, so that nothing else that is slow
+/// lets it expire.
+pub fn keep_server_certificate(mut server_certificate: ServerCertificate, stop: &Receiver<()>) {
+    let (mut round, mut due) = (0_u64, 0_u64);
+    loop {
+        if round >= due {
+            let mut pause = RETRY_ROUNDS;
+            survive("keep the server certificate", || match server_certificate.keep() {
+                Ok(true) => pause = SLOW_ROUNDS,
+                Ok(false) => {
+                    if round.is_multiple_of(SLOW_ROUNDS) {
+                        tracing::warn!(why = server_certificate.waits_for(), "HTTPS turns every client away");
+                    }
+                    pause = 1;
+                }
+                Err(error) => tracing::error!(%error, "failed to keep the server certificate; it will be tried again"),
+            });
+            due = round + pause;
+        }
+        round += 1;
+        match stop.recv_timeout(ROUND) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
 impl Jobs {
     /// Works until the sender of `stop` is gone.
-    pub fn run(mut self, stop: &Receiver<()>) {
-        let mut round = 0;
+    pub fn run(self, stop: &Receiver<()>) {
+        let mut round = 0_u64;
         loop {
             survive("maintain the engine", || self.engine.maintain());
-            survive("keep the server certificate", || self.keep_server_certificate(round));
             survive("go on with ACME", || self.acme());
+            survive("ask Intune what to revoke", || self.wiring.intunes().iter().for_each(IntuneLink::poll));
+            if round.is_multiple_of(SLOW_ROUNDS) {
+                survive("forget old calls of device management", || self.mdm());
+            }
             survive("fold the figures", || self.figures.fold());
             if round.is_multiple_of(SLOW_ROUNDS) {
                 survive("set the gauges", || self.gauges());
@@ -63,24 +91,16 @@ impl Jobs {
         }
     }
 
-    fn keep_server_certificate(&mut self, round: u64) {
-        if self.tls_ready.is_none() && !round.is_multiple_of(SLOW_ROUNDS) {
-            return;
-        }
-        match self.server_certificate.keep() {
-            Ok(Some(tls)) => {
-                if let Some(ready) = self.tls_ready.take() {
-                    // Nobody listens only if the daemon is stopping.
-                    drop(ready.send(tls));
+    fn mdm(&self) {
+        for _ in 0..EXPIRY_STEPS_MAX {
+            match mdm::Mdm::expire(&self.engine) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(?error, "failed to forget old calls of device management");
+                    break;
                 }
             }
-            Ok(None) if round.is_multiple_of(SLOW_ROUNDS) => {
-                tracing::warn!(
-                    "HTTPS waits for an active issuing authority; make one with `certgate authority create`"
-                );
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "failed to renew the server certificate"),
         }
     }
 

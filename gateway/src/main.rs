@@ -19,5 +19,5 @@ fn serve(shared: &Shared, arguments: &ServeArguments) -> Result<(), Failure> {
         .map_err(|why| Failure::usage(why.to_string(), "correct log.level; `certgate check-config` checks a file"))?;
     let options = RunOptions { starter: arguments.starter };
     gateway::run(&settings, options, |ready| cli::announce(shared, ready))
-        .map_err(|why| Failure::unavailable(why.to_string(), "put right what it says, then start the daemon again"))
+        .map_err(|why| Failure::unavailable(why.to_string(), why.hint()))
 }

@@ -1,5 +1,6 @@
 //! The daemon from its start to its end.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::sync::Arc;
 use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, KeyFault, StoreKind, StoreOptions};
 use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::admin::{self, AdminState, SocketError, StatusPages};
-use crate::jobs::Jobs;
+use crate::admin::{self, AdminState, OperatorSocket, SocketError, StatusPages};
+use crate::jobs::{self, Jobs};
 use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::starter::{self, StarterError};
@@ -27,7 +28,7 @@ pub struct RunOptions {
 /// Where a daemon that is ready can be reached.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// The listener with TLS. It accepts connections once an authority has issued its certificate.
+    /// The listener with TLS. It turns clients away until an authority has issued its certificate.
     pub https: SocketAddr,
     /// The listener without TLS.
     pub http: SocketAddr,
@@ -51,7 +52,17 @@ pub enum RunError {
         /// What is wrong.
         why: String,
     },
-    /// A socket cannot be bound, or the system gives no threads.
+    /// An address cannot be listened on.
+    #[error("failed to listen on {address} for {name}: {error}")]
+    Listen {
+        /// The section of the settings: `https`, `http` or `metrics`.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The system gives no threads or signals.
     #[error("failed to {doing}: {error}")]
     System {
         /// What was being done.
@@ -71,6 +82,32 @@ pub enum RunError {
     /// An enabled endpoint cannot be mounted.
     #[error("failed to start endpoint {}: {:?}", .0.endpoint, .0.error)]
     Mount(MountError),
+}
+
+impl RunError {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let Self::Listen { name, error, .. } = self else {
+            return "put right what it says, then start the daemon again".to_owned();
+        };
+        let variable = name.to_uppercase();
+        let other = format!("set `{name}.listen`, or the environment variable CERTGATE_{variable}__LISTEN");
+        let base = match *name {
+            "metrics" => String::new(),
+            _ => format!(
+                "; clients have to know it, so let `{name}.base_url` (CERTGATE_{variable}__BASE_URL) say the same"
+            ),
+        };
+        let elsewhere = format!("to listen elsewhere, {other}{base}");
+        if error.kind() == ErrorKind::AddrInUse {
+            format!("another program has it, or another certgate: {elsewhere}")
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            format!("ports below 1024 need root or CAP_NET_BIND_SERVICE, which the shipped unit grants; {elsewhere}")
+        } else {
+            elsewhere
+        }
+    }
 }
 
 /// Opens the engine that the settings describe.
@@ -134,9 +171,32 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
         ocsp_validity_s: issuing.ocsp_validity_s,
         ocsp_cache_entries_max: issuing.ocsp_cache_entries_max,
         status_retention_s: u64::from(issuing.status_retention_days) * DAY_S,
+        ticket_retention_s: u64::from(issuing.ticket_retention_days) * DAY_S,
         clock_backwards_max_s: issuing.clock_backwards_max_s,
         wrong_secrets_per_peer_per_min_max: settings.limits.wrong_secrets_per_peer_per_min_max,
         audited_refusals_per_endpoint_per_min_max: settings.limits.audited_refusals_per_endpoint_per_min_max,
+    }
+}
+
+/// The sockets of a daemon. They are taken before anything else is done: a daemon that nobody could reach makes no authorities.
+struct Sockets {
+    https: Listener,
+    http: Listener,
+    metrics: Option<Listener>,
+    operators: OperatorSocket,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings) -> Result<Self, RunError> {
+        Ok(Self {
+            https: bind("https", settings.https.listen).await?,
+            http: bind("http", settings.http.listen).await?,
+            metrics: match settings.metrics.listen {
+                Some(address) => Some(bind("metrics", address).await?),
+                None => None,
+            },
+            operators: admin::bind(&settings.operator_socket_path(), settings.operator.socket_group.as_deref())?,
+        })
     }
 }
 
@@ -147,127 +207,137 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
 /// Whatever keeps the daemon from starting.
 pub fn run(settings: &Settings, options: RunOptions, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let figures = Figures::install()?;
-    let engine = open_engine(settings)?;
-    engine.maintain();
-    let starter = if options.starter { Some(starter::prepare(&engine, settings)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| RunError::System { doing: "start the network threads".to_owned(), error })?;
+    let sockets = runtime.block_on(Sockets::bind(settings))?;
+    let engine = open_engine(settings)?;
+    engine.maintain();
+    let starter = if options.starter { Some(starter::prepare(&engine, settings)?) } else { None };
+    let mut server_certificate = ServerCertificate::new(engine.clone(), settings)?;
+    // The first client may come as soon as the daemon says that it is ready.
+    if let Err(error) = server_certificate.keep() {
+        tracing::error!(%error, "HTTPS turns every client away: there is no server certificate; it will be tried again");
+    }
     let lanes = Lanes::start(settings)
         .map_err(|error| RunError::System { doing: "start the worker threads".to_owned(), error })?;
-    let served = runtime.block_on(serve(settings, engine, lanes.clone(), figures, starter, ready));
+    let daemon = Daemon { settings, engine, lanes: lanes.clone(), figures, server_certificate, starter };
+    let served = runtime.block_on(daemon.serve(sockets, ready));
     runtime.shutdown_background();
     lanes.stop();
     served
 }
 
-async fn serve(
-    settings: &Settings,
+/// The parts of a daemon that is about to serve.
+struct Daemon<'a> {
+    settings: &'a Settings,
     engine: Engine,
     lanes: Lanes,
     figures: Figures,
+    server_certificate: ServerCertificate,
     starter: Option<String>,
-    ready: impl FnOnce(&Ready),
-) -> Result<(), RunError> {
-    let https = bind("https", settings.https.listen).await?;
-    let http = bind("http", settings.http.listen).await?;
-    let mounts = Mounts::default();
-    let status_lane = lanes.status.clone();
-    let wiring = Arc::new(Wiring::new(
-        engine.clone(),
-        settings.clone(),
-        mounts.clone(),
-        lanes,
-        tokio::runtime::Handle::current(),
-        vec![https.address(), http.address()],
-    ));
-    wiring.remount().map_err(RunError::Mount)?;
-
-    let operators = admin::bind(&settings.operator_socket_path(), settings.operator.socket_group.as_deref())?;
-    let changed = wiring.clone();
-    let admin_state = AdminState {
-        engine: engine.clone(),
-        check_endpoint: Arc::new(Wiring::check),
-        endpoints_changed: Arc::new(move || {
-            if let Err(error) = changed.remount() {
-                tracing::error!(endpoint = error.endpoint, error = ?error.error, "failed to mount a changed endpoint");
-            }
-        }),
-        figures: figures.clone(),
-    };
-
-    let metrics = match settings.metrics.listen {
-        Some(address) => Some(bind("metrics", address).await?),
-        None => None,
-    };
-    let status_mounts = Mounts::default();
-    let pages: Arc<dyn endpoint::Endpoint> = Arc::new(StatusPages::new(engine.clone(), figures.clone()));
-    let page = |path| Mount::new(On::Plain, path, pages.clone(), status_lane.clone(), 0);
-    status_mounts.replace(StatusPages::PATHS.map(page).into());
-
-    let signals = "listen for signals";
-    let of_system = |error| RunError::System { doing: signals.to_owned(), error };
-    let mut terminate = signal(SignalKind::terminate()).map_err(of_system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(of_system)?;
-
-    let (stop, stopped) = watch::channel(false);
-    let (tls_ready, tls) = oneshot::channel();
-    let jobs = Jobs {
-        engine: engine.clone(),
-        wiring: wiring.clone(),
-        server_certificate: ServerCertificate::new(engine.clone(), settings)?,
-        figures: figures.clone(),
-        tls_ready: Some(tls_ready),
-    };
-    let (jobs_stop, jobs_stopped) = std::sync::mpsc::channel();
-    let jobs = std::thread::Builder::new()
-        .name("jobs".to_owned())
-        .spawn(move || jobs.run(&jobs_stopped))
-        .map_err(|error| RunError::System { doing: "start the thread of timed work".to_owned(), error })?;
-
-    let operator_socket = settings.operator_socket_path();
-    let ready_facts = Ready { https: https.address(), http: http.address(), operator_socket, starter };
-    let bounds = Bounds::new(settings);
-    let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
-    let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
-    let metrics = metrics
-        .map(|metrics| tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone())));
-    let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
-    let secure = {
-        let mut stopped = stopped.clone();
-        tokio::spawn(async move {
-            // Until an authority has issued the certificate there is nothing to greet clients with.
-            let tls = tokio::select! {
-                tls = tls => tls,
-                _ = stopped.wait_for(|stop| *stop) => return,
-            };
-            if let Ok(tls) = tls {
-                https.serve(Security::Tls(tls), mounts, bounds, stopped).await;
-            }
-        })
-    };
-    ready(&ready_facts);
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping: requests that run are finished");
-    stop.send_replace(true);
-    for listener in [operators, plain, secure].into_iter().chain(metrics) {
-        if let Err(error) = listener.await {
-            tracing::error!(%error, "a listener ended in a panic");
-        }
-    }
-    drop(jobs_stop);
-    if jobs.join().is_err() {
-        tracing::error!("the thread of timed work ended in a panic");
-    }
-    Ok(())
 }
 
-async fn bind(name: &str, address: SocketAddr) -> Result<Listener, RunError> {
-    let failed = |error| RunError::System { doing: format!("listen on {address} for {name}"), error };
-    Listener::bind(address).await.map_err(failed)
+impl Daemon<'_> {
+    async fn serve(self, sockets: Sockets, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+        let Self { settings, engine, lanes, figures, server_certificate, starter } = self;
+        let Sockets { https, http, metrics, operators } = sockets;
+        let mounts = Mounts::default();
+        let status_lane = lanes.status.clone();
+        let wiring = Arc::new(Wiring::new(
+            engine.clone(),
+            settings.clone(),
+            mounts.clone(),
+            lanes,
+            tokio::runtime::Handle::current(),
+            vec![https.address(), http.address()],
+        ));
+        wiring.remount().map_err(RunError::Mount)?;
+
+        let changed = wiring.clone();
+        let https_condition = server_certificate.condition();
+        let admin_state = AdminState {
+            engine: engine.clone(),
+            check_endpoint: Arc::new(Wiring::check),
+            endpoints_changed: Arc::new(move || {
+                if let Err(error) = changed.remount() {
+                    tracing::error!(endpoint = error.endpoint, error = ?error.error, "failed to mount a changed endpoint");
+                }
+            }),
+            figures: figures.clone(),
+            https: https_condition.clone(),
+        };
+
+        let status_mounts = Mounts::default();
+        let pages: Arc<dyn endpoint::Endpoint> =
+            Arc::new(StatusPages::new(engine.clone(), figures.clone(), https_condition));
+        let page = |path| Mount::new(On::Plain, path, pages.clone(), status_lane.clone(), 0);
+        status_mounts.replace(StatusPages::PATHS.map(page).into());
+
+        let of_system = |error| RunError::System { doing: "listen for signals".to_owned(), error };
+        let mut terminate = signal(SignalKind::terminate()).map_err(of_system)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(of_system)?;
+
+        let tls = server_certificate.tls();
+        let jobs = Jobs { engine: engine.clone(), wiring: wiring.clone(), figures: figures.clone() };
+        let (jobs_stop, jobs_stopped) = std::sync::mpsc::channel();
+        let jobs = thread("jobs", move || jobs.run(&jobs_stopped))?;
+        let (renewal_stop, renewal_stopped) = std::sync::mpsc::channel();
+        let renewal =
+            thread("tls-renewal", move || jobs::keep_server_certificate(server_certificate, &renewal_stopped))?;
+
+        let operator_socket = settings.operator_socket_path();
+        let ready_facts = Ready { https: https.address(), http: http.address(), operator_socket, starter };
+        let bounds = Bounds::new(settings);
+        let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
+        let (stop, stopped) = watch::channel(false);
+        let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
+        let metrics = metrics.map(|metrics| {
+            tokio::spawn(metrics.serve(Security::Plain, status_mounts, bounds.clone(), stopped.clone()))
+        });
+        let plain = tokio::spawn(http.serve(Security::Plain, mounts.clone(), bounds.clone(), stopped.clone()));
+        let secure = tokio::spawn(https.serve(Security::Tls(tls), mounts, bounds, stopped));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            https = %ready_facts.https,
+            http = %ready_facts.http,
+            metrics = settings.metrics.listen.map(tracing::field::display),
+            operators = %ready_facts.operator_socket.display(),
+            state = %settings.state_dir.display(),
+            "certgate is ready"
+        );
+        ready(&ready_facts);
+
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: requests that run are finished");
+        stop.send_replace(true);
+        for listener in [operators, plain, secure].into_iter().chain(metrics) {
+            if let Err(error) = listener.await {
+                tracing::error!(%error, "a listener ended in a panic");
+            }
+        }
+        drop((jobs_stop, renewal_stop));
+        for thread in [jobs, renewal] {
+            if thread.join().is_err() {
+                tracing::error!("a thread of timed work ended in a panic");
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, RunError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| RunError::System { doing: format!("start the thread {name}"), error })
+}
+
+async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
+    Listener::bind(address).await.map_err(|error| RunError::Listen { name, address, error })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ca_backend::{
     AlternativeName, AuthorityName, AuthorityState, Engine, Error, KeyAlgorithm, ServiceKey, TlsIdentity,
 };
@@ -17,7 +18,36 @@ pub struct ServerCertificate {
     engine: Engine,
     settings: Settings,
     names: Vec<AlternativeName>,
-    in_force: Option<(Tls, Vec<u8>)>,
+    tls: Tls,
+    condition: HttpsCondition,
+    /// The leaf that clients are shown, DER.
+    in_force: Option<Vec<u8>>,
+}
+
+/// Whether HTTPS clients are served, as `/readyz` and `certgate status` tell it. Clones are one and the same.
+#[derive(Clone, Debug, Default)]
+pub struct HttpsCondition(Arc<ArcSwap<HttpsStanding>>);
+
+/// How HTTPS stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpsStanding {
+    /// Whether clients are shown a certificate that is valid.
+    pub ready: bool,
+    /// What is wrong, for operators.
+    pub why: Option<String>,
+}
+
+impl HttpsCondition {
+    /// How it stands now.
+    #[must_use]
+    pub fn standing(&self) -> Arc<HttpsStanding> {
+        self.0.load_full()
+    }
+
+    /// States it anew.
+    pub fn set(&self, ready: bool, why: Option<String>) {
+        self.0.store(Arc::new(HttpsStanding { ready, why }));
+    }
 }
 
 /// Why there is no server certificate.
@@ -27,7 +57,7 @@ pub enum ServerCertificateError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The authority did not issue it.
-    #[error("failed to issue the server certificate: {0:?}")]
+    #[error("failed to issue the server certificate: {}", engine_text(.0))]
     Engine(Error),
     /// A name in the settings, or the host in `https.base_url`, is none.
     #[error("{0}")]
@@ -38,33 +68,67 @@ impl ServerCertificate {
     /// What the settings say; nothing is made yet.
     ///
     /// # Errors
-    /// [`ServerCertificateError::Name`].
+    /// [`ServerCertificateError::Name`], or what the cryptographic provider lacks.
     pub fn new(engine: Engine, settings: &Settings) -> Result<Self, ServerCertificateError> {
         let names = names(settings)?;
-        Ok(Self { engine, settings: settings.clone(), names, in_force: None })
+        let (tls, condition) = (Tls::without_certificate()?, HttpsCondition::default());
+        Ok(Self { engine, settings: settings.clone(), names, tls, condition, in_force: None })
     }
 
-    /// Makes, renews or reads the certificate if its time has come, and puts it in force. `None` while there is no active authority to
-    /// issue it.
+    /// What the listener serves with: it refuses every client until [`ServerCertificate::keep`] has put a certificate in force.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+
+    /// Where it says how HTTPS stands.
+    #[must_use]
+    pub fn condition(&self) -> HttpsCondition {
+        self.condition.clone()
+    }
+
+    /// Makes, renews or reads the certificate if its time has come, and puts it in force. False while there is no active
+    /// authority to issue it.
     ///
     /// # Errors
     /// What keeps it from being made or read; the one in force stays.
-    pub fn keep(&mut self) -> Result<Option<Tls>, ServerCertificateError> {
-        let Some(certified) = self.certified()? else { return Ok(None) };
-        let leaf = certified.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-        let tls = match &self.in_force {
-            // What is in force is what the listener holds: it must not be lost when its replacement does not do.
-            Some((tls, old)) => {
-                if *old != leaf {
-                    tls.replace(certified)?;
-                    tracing::info!("the server certificate was renewed");
-                }
-                tls.clone()
-            }
-            None => Tls::new(certified)?,
+    pub fn keep(&mut self) -> Result<bool, ServerCertificateError> {
+        let kept = self.renew();
+        let why = match &kept {
+            Ok(true) => None,
+            Ok(false) => Some(self.waits_for()),
+            Err(error) => Some(error.to_string()),
         };
-        self.in_force = Some((tls.clone(), leaf));
-        Ok(Some(tls))
+        let now = self.engine.now().unix();
+        let end = self.in_force.as_deref().and_then(tls::end_of_validity);
+        match end {
+            Some(end) if end >= now => self.condition.set(true, why),
+            Some(_) => self.condition.set(false, Some(why.unwrap_or_else(|| "the certificate has expired".to_owned()))),
+            None => self.condition.set(false, why),
+        }
+        kept
+    }
+
+    fn renew(&mut self) -> Result<bool, ServerCertificateError> {
+        let Some(certified) = self.certified()? else { return Ok(false) };
+        let leaf = certified.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
+        if self.in_force.as_ref() != Some(&leaf) {
+            self.tls.replace(certified)?;
+            let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+            tracing::info!(names = names.join(" "), "HTTPS shows a new certificate");
+            self.in_force = Some(leaf);
+        }
+        // Only now: clients that came in between were shown the certificate of before.
+        self.engine.forget_former_tls_key().map_err(ServerCertificateError::Engine)?;
+        Ok(true)
+    }
+
+    /// What has to happen before there is a certificate.
+    pub(crate) fn waits_for(&self) -> String {
+        match &self.settings.https.certificate.authority {
+            Some(name) => format!("waits for authority {name} (https.certificate.authority) to be active"),
+            None => "waits for an active issuing authority; make one with `certgate authority create`".to_owned(),
+        }
     }
 
     fn certified(&self) -> Result<Option<Arc<CertifiedKey>>, ServerCertificateError> {
@@ -102,6 +166,13 @@ impl ServerCertificate {
         let mut usable = authorities.into_iter().filter(usable).map(|authority| authority.name).peekable();
         let first = usable.peek().cloned();
         Ok(usable.find(|name| Some(name) == present.as_ref()).or(first))
+    }
+}
+
+fn engine_text(error: &Error) -> String {
+    match error {
+        Error::Fault(fault) => fault.to_string(),
+        Error::Refused(refusal) => refusal.private(),
     }
 }
 

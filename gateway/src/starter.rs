@@ -1,5 +1,7 @@
 //! The starter PKI that `serve --starter` makes on an empty store, and how it is shown.
 
+mod scep;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -21,7 +23,7 @@ const ISSUING: &str = "issuing";
 const ENDPOINT: &str = "starter";
 const OPERATOR: &str = "starter";
 const PROFILES: [&str; 3] = ["privatessl-tls-server", "privatessl-tls-client-server", "privatessl-tls-client"];
-const SERVICES: [&str; 1] = ["privatessl"];
+const SERVICES: [&str; 2] = ["privatessl", scep::SERVICE];
 
 /// Why there is no starter PKI.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +70,7 @@ pub fn settings() -> Settings {
 /// # Errors
 /// [`StarterError`].
 pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterError> {
-    make_what_is_missing(engine)?;
+    make_what_is_missing(engine, settings)?;
     // What was not finished the last time goes on here.
     engine.maintain();
     let root = engine.authority(&AuthorityName::new(ROOT)?);
@@ -85,10 +87,12 @@ pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterEr
 }
 
 /// On an empty store, and on one where this was interrupted. What operators made meanwhile is left alone.
-fn make_what_is_missing(engine: &Engine) -> Result<(), StarterError> {
+fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), StarterError> {
     let found: Vec<String> = engine.authorities()?.iter().map(|authority| authority.name.to_string()).collect();
     let is_ours = found.iter().all(|name| name == ROOT || name == ISSUING);
-    if !is_ours || !engine.endpoints().is_empty() {
+    // The ACME endpoint comes last.
+    let is_begun = |endpoint: &Endpoint| endpoint.name.as_str() == scep::ENDPOINT;
+    if !is_ours || !engine.endpoints().iter().all(|endpoint| is_begun(endpoint)) {
         return Ok(());
     }
     let authority = |name: &str, common_name: &str, parent: Option<&str>| -> Result<NewAuthority, StarterError> {
@@ -108,6 +112,7 @@ fn make_what_is_missing(engine: &Engine) -> Result<(), StarterError> {
             engine.create_authority(&new, OPERATOR)?;
         }
     }
+    scep::put_endpoint(engine, settings)?;
     put_endpoint(engine, http_01_port())
 }
 
@@ -183,6 +188,9 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
             line(&format!("ACME {}", endpoint.name), format!("{https}/acme/{}/directory", endpoint.name));
             port.get_or_insert((endpoint.name.clone(), options.http01_port));
         }
+        if endpoint.protocol.as_str() == "scep" {
+            line(&format!("SCEP {}", endpoint.name), format!("{http}/scep/{}", endpoint.name));
+        }
     }
     if let Some((name, port)) = port {
         let certbot = absolute(&settings.state_dir).join("certbot");
@@ -197,6 +205,7 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
             root = root_path.display(),
         );
     }
+    text += &scep::describe(engine, settings, &absolute(&settings.state_dir)).unwrap_or_default();
     text
 }
 

@@ -1,6 +1,7 @@
 //! Logs and figures: where they go, and the names of the figures.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use config::{LogFormat, LogSettings};
 use metrics::Unit;
@@ -107,7 +108,10 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
 /// # Errors
 /// A level that is no filter; logs that are installed already.
 pub fn start_logs(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(&settings.level)?).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(&settings.level)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let installed = match settings.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

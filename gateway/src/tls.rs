@@ -80,7 +80,17 @@ impl Tls {
     /// # Errors
     /// When the cryptographic provider offers no protocol version.
     pub fn new(certified: Arc<CertifiedKey>) -> Result<Self, TlsError> {
-        server_config(certified).map(|config| Self(Arc::new(ArcSwap::from_pointee(config)))).map_err(TlsError::Key)
+        let config = server_config(Arc::new(Always(certified))).map_err(TlsError::Key)?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(config))))
+    }
+
+    /// Turns every client away with the alert `access_denied`, until [`Tls::replace`] brings a certificate.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub fn without_certificate() -> Result<Self, TlsError> {
+        let config = server_config(Arc::new(Nobody)).map_err(TlsError::Key)?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(config))))
     }
 
     /// Serves new connections with another certificate; those that exist keep theirs. Session tickets of before end.
@@ -88,7 +98,7 @@ impl Tls {
     /// # Errors
     /// As [`Tls::new`]; what was in force stays in force.
     pub fn replace(&self, certified: Arc<CertifiedKey>) -> Result<(), TlsError> {
-        let config = server_config(certified).map_err(TlsError::Key)?;
+        let config = server_config(Arc::new(Always(certified))).map_err(TlsError::Key)?;
         self.0.store(Arc::new(config));
         Ok(())
     }
@@ -104,13 +114,13 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn server_config(certified: Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
+fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = PossessionOnly { provider: Arc::clone(&provider) };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(Always(certified)));
+        .with_cert_resolver(certificates);
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }
@@ -122,6 +132,16 @@ struct Always(Arc<CertifiedKey>);
 impl ResolvesServerCert for Always {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
+    }
+}
+
+/// No certificate for any client.
+#[derive(Debug)]
+struct Nobody;
+
+impl ResolvesServerCert for Nobody {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
     }
 }
 
@@ -208,6 +228,13 @@ impl ClientCertVerifier for PossessionOnly {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms().supported_schemes()
     }
+}
+
+/// The last moment of a certificate's validity, in Unix seconds; `None` if it cannot be read.
+pub(crate) fn end_of_validity(certificate: &[u8]) -> Option<u64> {
+    use der::Decode as _;
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
 }
 
 /// The subjectPublicKeyInfo of a certificate, DER.

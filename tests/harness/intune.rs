@@ -84,8 +84,10 @@ impl StandIn {
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, key) = (shared.clone(), key.clone());
                 tokio::spawn(async move {
-                    let answer = hyper::service::service_fn(move |request| answer(request, seen.clone(), key.clone(), address));
-                    let _client_left = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+                    let answer =
+                        hyper::service::service_fn(move |request| answer(request, seen.clone(), key.clone(), address));
+                    let _client_left =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
         });
@@ -107,7 +109,8 @@ impl StandIn {
     #[must_use]
     pub fn outbound(&self) -> Arc<Remote> {
         let route = Route { networks: vec!["127.0.0.0/8".parse().unwrap()], ..Route::default() };
-        let remote = Remote::new(&config::Settings::default().validation, route, Vec::new(), self.runtime.handle().clone());
+        let remote =
+            Remote::new(&config::Settings::default().validation, route, Vec::new(), self.runtime.handle().clone());
         Arc::new(remote.unwrap())
     }
 
@@ -179,14 +182,17 @@ async fn answer(
             tokio::time::sleep(Duration::from_secs(60)).await;
             return Ok(reply(500, ""));
         }
-        Some(Mishap::Code(code)) => return Ok(reply(200, json!({"code": code, "errorDescription": "as told"}).to_string())),
+        Some(Mishap::Code(code)) => {
+            return Ok(reply(200, json!({"code": code, "errorDescription": "as told"}).to_string()));
+        }
         None => {}
     }
     let mut seen = seen.lock().unwrap();
     if path == format!("/login/{TENANT}/oauth2/v2.0/token") {
         return Ok(seen.give_token(&body, here));
     }
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let header =
+        |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let resource = if path.starts_with("/graph/") { "graph" } else { "services" };
     let token = header("authorization").strip_prefix("Bearer ").unwrap_or_default().to_owned();
     if !token.starts_with(resource) || !seen.tokens.contains(&token) {
@@ -222,7 +228,8 @@ async fn answer(
         }
         "/StatelessPki/CertificateAuthorityRequests/uploadRevocationResults" => {
             let results = body["results"].as_array().unwrap().clone();
-            seen.to_revoke.retain(|wish| !results.iter().any(|result| result["requestContext"] == wish["requestContext"]));
+            seen.to_revoke
+                .retain(|wish| !results.iter().any(|result| result["requestContext"] == wish["requestContext"]));
             seen.revoked.extend(results);
             Ok(reply(200, json!({"value": true}).to_string()))
         }
@@ -264,7 +271,8 @@ impl Seen {
             }
         };
         if !known || field("client_id") != CLIENT_ID {
-            let refusal = json!({"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret"});
+            let refusal =
+                json!({"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret"});
             return reply(401, refusal.to_string());
         }
         self.given += 1;
@@ -278,7 +286,8 @@ impl Seen {
 fn judge(request: &Value, sealing: &hmac::Key) -> &'static str {
     let text = |name: &str| request[name].as_str().unwrap_or_default().to_owned();
     assert!(!text("transactionId").is_empty() && text("callerInfo").starts_with("certgate/"));
-    let Some(csr) = STANDARD.decode(text("certificateRequest")).ok().and_then(|der| CertificateRequest::open(&der).ok())
+    let Some(csr) =
+        STANDARD.decode(text("certificateRequest")).ok().and_then(|der| CertificateRequest::open(&der).ok())
     else {
         return "CertificateRequestDecodingFailed";
     };

@@ -2,8 +2,8 @@
 
 use ca_backend::testing::Bench;
 use ca_backend::{
-    AuthorityChange, AuthorityKind, AuthorityState, DistinguishedName, Error, KeyAlgorithm, Reason, RevocationReason,
-    Stopwatch,
+    AuthorityChange, AuthorityKind, AuthorityState, CertStatus, DistinguishedName, Error, KeyAlgorithm, Reason,
+    RevocationReason, Stopwatch,
 };
 use tests::key::Key;
 use tests::openssl::{OpenSsl, pem};
@@ -192,6 +192,27 @@ fn an_authority_with_children_or_endpoints_is_not_deleted_and_others_go_with_the
     pki.engine.delete_authority(&authority(ROOT), OPERATOR).unwrap();
     pki.engine.maintain();
     assert!(pki.engine.authorities().unwrap().is_empty());
+}
+
+#[test]
+fn a_deleted_authority_is_revoked_by_the_authority_above_it() {
+    let pki = Pki::start();
+    let certificate = pki.engine.authority(&authority(ISSUING)).unwrap().certificate.unwrap();
+    let serial = pki.engine.search(&ca_backend::InventoryQuery::default()).unwrap().items;
+    let serial = serial.iter().find(|found| found.der == certificate).unwrap().serial;
+    pki.engine.delete_endpoint(&ca_backend::EndpointName::new("web").unwrap(), OPERATOR).unwrap();
+    pki.engine.delete_authority(&authority(ISSUING), OPERATOR).unwrap();
+    let status = pki.engine.status(ROOT, &serial).unwrap();
+    let reason = RevocationReason::CessationOfOperation;
+    assert!(matches!(status, CertStatus::Revoked { reason: told, .. } if told == reason), "{status:?}");
+    pki.engine.publish_crl(ROOT).unwrap();
+    let crl = OpenSsl::new().show_crl(&pki.engine.crl(ROOT).unwrap().der);
+    assert!(crl.contains("Cessation Of Operation"), "{crl}");
+    let mut log = pki.engine.audit(0, 1_000).unwrap();
+    log.retain(|entry| entry.record.serial.as_ref() == Some(&serial));
+    let last = log.last().unwrap();
+    assert!(last.record.detail.contains("is being deleted"), "{last:?}");
+    assert_eq!(last.record.evidence.as_ref().unwrap().requester, format!("operator:{OPERATOR}"));
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! The power goes at every commit, and the key store at every signature, of the main flow. What was acknowledged stays true, and
 //! the same requests, sent again, complete the rest.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use ca_backend::testing::{Bench, FailureMoment};
 use ca_backend::{
-    Action, AuthorityState, CertStatus, Engine, Error, InventoryQuery, IssuedCertificate, NewAuthority,
-    RevocationReason, Serial, StatusChange,
+    Action, AuthorityState, CertStatus, CredentialId, CredentialPurpose, Engine, Error, InventoryQuery,
+    IssuedCertificate, NewAuthority, NewCredential, Reason, RevocationReason, Serial, StatusChange,
 };
 use tests::openssl::OpenSsl;
 use tests::pki::{
-    ISSUING, OPERATOR, Pki, ROOT, audit_log, audited, authority, change_status, endpoint, find_all, new_authority,
-    settings,
+    ISSUING, OPERATOR, Pki, ROOT, assert_refused, audit_log, audited, authority, change_status, endpoint, find_all,
+    hand_out, new_authority, new_credential, settings,
 };
 use tests::wish::Wish;
 
@@ -28,6 +29,7 @@ struct Acknowledged {
 struct Clients {
     kept: Wish,
     revoked: Wish,
+    challenged: RefCell<Option<(CredentialId, Wish)>>,
 }
 
 impl Clients {
@@ -35,6 +37,7 @@ impl Clients {
         Self {
             kept: Wish::for_host("kept.example.org").by_account("a"),
             revoked: Wish::for_host("revoked.example.org"),
+            challenged: RefCell::default(),
         }
     }
 
@@ -44,10 +47,11 @@ impl Clients {
             create(engine, &wanted)?;
         }
         let rules = serde_json::json!([{
-            "name": "all", "requesters": [{"evidence": "challenges"}], "profiles": ["privatessl-tls-server"], "allow": {"dns": [".example.org"]},
+            "name": "all", "requesters": [{"evidence": "challenges"}, {"evidence": "secret"}], "profiles": ["privatessl-tls-server"], "allow": {"dns": [".example.org"]},
         }]);
         engine.put_endpoint(&endpoint("web", ISSUING, &["privatessl-tls-server"], rules), OPERATOR)?;
         told.certificates.push(self.kept.issue(engine)?);
+        told.certificates.push(self.challenged(engine)?.issue(engine)?);
         let issued = self.revoked.issue(engine)?;
         let serial = issued.serial;
         told.certificates.push(issued);
@@ -59,6 +63,20 @@ impl Clients {
         told.crl_number = engine.publish_crl(ISSUING)?.number;
         told.crl_lists.insert(serial);
         Ok(())
+    }
+}
+
+impl Clients {
+    /// The wish that rests on a one-time challenge. Who was not told the secret asks for another one.
+    fn challenged(&self, engine: &Engine) -> Result<Wish, Error> {
+        if let Some((_, wish)) = self.challenged.borrow().as_ref() {
+            return Ok(wish.clone());
+        }
+        let wish = NewCredential { uses_max: Some(1), ..new_credential(CredentialPurpose::Challenge) };
+        let handed = hand_out(engine, &wish)?;
+        let wish = Wish::for_host("challenged.example.org").by_secret(CredentialPurpose::Challenge, &handed.secret);
+        *self.challenged.borrow_mut() = Some((handed.id, wish.clone()));
+        Ok(wish)
     }
 }
 
@@ -122,12 +140,23 @@ fn invariants_hold(engine: &Engine, told: &Acknowledged) {
 /// What must be reached in the end.
 fn everything_is_reached(pki: &Pki, clients: &Clients, told: &Acknowledged) {
     let engine = &pki.engine;
-    for name in ["kept.example.org", "revoked.example.org"] {
+    for name in ["kept.example.org", "revoked.example.org", "challenged.example.org"] {
         let found = find_all(engine, &InventoryQuery { name: Some(name.to_owned()), ..InventoryQuery::default() });
         assert_eq!(found.len(), 1, "one request led to {} certificates for {name}", found.len());
     }
     let first = &told.certificates[0];
     assert_eq!(clients.kept.issue(engine).unwrap().der, first.der, "a repeat gets the first certificate");
+
+    // The one-time challenge served its own request as often as that came, and no other.
+    let (credential, challenged) = clients.challenged.borrow().clone().unwrap();
+    assert_eq!(engine.credential(&credential).unwrap().unwrap().uses, 1);
+    let answered = challenged.issue(engine).unwrap().der;
+    assert!(
+        told.certificates.iter().any(|certificate| certificate.der == answered),
+        "a repeat gets the first certificate"
+    );
+    let other = challenged.transaction("another").issue(engine);
+    assert_refused(other, Reason::NotAuthenticated, "spent");
 
     // After the repeat window nothing is left half done.
     pki.pass_s(2 * settings().repeat_window_s);

@@ -753,7 +753,7 @@ fn s08_a_device_gets_its_certificate_after_its_system_was_told_of_it() {
     let system = Arc::new(System::default());
     let wish = Wish::for_host("a.example.org").by_device(system.clone());
     let issued = wish.issue(&pki.engine).unwrap();
-    assert_eq!(*system.told.lock().unwrap(), [issued.der.clone()]);
+    assert_eq!(*system.told.lock().unwrap(), std::slice::from_ref(&issued.der));
     let stored = pki.engine.find_certificate(&issued.serial).unwrap().unwrap();
     assert_eq!(stored.requester, "device:laptop-7");
     assert_eq!(wish.issue(&pki.engine).unwrap().der, issued.der);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ca_backend::testing::NOON_S;
 use ca_backend::{
     AlternativeName, CertificateRequest, CertificateState, DeviceClaim, DeviceVerifier, DistinguishedName,
-    EndpointName, EnrollmentRequest, Error, Evidence, Fault, InventoryQuery, KeyAlgorithm, Origin, Outcome,
-    ProfileName, ProtocolName, Reason, RequestedExtensions, RequestedNames, IssuedCertificate,
+    EndpointName, EnrollmentRequest, Error, Evidence, Fault, InventoryQuery, IssuedCertificate, KeyAlgorithm, Origin,
+    Outcome, ProfileName, ProtocolName, Reason, RequestedExtensions, RequestedNames,
 };
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use mdm::{ClientCredential, Intune, IntuneOptions};
@@ -58,7 +58,13 @@ impl Bench {
         self.device_that_asks(transaction, "cn=pc1", &names, Some(&challenge))
     }
 
-    fn device_that_asks(&self, transaction: &'static str, subject: &str, names: &[&str], challenge: Option<&str>) -> Device {
+    fn device_that_asks(
+        &self,
+        transaction: &'static str,
+        subject: &str,
+        names: &[&str],
+        challenge: Option<&str>,
+    ) -> Device {
         let key = Key::ec();
         let csr = key.csr_with(subject, names, challenge);
         Device { key, csr, transaction }
@@ -76,11 +82,13 @@ impl Bench {
             peer: None,
             request_id: "test".to_owned(),
         };
-        let claim = DeviceClaim { endpoint, transaction: device.transaction.to_owned(), csr: device.csr.clone(), peer: None };
+        let claim =
+            DeviceClaim { endpoint, transaction: device.transaction.to_owned(), csr: device.csr.clone(), peer: None };
         let verifier: Arc<dyn DeviceVerifier> = self.intune.clone();
         let verified = self.pki.engine.verify_device(&verifier, claim, &origin)?;
         let named = csr.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);
-        let alternative = named.map_or_else(Vec::new, |extension| AlternativeName::decode_all(extension.extn_value.as_bytes()).unwrap());
+        let alternative = named
+            .map_or_else(Vec::new, |extension| AlternativeName::decode_all(extension.extn_value.as_bytes()).unwrap());
         let outcome = self.pki.engine.enroll(EnrollmentRequest {
             authority: authority(ISSUING),
             profile: ProfileName::new(PROFILE).unwrap(),
@@ -98,7 +106,10 @@ impl Bench {
     }
 
     fn issued(&self) -> Vec<ca_backend::CertificateSummary> {
-        find_all(&self.pki.engine, &InventoryQuery { profile: Some(ProfileName::new(PROFILE).unwrap()), ..InventoryQuery::default() })
+        find_all(
+            &self.pki.engine,
+            &InventoryQuery { profile: Some(ProfileName::new(PROFILE).unwrap()), ..InventoryQuery::default() },
+        )
     }
 }
 
@@ -164,7 +175,9 @@ fn s08_what_the_challenge_does_not_say_is_refused() {
 #[test]
 fn every_result_code_but_success_keeps_the_certificate_back() {
     let bench = Bench::start();
-    for code in ["ChallengeExpired", "KeyLengthMismatch", "ScepProfileNoLongerTargetedToTheClient", "Unknown", "", "NewCode"] {
+    for code in
+        ["ChallengeExpired", "KeyLengthMismatch", "ScepProfileNoLongerTargetedToTheClient", "Unknown", "", "NewCode"]
+    {
         bench.stand_in.next("validateRequest", Mishap::Code(Box::leak(code.to_owned().into_boxed_str())));
         let refused = bench.enroll(&bench.device("AB12")).unwrap_err();
         assert!(matches!(refused, Error::Refused(_)), "{code}: {refused:?}");
@@ -276,7 +289,10 @@ fn an_application_can_show_a_certificate_instead_of_a_secret() {
 fn what_intune_wants_revoked_is_revoked_and_reported_but_nothing_of_others() {
     let bench = Bench::start();
     let certificate = bench.enroll(&bench.device("AB12")).unwrap();
-    let foreign = tests::wish::Wish::for_host("host.example.org").profile("privatessl-tls-server").issue(&bench.pki.engine).unwrap();
+    let foreign = tests::wish::Wish::for_host("host.example.org")
+        .profile("privatessl-tls-server")
+        .issue(&bench.pki.engine)
+        .unwrap();
     let wish = |context: &str, serial: String| json!({"requestContext": context, "serialNumber": serial, "issuerName": null, "caConfiguration": null});
     bench.stand_in.seen().to_revoke = vec![
         wish("1", certificate.serial.to_string().to_uppercase()),
@@ -287,13 +303,20 @@ fn what_intune_wants_revoked_is_revoked_and_reported_but_nothing_of_others() {
     bench.stand_in.next("uploadRevocationResults", Mishap::Status(503, None));
     assert_eq!(bench.intune.revoke_as_asked().unwrap(), 1);
     let seen = bench.stand_in.seen();
-    let codes: Vec<_> = seen.revoked.iter().map(|result| (result["succeeded"].as_bool().unwrap(), result["errorCode"].as_str().unwrap())).collect();
-    assert_eq!(codes, [
-        (true, "None"),
-        (false, "CertificateNotFoundError"),
-        (false, "ParameterDataInvalidError"),
-        (false, "CertificateNotFoundError"),
-    ]);
+    let codes: Vec<_> = seen
+        .revoked
+        .iter()
+        .map(|result| (result["succeeded"].as_bool().unwrap(), result["errorCode"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            (true, "None"),
+            (false, "CertificateNotFoundError"),
+            (false, "ParameterDataInvalidError"),
+            (false, "CertificateNotFoundError"),
+        ]
+    );
     drop(seen);
     assert_eq!(bench.issued()[0].state, CertificateState::Revoked);
     let state = bench.pki.engine.find_certificate(&foreign.serial).unwrap().unwrap().state;

@@ -9,12 +9,13 @@
 
 mod acme;
 mod authorities;
+mod chaos;
 mod crash;
 mod credentials;
 mod engines;
-mod intune;
 mod interop_certbot;
 mod interop_dns;
+mod intune;
 mod inventory;
 mod issuing;
 mod judges;

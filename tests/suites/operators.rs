@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ca_backend::{Clock as _, Engine, Outcome, Reason, Refusal, SystemClock};
 use endpoint::{Endpoint as _, Peer};
 use gateway::admin::{self, AdminState, SocketError, StatusPages};
+use gateway::server_certificate::HttpsCondition;
 use gateway::telemetry::Figures;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -41,7 +42,15 @@ fn state(engine: Engine) -> AdminState {
         }),
         endpoints_changed: Arc::new(|| {}),
         figures: FIGURES.get_or_init(|| Figures::install().unwrap()).clone(),
+        https: serving(),
     }
+}
+
+/// HTTPS as it stands once there is a certificate.
+fn serving() -> HttpsCondition {
+    let condition = HttpsCondition::default();
+    condition.set(true, None);
+    condition
 }
 
 impl Operators {
@@ -199,8 +208,8 @@ fn a_crl_is_published_at_once() {
 fn an_authority_below_an_external_root_is_active_once_openssl_has_signed_its_request() {
     let operators = Operators::start();
     let openssl = OpenSsl::new();
-    // OpenSSL takes the time from the machine.
-    operators.pki.bench.clock.set(SystemClock.now());
+    // OpenSSL takes the time from the machine, and some.
+    operators.pki.bench.clock.set(SystemClock.now().plus_s(60));
     openssl.put("ca.ext", "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign,digitalSignature\nsubjectKeyIdentifier=hash\n");
     openssl.run("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -subj /CN=Corporate -out root.csr");
     openssl.run("x509 -req -in root.csr -signkey root.key -days 3650 -extfile ca.ext -out root.pem");
@@ -221,6 +230,8 @@ fn an_authority_below_an_external_root_is_active_once_openssl_has_signed_its_req
     );
     let (status, problem) = operators.send("PUT", "/v1/authorities/below/certificate", "application/x-pem-file", root);
     assert!(status.is_client_error(), "{problem:?}");
+    let problem: Value = serde_json::from_slice(&problem).unwrap();
+    assert!(text(&problem["hint"]).contains("certgate authority request below"), "{problem}");
     let (status, installed) =
         operators.send("PUT", "/v1/authorities/below/certificate", "application/x-pem-file", openssl.take("below.pem"));
     let installed: Value = serde_json::from_slice(&installed).unwrap();
@@ -310,17 +321,159 @@ fn waiting(operators: &Operators, host: &str) -> String {
 }
 
 #[test]
+fn a_credential_shows_its_secret_once_and_is_listed_changed_and_removed() {
+    let operators = Operators::start();
+    let wish = json!({"endpoint": ENDPOINT, "purpose": "external-account", "id": "printers", "comment": "floor 2",
+        "binding": {"names": {"dns": [".example.org"]}}});
+    let (status, made) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(text(&made["secret"]).len(), 43, "32 octets in base64url");
+    assert_eq!(made["binding"], json!({"names": {"dns": [".example.org"], "wildcards": false}, "accounts_max": 1}));
+    let (status, problem) = operators.ask("POST", "/v1/credentials", &wish);
+    assert_eq!((status, &problem["reason"]), (StatusCode::CONFLICT, &json!("conflict")));
+    let unlimited = json!({"endpoint": ENDPOINT, "purpose": "external-account", "unlimited_accounts": true});
+    let (_, unlimited) = operators.ask("POST", "/v1/credentials", &unlimited);
+    assert_eq!(unlimited["binding"], json!({}));
+
+    let (_, shown) = operators.get("/v1/credentials/printers");
+    assert_eq!((&shown["comment"], shown.get("secret")), (&json!("floor 2"), None));
+    let expiry = json!({"expires": "2027-01-08T00:00:00Z", "disabled": true});
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &expiry);
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(true)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"disabled": false}));
+    assert_eq!((&changed["expires"], &changed["disabled"]), (&expiry["expires"], &json!(false)));
+    let (_, changed) = operators.ask("PATCH", "/v1/credentials/printers", &json!({"expires": null}));
+    assert_eq!(changed["expires"], Value::Null);
+
+    let (_, page) = operators.get("/v1/credentials?purpose=external-account&limit=1");
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    let (_, rest) = operators.get(&format!("/v1/credentials?limit=5&cursor={}", text(&page["cursor"])));
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    let (_, none) = operators.get("/v1/credentials?purpose=token");
+    assert_eq!(none["items"], json!([]));
+
+    assert_eq!(operators.send("DELETE", "/v1/credentials/printers", "application/json", "").0, StatusCode::NO_CONTENT);
+    for (method, body) in [("GET", Value::Null), ("DELETE", Value::Null), ("PATCH", json!({}))] {
+        assert_eq!(operators.ask(method, "/v1/credentials/printers", &body).0, StatusCode::NOT_FOUND, "{method}");
+    }
+    for wrong in [
+        json!({"endpoint": "nowhere", "purpose": "token", "binding": {"rights": ["issue"]}}),
+        json!({"endpoint": ENDPOINT, "purpose": "key"}),
+        json!({"endpoint": ENDPOINT, "purpose": "token", "binding": {"right": []}}),
+        json!({"endpoint": ENDPOINT, "purpose": "token"}),
+    ] {
+        assert!(operators.ask("POST", "/v1/credentials", &wrong).0.is_client_error(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_waiting_request_is_listed_and_approved_once() {
     let operators = Operators::start();
     let ticket = waiting(&operators, "host.example.org");
     let (_, list) = operators.get("/v1/tickets");
     assert_eq!(list[0]["ticket"], json!(ticket));
-    assert_eq!(operators.get(&format!("/v1/tickets/{ticket}")).1["state"], "waiting");
+    let (_, shown) = operators.get(&format!("/v1/tickets/{ticket}"));
+    assert_eq!((&shown["state"], &shown["profile"]), (&json!("waiting"), &json!(TLS_SERVER)), "{shown}");
+    assert_eq!((&shown["key"], &shown["evidence"]), (&json!("ec-p256"), &json!("challenges")), "{shown}");
+    assert_eq!((&shown["endpoint"], &shown["requester"]), (&json!(ENDPOINT), &json!("account:a")), "{shown}");
+    assert_eq!(shown["alternative_names"], json!(["dns:host.example.org"]), "{shown}");
+    assert_eq!(shown["shown"][0]["name"], json!("dns:host.example.org"), "{shown}");
+    assert_eq!(text(&shown["key_sha256"]).len(), 64, "{shown}");
     let (status, issued) = operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null);
     assert_eq!(status, StatusCode::OK, "{issued}");
     let (_, standing) = operators.get(&format!("/v1/tickets/{ticket}"));
     assert_eq!((&standing["state"], &standing["serial"]), (&json!("issued"), &issued["serial"]));
-    assert_eq!(operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null).0, StatusCode::CONFLICT);
+    let (status, problem) = operators.ask("POST", &format!("/v1/tickets/{ticket}/approve"), &Value::Null);
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(text(&problem["hint"]).contains("certgate request show"), "{problem}");
+}
+
+#[test]
+fn a_decided_request_is_forgotten_after_its_time_and_a_waiting_one_is_not() {
+    let operators = Operators::start();
+    let decided = waiting(&operators, "host.example.org");
+    let still = waiting(&operators, "other.example.org");
+    operators.ask("POST", &format!("/v1/tickets/{decided}/reject"), &json!({"why": "not ours"}));
+    let after = |days: u64| {
+        operators.pki.bench.clock.advance_s(days * tests::pki::DAY_S);
+        operators.pki.engine.maintain();
+        operators.pki.engine.maintain();
+        [&decided, &still].map(|ticket| operators.get(&format!("/v1/tickets/{ticket}")).0)
+    };
+    assert_eq!(after(89), [StatusCode::OK, StatusCode::OK]);
+    assert_eq!(after(2), [StatusCode::NOT_FOUND, StatusCode::OK]);
+}
+
+#[test]
+fn a_refusal_comes_with_advice_that_fits_it() {
+    let operators = Operators::start();
+    let serial = text(&operators.issue("host.example.org")["serial"]).to_owned();
+    let (_, built_in) =
+        operators.send("GET", &format!("/v1/profiles/{TLS_SERVER}?format=toml"), "application/json", "");
+    let hint = |method: &str, path: &str, kind: &str, body: Bytes| {
+        let (status, answer) = operators.send(method, path, kind, body);
+        assert!(status.is_client_error(), "{method} {path}: {status}");
+        text(&serde_json::from_slice::<Value>(&answer).unwrap()["hint"]).to_owned()
+    };
+    let json = "application/json";
+    let cases: [(&str, String, &str, Bytes, &str); 6] = [
+        ("POST", format!("/v1/certificates/{serial}/unhold"), json, "{}".into(), "certgate certificate show"),
+        (
+            "POST",
+            format!("/v1/certificates/{serial}/revoke"),
+            json,
+            r#"{"reason":"certificateHold"}"#.into(),
+            "certgate certificate hold",
+        ),
+        (
+            "POST",
+            format!("/v1/certificates/{serial}/revoke"),
+            json,
+            r#"{"reason":"aACompromise"}"#.into(),
+            "keyCompromise",
+        ),
+        ("DELETE", "/v1/authorities/root?confirm=root".to_owned(), json, Bytes::new(), "certgate authority delete"),
+        ("PUT", format!("/v1/profiles/{TLS_SERVER}"), "application/toml", built_in, "an `id` of its own"),
+        ("PUT", "/v1/endpoints/lab".to_owned(), "application/toml", "nonsense".into(), "certgate endpoint show"),
+    ];
+    for (method, path, kind, body, expected) in cases {
+        let said = hint(method, &path, kind, body);
+        assert!(said.contains(expected), "{method} {path}: {said}");
+    }
+}
+
+#[test]
+fn a_pattern_that_would_find_nothing_is_refused_with_the_forms_that_there_are() {
+    let operators = Operators::start();
+    operators.issue("host.example.org");
+    for (wrong, form) in
+        [("subject=CN=host*", "*,O=Example"), ("subject=host", "*,O=Example"), ("name=ho*st", "*.example.org")]
+    {
+        let (status, problem) = operators.get(&format!("/v1/certificates?{wrong}"));
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+        assert!(text(&problem["detail"]).contains(form), "{problem}");
+    }
+    for right in ["subject=CN%3Dhost.example.org", "subject=*.example.org", "name=*.example.org"] {
+        let (_, page) = operators.get(&format!("/v1/certificates?{right}"));
+        assert_eq!(page["items"].as_array().unwrap().len(), 1, "{right}: {page}");
+    }
+    // A wildcard name is no pattern.
+    assert_eq!(operators.get("/v1/certificates?subject=CN%3D*.example.org").0, StatusCode::OK);
+}
+
+#[test]
+fn readiness_says_why_https_clients_are_turned_away() {
+    let pki = Pki::start();
+    let AdminState { engine, figures, https, .. } = state(pki.engine.clone());
+    pki.engine.maintain();
+    https.set(false, Some("waits for an active issuing authority".to_owned()));
+    let pages = StatusPages::new(engine, figures, https);
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
+    let answer = pages.handle(Request::builder().uri("/readyz").body(Bytes::new()).unwrap(), &peer);
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let readiness: Value = serde_json::from_slice(answer.body()).unwrap();
+    let https = readiness["parts"].as_array().unwrap().iter().find(|part| part["name"] == "https").unwrap().clone();
+    assert_eq!((&https["ready"], &https["why"]), (&json!(false), &json!("waits for an active issuing authority")));
 }
 
 #[test]
@@ -459,7 +612,7 @@ fn the_openapi_document_is_3_1_and_describes_every_route() {
         }
     }
     let operations: usize = paths.values().map(|item| item.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), operations), (27, 36), "{:?}", paths.keys());
+    assert_eq!((paths.len(), operations), (29, 41), "{:?}", paths.keys());
     unresolved(&document, &document);
 }
 
@@ -501,7 +654,7 @@ fn the_socket_is_for_its_owner_and_replaces_a_dead_one_but_no_live_one() {
 fn the_status_pages_serve_nothing_that_only_operators_may_see() {
     let pki = Pki::start();
     let state = state(pki.engine.clone());
-    let pages = StatusPages::new(state.engine, state.figures);
+    let pages = StatusPages::new(state.engine, state.figures, state.https);
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
     let ask = |path: &str| pages.handle(Request::builder().uri(path).body(Bytes::new()).unwrap(), &peer);
     assert_eq!((ask("/healthz").status(), ask("/metrics").status()), (StatusCode::OK, StatusCode::OK));

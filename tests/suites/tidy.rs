@@ -123,6 +123,48 @@ fn dependencies_point_in_one_direction() {
     }
 }
 
+/// What of the engine is for operators, and why a protocol must not reach for it.
+const FOR_OPERATORS: [(&str, &str); 18] = [
+    (".operator(", "it gives an operator's word, which no access rule binds"),
+    ("Evidence::Operator", "it is an operator's word, which no access rule binds"),
+    (".approve(", "a waiting request is released by an operator"),
+    (".reject(", "a waiting request is turned down by an operator"),
+    (".create_authority(", "operators make authorities"),
+    (".change_authority(", "operators change authorities"),
+    (".delete_authority(", "operators delete authorities"),
+    (".install_certificate(", "operators install certificates of authorities"),
+    (".import_external_root(", "operators say which roots are trusted"),
+    (".put_profile(", "operators say what certificates hold"),
+    (".delete_profile(", "operators say what certificates hold"),
+    (".put_endpoint(", "operators say who may get what"),
+    (".delete_endpoint(", "operators say who may get what"),
+    (".block_key(", "operators block keys; a compromise is reported with a revocation"),
+    (".publish_crl(", "operators ask for a CRL at once; else it comes by itself"),
+    (".tls_identity(", "the daemon's own key"),
+    (".export(", "every record leaves the daemon with it"),
+    (".maintain(", "the daemon's timed work"),
+];
+
+#[test]
+fn protocols_reach_for_nothing_that_is_for_operators() {
+    // The engine is one type for the gateway and for protocols, so this is held by name.
+    let sources = files().into_iter().filter(|path| {
+        let relative = path.strip_prefix(root()).unwrap();
+        relative.starts_with("protocols") && path.extension().is_some_and(|extension| extension == "rs")
+    });
+    let mut seen = 0;
+    for path in sources {
+        seen += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        // What stands behind the first test module may do as operators do.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (name, why) in FOR_OPERATORS {
+            assert!(!code.contains(name), "{} uses {name:?}: {why}", path.display());
+        }
+    }
+    assert!(seen > 20, "the protocols lie elsewhere: {seen} files");
+}
+
 #[test]
 fn only_the_tests_turn_on_what_is_for_tests() {
     for (name, directory, _) in dependencies().iter().filter(|(name, ..)| name != "tests") {

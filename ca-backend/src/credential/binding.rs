@@ -48,8 +48,12 @@ pub(super) fn check(wish: &NewCredential) -> Result<(), Refusal> {
 }
 
 impl Binding {
-    /// Whether names may stand: those asked for, and again those of the final bytes.
-    pub(crate) fn admits(&self, names: &RequestedNames) -> Result<(), Refusal> {
+    /// Whether names may stand. The engine asks for those of a request and again for those of the final bytes; a protocol may ask
+    /// before, to refuse early.
+    ///
+    /// # Errors
+    /// `Reason::NameNotAllowed`, naming what does not fit.
+    pub fn admits(&self, names: &RequestedNames) -> Result<(), Refusal> {
         if let Some(rules) = &self.names {
             policy::allowed(rules, "the credential's names", names)?;
         }

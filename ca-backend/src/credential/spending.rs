@@ -58,6 +58,7 @@ impl Engine {
             | EvidenceKind::Certificate
             | EvidenceKind::Renewal
             | EvidenceKind::Device
+            | EvidenceKind::KeyAlone
             | EvidenceKind::Operator => refused(format!("credential {id} is removed or disabled")),
         };
         let (form, version) = self.credential_form(id)?.filter(|(form, _)| !form.disabled).ok_or_else(gone)?;

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use ca_backend::{
     AuthorityChange, AuthorityKind, AuthorityName, AuthorityState, DistinguishedName, Engine, KeyAlgorithm,
-    NewAuthority,
+    NewAuthority, Reason,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Moment;
 use super::caller::{Caller, Json, Named, Octets, Parameters};
 use super::encoding::{self, EncodingChoice};
-use super::problem::{Failure, Problem, missing};
+use super::problem::{Failure, Problem, advised, missing};
 
 /// An authority.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -242,7 +242,11 @@ pub(super) async fn delete(
                 .hint("all its certificates go with it; to delete it, confirm with its own name")
                 .into());
         }
-        Ok(caller.engine().delete_authority(&name, caller.operator())?)
+        let deleted = caller.engine().delete_authority(&name, caller.operator());
+        advised(deleted, |reason| {
+            let hint = "what depends on it goes first: `certgate endpoint delete`, `certgate authority delete`";
+            (reason == Reason::Conflict).then(|| hint.to_owned())
+        })
     };
     caller.ask(delete).await.map(|()| StatusCode::NO_CONTENT)
 }
@@ -291,7 +295,20 @@ pub(super) async fn install(
 ) -> Result<Answer<Authority>, Problem> {
     let install = move |caller: &Caller| {
         known(caller.engine(), &name)?;
-        Ok(caller.engine().install_certificate(&name, &certificates, caller.operator())?)
+        let installed = caller.engine().install_certificate(&name, &certificates, caller.operator());
+        advised(installed, |reason| {
+            Some(if reason == Reason::NotReady {
+                format!("see where it stands with `certgate authority show {name}`")
+            } else if reason == Reason::Malformed {
+                "give the certificate as PEM, with or without those above it, or as DER".to_owned()
+            } else {
+                format!(
+                    "have the external root sign the request of `certgate authority request {name}` as it is: same key and \
+                     subject, basicConstraints CA:TRUE, keyUsage keyCertSign and cRLSign, subjectKeyIdentifier, valid now and not \
+                     longer than the root"
+                )
+            })
+        })
     };
     Ok(Answer(caller.ask(install).await?.into()))
 }

@@ -2,8 +2,8 @@
 
 use axum::Json as Answer;
 use ca_backend::{
-    AuthorityName, CertificateState, CertificateSummary, InventoryQuery, ProfileName, ProtocolName, RevocationReason,
-    RevocationRequest, Serial, StatusChange,
+    AuthorityName, CertificateState, CertificateSummary, InventoryQuery, ProfileName, ProtocolName, Reason,
+    RevocationReason, RevocationRequest, Serial, StatusChange,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Moment;
 use super::caller::{Caller, Json, Named, Parameters};
 use super::encoding::{self, pem};
-use super::problem::{Failure, Problem, missing};
+use super::problem::{Failure, Problem, advised, malformed, missing};
 
 /// What is known of a certificate.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -249,6 +249,10 @@ pub(super) async fn revoke(
     Named(serial): Named<String>,
     Json(wish): Json<RevocationWish>,
 ) -> Result<Answer<Revocation>, Problem> {
+    if wish.reason == RevocationReason::AaCompromise {
+        return Err(malformed("aACompromise is a reason for attribute certificates, which are not issued here")
+            .hint("if the key is no longer safe, the reason is keyCompromise"));
+    }
     let change = StatusChange::Revoke { reason: wish.reason, invalidity: wish.invalidity_date.map(Moment::into) };
     change_status(caller, serial, change, wish.comment).await
 }
@@ -300,7 +304,15 @@ async fn change_status(
         let serial = Serial::parse(&serial)?;
         let origin = caller.origin("revocation", &(&serial, change, &comment))?;
         let wish = RevocationRequest { serial, change, comment, evidence: caller.evidence(), origin };
-        let done = caller.engine().revoke(&wish)?;
+        let done = advised(caller.engine().revoke(&wish), |reason| match (change, reason) {
+            (StatusChange::Unhold, Reason::NotReady) => {
+                Some(format!("only a hold can be lifted; see its state with `certgate certificate show {serial}`"))
+            }
+            (StatusChange::Revoke { reason: RevocationReason::CertificateHold, .. }, Reason::Malformed) => {
+                Some(format!("put it on hold with `certgate certificate hold {serial}`"))
+            }
+            _ => None,
+        })?;
         Ok(Revocation { serial: done.serial.to_string(), state: done.state, at: done.at.into() })
     };
     Ok(Answer(caller.ask(change).await?))

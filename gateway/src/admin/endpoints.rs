@@ -94,7 +94,8 @@ pub(super) async fn put(
     headers: HeaderMap,
     Octets(document): Octets,
 ) -> Result<Answer<Endpoint>, Problem> {
-    let endpoint = read(&headers, &document)?;
+    let endpoint = read(&headers, &document)
+        .map_err(|problem| problem.hint("`certgate endpoint show` shows the form of one that is there"))?;
     if endpoint.name != name {
         return Err(malformed(format!(
             "the endpoint says that it is {:?}, not {:?}",

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use ca_backend::profile::{RequestExtension, purpose};
 use ca_backend::{
     AlternativeName, AuthorityName, CertificateRequest, DistinguishedName, EnrollmentRequest, Outcome, ProfileName,
-    RequestedExtensions, RequestedNames, RequestedValidity, Serial,
+    Refusal, RequestedExtensions, RequestedNames, RequestedValidity, Serial,
 };
 use der::oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use serde::{Deserialize, Serialize};
@@ -100,12 +100,7 @@ impl CertificateWish {
             )
             .into());
         }
-        let named = csr.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);
-        let alternative = match named {
-            Some(extension) => AlternativeName::decode_all(extension.extn_value.as_bytes())?,
-            None => Vec::new(),
-        };
-        Ok(RequestedNames { subject: DistinguishedName::from_der(csr.subject_der())?, alternative })
+        Ok(names_in(csr)?)
     }
 
     fn validity(&self, caller: &Caller) -> Result<Option<RequestedValidity>, Failure> {
@@ -137,6 +132,16 @@ impl CertificateWish {
         }
         Ok(wanted)
     }
+}
+
+/// The names that a request brings.
+pub(crate) fn names_in(csr: &CertificateRequest) -> Result<RequestedNames, Refusal> {
+    let named = csr.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);
+    let alternative = match named {
+        Some(extension) => AlternativeName::decode_all(extension.extn_value.as_bytes())?,
+        None => Vec::new(),
+    };
+    Ok(RequestedNames { subject: DistinguishedName::from_der(csr.subject_der())?, alternative })
 }
 
 /// Issues a certificate.

@@ -93,6 +93,9 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// What can be said of a malformed request if nothing more is known. The command line, which has no such document, says it otherwise.
+pub(crate) const MALFORMED_HINT: &str = "correct the request; /openapi.json describes its form";
+
 /// The status of each reason for a refusal, and what an operator can do about it.
 fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
@@ -110,7 +113,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         }
         Reason::BadTime => (StatusCode::UNPROCESSABLE_ENTITY, "ask for a time within the validity of the issuer"),
         Reason::Conflict => (StatusCode::CONFLICT, "look at the present state, then try again or choose another name"),
-        Reason::Malformed => (StatusCode::BAD_REQUEST, "correct the request; /openapi.json describes its form"),
+        Reason::Malformed => (StatusCode::BAD_REQUEST, MALFORMED_HINT),
         Reason::NameNotAllowed => {
             (StatusCode::UNPROCESSABLE_ENTITY, "change the names, or the profile or access rules that forbid them")
         }
@@ -164,6 +167,21 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
+}
+
+/// The result of a call of the engine. `hint` says what to do about those refusals for which it knows more than their reason tells.
+pub(super) fn advised<T>(result: Result<T, Error>, hint: impl Fn(Reason) -> Option<String>) -> Result<T, Failure> {
+    result.map_err(|error| match error {
+        Error::Refused(refusal) => {
+            let advice = hint(refusal.reason());
+            let problem = Problem::from(refusal);
+            Failure::Problem(match advice {
+                Some(advice) => problem.hint(advice),
+                None => problem,
+            })
+        }
+        Error::Fault(fault) => Failure::Fault(fault),
+    })
 }
 
 /// The thing that the path names does not exist.

@@ -3,12 +3,12 @@
 use axum::Json as Answer;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ca_backend::{Engine, ProfileName};
+use ca_backend::{Engine, Error, ProfileName, Reason};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::{Caller, Named, Octets, Parameters};
-use super::problem::{Failure, Problem, malformed, missing};
+use super::problem::{Failure, Problem, advised, malformed, missing};
 
 /// A profile in brief. The whole of it is read by its id.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -96,7 +96,13 @@ pub(super) async fn put(
 ) -> Result<Answer<ProfileSummary>, Problem> {
     let put = move |caller: &Caller| {
         let toml = std::str::from_utf8(&toml).map_err(|_| malformed("the profile is not UTF-8 text"))?;
-        let profile = ca_backend::Profile::from_toml(toml)?;
+        let profile = advised(ca_backend::Profile::from_toml(toml).map_err(Error::from), |reason| {
+            Some(if reason == Reason::Conflict {
+                "give it an `id` of its own; built-in profiles stay as they are".to_owned()
+            } else {
+                "begin with what `certgate profile show ID` prints of a profile that is near to it".to_owned()
+            })
+        })?;
         if profile.id != id.as_str() {
             return Err(
                 malformed(format!("the profile says that it is {:?}, not {:?}", profile.id, id.as_str())).into()

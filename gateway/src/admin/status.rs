@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{AdminState, Moment};
+use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
 
 /// That the daemon runs.
@@ -26,14 +27,14 @@ pub struct Alive {
 pub struct Readiness {
     /// Whether every part is.
     pub ready: bool,
-    /// The parts: the store, each key store, the CRL of each issuer.
+    /// The parts: the store, each key store, HTTPS, the CRL of each issuer.
     pub parts: Vec<Part>,
 }
 
 /// A part that the daemon needs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Part {
-    /// `store`, `keys:NAME`, `key:ISSUER` (only if it cannot be used) or `crl:ISSUER`.
+    /// `store`, `keys:NAME`, `https`, `key:ISSUER` (only if it cannot be used) or `crl:ISSUER`.
     pub name: String,
     /// Whether it works.
     pub ready: bool,
@@ -64,8 +65,8 @@ pub(super) async fn healthz() -> Answer<Alive> {
 #[utoipa::path(get, path = "/readyz", tag = "status",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "A part does not work")))]
 pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
-    let engine = state.engine;
-    match tokio::task::spawn_blocking(move || readiness(&engine)).await {
+    let AdminState { engine, https, .. } = state;
+    match tokio::task::spawn_blocking(move || readiness(&engine, &https)).await {
         Ok(readiness) => {
             let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             (status, Answer(readiness)).into_response()
@@ -90,16 +91,17 @@ pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
 pub struct StatusPages {
     engine: Engine,
     figures: Figures,
+    https: HttpsCondition,
 }
 
 impl StatusPages {
     /// The paths that it serves.
     pub const PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-    /// Shows the condition of `engine`, and `figures`.
+    /// Shows the condition of `engine` and of HTTPS, and `figures`.
     #[must_use]
-    pub fn new(engine: Engine, figures: Figures) -> Self {
-        Self { engine, figures }
+    pub fn new(engine: Engine, figures: Figures, https: HttpsCondition) -> Self {
+        Self { engine, figures, https }
     }
 }
 
@@ -117,7 +119,7 @@ impl Endpoint for StatusPages {
                 page(StatusCode::OK, METRICS_TYPE, self.figures.render().into_bytes())
             }
             (&Method::GET | &Method::HEAD, "/readyz") => {
-                let readiness = readiness(&self.engine);
+                let readiness = readiness(&self.engine, &self.https);
                 let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 page(status, "application/json", serde_json::to_vec(&readiness).unwrap_or_default())
             }
@@ -138,7 +140,7 @@ fn failed(why: &tokio::task::JoinError) -> Response {
 }
 
 /// The condition of every part.
-fn readiness(engine: &Engine) -> Readiness {
+fn readiness(engine: &Engine, https: &HttpsCondition) -> Readiness {
     let mut parts = vec![Part::new("store".to_owned(), engine.store_health().err().map(|why| why.to_string()))];
     for (name, health) in engine.key_health() {
         let why = match health {
@@ -151,6 +153,8 @@ fn readiness(engine: &Engine) -> Readiness {
     for (issuer, why) in engine.unusable_issuing_keys() {
         parts.push(Part::new(format!("key:{issuer}"), Some(why)));
     }
+    let standing = https.standing();
+    parts.push(Part { ready: standing.ready, ..Part::new("https".to_owned(), standing.why.clone()) });
     match crls(engine) {
         Ok(crls) => parts.extend(crls),
         Err(why) => parts.push(Part::new("authorities".to_owned(), Some(why))),

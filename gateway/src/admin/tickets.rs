@@ -2,7 +2,8 @@
 
 use axum::Json as Answer;
 use axum::http::StatusCode;
-use ca_backend::{Error, Outcome, Reason, Ticket};
+use ca_backend::profile::purpose;
+use ca_backend::{Error, EvidenceKind, Reason, Ticket, TicketDetails, ValidatedIdentifier};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -10,7 +11,7 @@ use super::Moment;
 use super::caller::{Caller, Json, Named, Parameters};
 use super::certificates::{CertificateWithPem, with_pem};
 use super::issuance::issued;
-use super::problem::{Problem, missing};
+use super::problem::{Failure, Problem, advised, missing};
 
 /// A request that waits.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -55,11 +56,12 @@ impl From<ca_backend::WaitingRequest> for WaitingRequest {
     }
 }
 
-/// Where a request stands.
+/// A request that waits or waited: all that one who decides has to know, and what became of it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TicketStanding {
-    /// Names the request.
-    pub ticket: String,
+    /// What was asked for, by whom and from where.
+    #[serde(flatten)]
+    pub request: WaitingRequest,
     /// `waiting`, `issued` or `rejected`.
     #[schema(example = "waiting")]
     pub state: String,
@@ -67,6 +69,74 @@ pub struct TicketStanding {
     pub serial: Option<String>,
     /// Why it was rejected.
     pub why: Option<String>,
+    /// When it was decided.
+    pub decided_at: Option<Moment>,
+    /// The kind of the public key: `ec-p256`, `rsa-3072`.
+    pub key: String,
+    /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+    pub key_sha256: String,
+    /// The kind of evidence: `challenges`, `certificate`.
+    #[schema(value_type = String, example = "challenges")]
+    pub evidence: EvidenceKind,
+    /// The identifiers whose control was shown, each with how, when and what was seen.
+    pub shown: Vec<ShownIdentifier>,
+    /// The extended key usages that were asked for; none leaves them to the profile.
+    pub extended_key_usages: Vec<String>,
+    /// The other extensions that the request brings, by object identifier.
+    pub extensions: Vec<String>,
+    /// The first moment of validity that was asked for.
+    pub not_before: Option<Moment>,
+    /// The last moment of validity that was asked for; none leaves it to the profile.
+    pub not_after: Option<Moment>,
+    /// The name of the request in the daemon's log.
+    pub request_id: String,
+}
+
+/// An identifier whose control the requester has shown.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShownIdentifier {
+    /// The identifier: `dns:host.example.org`, `dns:*.example.org`.
+    pub name: String,
+    /// How: `http-01`, `dns-01`.
+    pub method: String,
+    /// When.
+    pub at: Moment,
+    /// What was seen: the address that was asked, the record that was found.
+    pub detail: String,
+}
+
+impl From<ValidatedIdentifier> for ShownIdentifier {
+    fn from(shown: ValidatedIdentifier) -> Self {
+        let name = shown.name.to_string();
+        let name = if shown.wildcard { name.replacen("dns:", "dns:*.", 1) } else { name };
+        Self { name, method: shown.method, at: shown.at.into(), detail: shown.detail }
+    }
+}
+
+impl From<TicketDetails> for TicketStanding {
+    fn from(details: TicketDetails) -> Self {
+        let (state, serial, why) = match details.standing {
+            ca_backend::TicketStanding::Waiting => ("waiting", None, None),
+            ca_backend::TicketStanding::Issued(serial) => ("issued", Some(serial.to_string()), None),
+            ca_backend::TicketStanding::Rejected(why) => ("rejected", None, Some(why)),
+        };
+        Self {
+            state: state.to_owned(),
+            serial,
+            why,
+            decided_at: details.decided_at.map(Moment),
+            key: details.key.to_string(),
+            key_sha256: hex::encode(details.key_fingerprint),
+            evidence: details.evidence.kind,
+            shown: details.evidence.identifiers.into_iter().map(ShownIdentifier::from).collect(),
+            extended_key_usages: details.extended_key_usages.into_iter().map(|usage| purpose::name(&usage)).collect(),
+            extensions: details.extensions.iter().map(ToString::to_string).collect(),
+            not_before: details.validity.and_then(|validity| validity.not_before).map(Moment),
+            not_after: details.validity.and_then(|validity| validity.not_after).map(Moment),
+            request_id: details.request.origin.request_id.clone(),
+            request: details.request.into(),
+        }
+    }
 }
 
 /// A part of the waiting requests.
@@ -116,19 +186,13 @@ pub(super) async fn list(
     responses((status = 200, body = TicketStanding), (status = 404, body = Problem)))]
 pub(super) async fn show(caller: Caller, Named(ticket): Named<String>) -> Result<Answer<TicketStanding>, Problem> {
     let standing = move |caller: &Caller| {
-        let ticket = Ticket::parse(&ticket)?;
-        let (state, serial, why) = match caller.engine().poll(&ticket) {
-            Ok(Outcome::Pending { .. }) => ("waiting", None, None),
-            Ok(Outcome::Issued(certificate)) => ("issued", Some(certificate.serial.to_string()), None),
-            Err(Error::Refused(refusal)) if refusal.reason() == Reason::NotAuthorized => {
-                ("rejected", None, Some(refusal.public().to_owned()))
+        let details = advised(caller.engine().ticket(&Ticket::parse(&ticket)?), |_| None);
+        details.map(TicketStanding::from).map_err(|failure| match failure {
+            Failure::Problem(problem) => {
+                Failure::Problem(missing(problem.detail, "`certgate request list` shows what waits"))
             }
-            Err(Error::Refused(refusal)) if refusal.reason() == Reason::NotReady => {
-                return Err(missing(refusal.public(), "`certgate request list` shows what waits").into());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(TicketStanding { ticket: ticket.to_string(), state: state.to_owned(), serial, why })
+            Failure::Fault(fault) => Failure::Fault(fault),
+        })
     };
     Ok(Answer(caller.ask(standing).await?))
 }
@@ -141,7 +205,7 @@ pub(super) async fn approve(
     Named(ticket): Named<String>,
 ) -> Result<Answer<CertificateWithPem>, Problem> {
     let approve = move |caller: &Caller| {
-        let outcome = caller.engine().approve(&Ticket::parse(&ticket)?, caller.operator())?;
+        let outcome = decided(&ticket, caller.engine().approve(&Ticket::parse(&ticket)?, caller.operator()))?;
         with_pem(caller, &issued(outcome)?)
     };
     Ok(Answer(caller.ask(approve).await?))
@@ -156,7 +220,21 @@ pub(super) async fn reject(
     Json(rejection): Json<Rejection>,
 ) -> Result<StatusCode, Problem> {
     let reject = move |caller: &Caller| {
-        Ok(caller.engine().reject(&Ticket::parse(&ticket)?, caller.operator(), &rejection.why)?)
+        let rejected = caller.engine().reject(&Ticket::parse(&ticket)?, caller.operator(), &rejection.why);
+        decided(&ticket, rejected)
     };
     caller.ask(reject).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// The result of an operator's decision.
+fn decided<T>(ticket: &str, result: Result<T, Error>) -> Result<T, Failure> {
+    advised(result, |reason| {
+        if reason == Reason::Conflict {
+            Some(format!("see what became of it with `certgate request show {ticket}`"))
+        } else if reason == Reason::NotReady {
+            Some("`certgate request list` shows what waits".to_owned())
+        } else {
+            None
+        }
+    })
 }

@@ -9,6 +9,7 @@ use http::Method;
 use super::daemon::{Daemon, OCTETS, part};
 use super::failure::Failure;
 use super::output::{Output, deliver, read, read_text};
+use super::parse::subject;
 use super::table::{fields, named, or_dash, or_empty, table};
 use crate::admin::authorities::{Authority, AuthorityEdit, AuthorityWish, ExternalRoot};
 
@@ -69,7 +70,7 @@ pub enum Command {
         #[arg(long)]
         no_services: bool,
     },
-    /// Delete an authority with its key and all its certificates
+    /// Delete an authority with its key and all its certificates. Its own certificate is revoked at the authority above it
     Delete {
         /// Its name
         name: AuthorityName,
@@ -85,7 +86,7 @@ pub struct CreateArguments {
     /// Its name in URLs and commands: lower-case letters, digits and inner hyphens
     name: AuthorityName,
     /// The distinguished name: "CN=Example Issuing CA,O=Example,C=DE"
-    #[arg(long, value_name = "DN")]
+    #[arg(long, value_name = "DN", value_parser = subject)]
     subject: String,
     /// The authority above it; without one it is a root
     #[arg(long, value_name = "NAME")]

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use ca_backend::{AuthorityName, CertificateState, ProfileName, ProtocolName, RevocationReason, Serial};
+use ca_backend::{
+    AuthorityName, CertificateState, InventoryQuery, ProfileName, ProtocolName, RevocationReason, Serial,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use super::daemon::{Daemon, part, query};
 use super::failure::Failure;
 use super::issue::{self, IssueArguments};
 use super::output::{Output, deliver};
+use super::parse::{final_reason, fingerprint, serial};
 use super::table::{fields, named, or_dash, or_empty, table};
 use crate::admin::Moment;
 use crate::admin::certificates::{
@@ -46,7 +49,7 @@ pub enum Command {
         #[arg(value_parser = serial)]
         serial: Serial,
         /// Why: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn
-        #[arg(long)]
+        #[arg(long, value_parser = final_reason)]
         reason: RevocationReason,
         /// A remark for the audit record
         #[arg(long, default_value = "", value_name = "TEXT")]
@@ -78,11 +81,18 @@ pub enum Command {
     /// Show what happened to certificates, in order
     Events(PartArguments),
     /// Block a public key for good: no certificate will hold it
+    #[command(after_help = BLOCK_KEY_HELP)]
     BlockKey {
         /// SHA-256 of its SubjectPublicKeyInfo, 64 hexadecimal digits
+        #[arg(value_parser = fingerprint)]
         fingerprint: String,
     },
 }
+
+const BLOCK_KEY_HELP: &str = "The digits, from a certificate, a request and a public key:
+  openssl x509 -in CERTIFICATE -noout -pubkey | openssl pkey -pubin -outform DER | openssl sha256 -r
+  openssl req -in REQUEST -noout -pubkey | openssl pkey -pubin -outform DER | openssl sha256 -r
+  openssl pkey -in KEY -pubout -outform DER | openssl sha256 -r";
 
 /// A certificate's state.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -104,7 +114,7 @@ pub struct ListArguments {
     /// A common name or alternative name; with a leading *, its end: *.example.org
     #[arg(long)]
     name: Option<String>,
-    /// The subject, RFC 4514; with a leading *, its end
+    /// The subject, RFC 4514: "CN=host,O=Example"; with a leading *, its end: "*,O=Example"
     #[arg(long, value_name = "DN")]
     subject: Option<String>,
     /// The requester: account:..., operator:NAME
@@ -162,15 +172,18 @@ impl PartArguments {
     }
 }
 
-fn serial(text: &str) -> Result<Serial, String> {
-    Serial::parse(text).map_err(|refusal| refusal.public().to_owned())
-}
-
 pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(), Failure> {
     match command {
         Command::Issue(wish) => issue::run(wish, daemon, output),
         Command::List(asked) => {
-            let page: CertificatePage = daemon.get(&format!("/v1/certificates{}", query(&parameters(asked))?))?;
+            let asked = parameters(asked);
+            InventoryQuery::from(asked.clone()).check().map_err(|refusal| {
+                Failure::usage(
+                    refusal.public(),
+                    "`certgate certificate list --help` lists the conditions and their forms",
+                )
+            })?;
+            let page: CertificatePage = daemon.get(&format!("/v1/certificates{}", query(&asked)?))?;
             output.show(&page, list)
         }
         Command::Show { serial, pem, chain, out } => show(&serial, (pem, chain), out, daemon, output),

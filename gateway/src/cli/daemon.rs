@@ -1,5 +1,6 @@
 //! The running daemon, reached through its operators' socket.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -129,12 +130,22 @@ impl Daemon {
 
     fn nobody(&self, why: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let hint = if why.kind() == std::io::ErrorKind::PermissionDenied {
-            "run this as the daemon's user, or set operator.socket_group to a group of yours"
+        let start = "start it with `certgate serve`, or name the socket of another with --socket or CERTGATE_SOCKET";
+        let is = |kind| why.kind() == kind;
+        if is(ErrorKind::PermissionDenied) {
+            return Failure::unreachable(
+                format!("this user may not speak to the daemon on {socket}: {why}"),
+                "run this as the daemon's user, or set operator.socket_group to a group of yours",
+            );
+        }
+        let what = if is(ErrorKind::NotFound) {
+            format!("the daemon is not running: there is no socket {socket}")
+        } else if is(ErrorKind::ConnectionRefused) {
+            format!("the daemon is not running: nobody listens on {socket}")
         } else {
-            "start the daemon with `certgate serve`, or name its socket with --socket or CERTGATE_SOCKET"
+            format!("no daemon answers on {socket}: {why}")
         };
-        Failure::unreachable(format!("no daemon answers on {socket}: {why}"), hint)
+        Failure::unreachable(what, start)
     }
 }
 
@@ -182,8 +193,13 @@ fn socket_path(shared: &Shared) -> Result<PathBuf, Failure> {
         })?;
         return Ok(settings.operator_socket_path());
     }
-    let beside = starter::settings().operator_socket_path();
-    if beside.exists() { Ok(beside) } else { Ok(Settings::load(None).unwrap_or_default().operator_socket_path()) }
+    // A starter that is stopped has no socket, but it is the one that is meant.
+    let beside = starter::settings();
+    if beside.state_dir.is_dir() {
+        Ok(beside.operator_socket_path())
+    } else {
+        Ok(Settings::load(None).unwrap_or_default().operator_socket_path())
+    }
 }
 
 /// `-` is standard input; shown as what it is.

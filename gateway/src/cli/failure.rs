@@ -1,6 +1,6 @@
 //! Why a command failed, and the exit code for it.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::Output;
 use super::table::printable;
-use crate::admin::Problem;
+use crate::admin::{MALFORMED_HINT, Problem};
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,16 +55,24 @@ impl Failure {
 
     /// A file that cannot be read or written (exit code 2).
     pub(super) fn file(doing: &str, path: &Path, why: &std::io::Error) -> Self {
-        Self::usage(
-            format!("cannot {doing} {}: {why}", path.display()),
-            "see whether the path and its permissions are right",
-        )
+        let is = |kind| why.kind() == kind;
+        let hint = if is(ErrorKind::AlreadyExists) {
+            "nothing is overwritten: name another file, or move this one away"
+        } else if is(ErrorKind::NotFound) {
+            "see whether the path is right"
+        } else {
+            "see whether the path and its permissions are right"
+        };
+        Self::usage(format!("cannot {doing} {}: {why}", path.display()), hint)
     }
 
     /// What the daemon said.
     pub(super) fn of_problem(problem: Problem) -> Self {
         let kind = if problem.status >= 500 { Kind::Unavailable } else { Kind::Refused };
-        let mut hint = problem.hint.clone();
+        let mut hint = match problem.hint.as_str() {
+            MALFORMED_HINT => "see the form of each argument with --help".to_owned(),
+            hint => hint.to_owned(),
+        };
         if let (Kind::Unavailable, Some(id)) = (kind, &problem.request_id) {
             hint = format!("{hint} (request {id})");
         }

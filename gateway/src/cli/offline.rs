@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use ca_backend::{Engine, Error};
+use ca_backend::{Engine, Error, Reason};
 use clap::Args;
 use config::{Settings, SettingsError};
 use serde_json::json;
@@ -107,7 +107,7 @@ pub(super) fn import(shared: &Shared, arguments: &ImportArguments, output: Outpu
         store_options(&settings),
         &mut BufReader::new(file),
     );
-    let records = records.map_err(|error| of_engine(&error))?;
+    let records = records.map_err(|error| not_imported(&error, &settings))?;
     moved(
         output,
         records,
@@ -123,6 +123,20 @@ fn of_engine(error: &Error) -> Failure {
     match error {
         Error::Fault(fault) => Failure::unavailable(fault.to_string(), STOPPED),
         Error::Refused(refusal) => Failure::refused(refusal.public(), STOPPED),
+    }
+}
+
+fn not_imported(error: &Error, settings: &Settings) -> Failure {
+    match error {
+        Error::Fault(fault) => Failure::unavailable(fault.to_string(), STOPPED),
+        Error::Refused(refusal) if refusal.reason() == Reason::Conflict => Failure::refused(
+            format!("{}: {}", settings.store_directory().display(), refusal.public()),
+            "name the settings of a daemon that has not run yet with --config, or another CERTGATE_STATE_DIR",
+        ),
+        Error::Refused(refusal) => Failure::usage(
+            refusal.public(),
+            "take a whole and unchanged file that `certgate export` wrote, and an empty store",
+        ),
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a command prints: text for people or JSON for programs.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::table::printable;
 
 /// Whether people or programs read.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,51 @@ impl Output {
     /// Says that something was done; programs know by the exit code.
     pub(super) fn done(self, text: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { print(text) }
+    }
+}
+
+impl Output {
+    /// Tells people something beside the result.
+    pub(super) fn note(self, text: &str) {
+        if !self.json {
+            // If nobody reads standard error, it is not worth failing.
+            let _ = io::stderr().write_all(format!("certgate: {}\n", printable(text)).as_bytes());
+        }
+    }
+}
+
+/// A file that was opened before what goes into it was asked for. If nothing is delivered, all is as before.
+pub(super) struct Delivery {
+    path: PathBuf,
+    file: File,
+    made: bool,
+}
+
+impl Delivery {
+    pub(super) fn to_file(path: &Path) -> Result<Self, Failure> {
+        let made = !path.exists();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|why| Failure::file("write", path, &why))?;
+        Ok(Self { path: path.to_owned(), file, made })
+    }
+
+    pub(super) fn deliver(mut self, octets: &[u8]) -> Result<PathBuf, Failure> {
+        self.made = false;
+        let regular = self.file.metadata().is_ok_and(|facts| facts.is_file());
+        let cleared = if regular { self.file.set_len(0) } else { Ok(()) };
+        let written = cleared.and_then(|()| self.file.write_all(octets));
+        let synced = written.and_then(|()| if regular { self.file.sync_all() } else { Ok(()) });
+        synced.map_err(|why| Failure::file("write", &self.path, &why))?;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.made {
+            // What stays behind is an empty file.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -67,7 +113,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let result = if path == Path::new("-") {
         io::stdin().take(BYTES_MAX + 1).read_to_end(&mut octets)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut octets))
+        File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut octets))
     };
     result.map_err(|why| Failure::file("read", path, &why))?;
     if octets.len() as u64 > BYTES_MAX {

@@ -58,24 +58,36 @@ impl Place {
 struct Daemon<'a> {
     place: &'a Place,
     child: Child,
+    /// Where it is reached.
+    facts: Value,
 }
 
 impl<'a> Daemon<'a> {
     fn start(place: &'a Place) -> Self {
+        Self::start_with(place, &["serve", "--starter"])
+    }
+
+    fn start_with(place: &'a Place, arguments: &[&str]) -> Self {
         let mut child = place
             .command(env!("CARGO_BIN_EXE_certgate"))
-            .args(["--json", "serve", "--starter"])
+            .arg("--json")
+            .args(arguments)
             .env("CERTGATE_HTTPS__LISTEN", "127.0.0.1:0")
             .env("CERTGATE_HTTP__LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(place.path("daemon.log")).unwrap())
             .spawn()
             .unwrap();
         // It says where it is reached once everything is up.
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with('{'), "{line:?}");
-        Self { place, child }
+        let mut text = String::new();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        while said.read_line(&mut text).unwrap() > 0 && !text.ends_with("}\n") {}
+        let facts = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{why}: {text:?}"));
+        Self { place, child, facts }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.place.path("daemon.log")).unwrap()
     }
 }
 
@@ -125,6 +137,31 @@ fn a_user_gets_finds_and_revokes_a_certificate_from_a_starter_that_nobody_config
     assert_eq!(place.json(&["audit", "list", "--limit", "1"])["items"][0]["number"], 1);
     assert!(place.expect(0, &["certificate", "events"]).contains("revoked"));
 
+    let create = ["credential", "create", "--endpoint", "starter", "--purpose", "external-account"];
+    let bound =
+        ["--id", "web", "--dns", ".example.org", "--without-challenge", "a.example.org", "--comment", "web team"];
+    let made = place.json(&[&create[..], &bound[..]].concat());
+    let secret = made["secret"].as_str().unwrap();
+    assert_eq!(made["binding"]["names"]["dns"][0], ".example.org");
+    assert!(place.expect(0, &["credential", "list", "--endpoint", "starter"]).contains("web team"));
+    assert!(!place.expect(0, &["credential", "show", "web"]).contains(secret));
+    assert!(place.expect(0, &["credential", "disable", "web", "--accounts"]).contains("no new accounts"));
+    assert!(place.expect(0, &["credential", "disable", "web"]).contains("disabled"));
+    place.expect(0, &["credential", "enable", "web", "--accounts"]);
+    assert!(place.expect(0, &["credential", "enable", "web"]).contains("enabled"));
+    place.put("chosen", "a challenge of my own\n");
+    let challenge = ["credential", "create", "--endpoint", "starter", "--purpose", "challenge", "--uses", "1"];
+    let chosen = place.expect(0, &[&challenge[..], &["--secret-file", "chosen"]].concat());
+    assert!(chosen.contains("a challenge of my own") && chosen.contains("0 of 1"), "{chosen}");
+    place.put("binding.toml", "rights = [\"list\"]\n[names]\nupn = [\"example.org\"]\n");
+    let token = ["credential", "create", "--endpoint", "starter", "--purpose", "token", "--binding", "binding.toml"];
+    assert_eq!(place.json(&token)["binding"]["names"]["upn"][0], "example.org");
+    place.expect(0, &["credential", "remove", "web"]);
+    assert!(place.expect(1, &["credential", "show", "web"]).contains("no credential web"));
+    assert!(
+        place.expect(2, &["credential", "create", "--endpoint", "a", "--purpose", "key"]).contains("external-account")
+    );
+
     let shown = place.expect(0, &["endpoint", "show", "starter"]);
     let endpoint = place.put("endpoint.toml", &shown);
     place.expect(0, &["endpoint", "put", &endpoint]);
@@ -140,14 +177,20 @@ fn records_are_exported_from_a_stopped_daemon_only_and_imported_into_another_eng
     assert!(place.expect(4, &["export", "records"]).contains("stop"));
     drop(daemon);
     assert!(!place.path("certgate-starter/operator.sock").exists());
+    let said = place.expect(3, &["status"]);
+    assert!(said.contains("not running") && said.contains("certgate-starter/operator.sock"), "{said}");
     let exported = place.json(&["export", "records"]);
     assert!(exported["records"].as_u64().unwrap() > 10, "{exported}");
-    place.expect(2, &["export", "records"]);
+    assert!(place.expect(2, &["export", "records"]).contains("nothing is overwritten"));
 
     let config = place.put("other.toml", "state_dir = \"other\"\n[store]\nengine = \"redb\"\n");
     let imported = place.json(&["--config", &config, "import", "records"]);
     assert_eq!(imported["records"], exported["records"]);
-    assert_eq!(place.certgate(&["--config", &config, "import", "records"]).status.code(), Some(4));
+    let said = place.expect(1, &["--config", &config, "import", "records"]);
+    assert!(said.contains("not empty") && said.contains("--config"), "{said}");
+    let damaged = place.put("damaged", "no export");
+    let config = place.put("third.toml", "state_dir = \"third\"\n");
+    assert!(place.expect(2, &["--config", &config, "import", &damaged]).contains("certgate export"));
 }
 
 #[test]
@@ -163,15 +206,102 @@ fn an_unknown_setting_is_named_with_the_nearest_right_one() {
     let config = place.put("certgate.toml", "[store]\nengin = \"redb\"\n");
     let said = place.expect(2, &["check-config", "--config", &config]);
     assert!(said.contains("store.engin") && said.contains("did you mean `store.engine`"), "{said}");
+    assert!(said.contains("certgate.toml, line 2"), "{said}");
     let right = place.put("right.toml", "[store]\nengine = \"redb\"\n");
     assert_eq!(place.json(&["check-config", "--config", &right])["store"]["engine"], "redb");
     place.expect(2, &["check-config", "--config", "missing.toml"]);
 }
 
+/// `certgate certificate issue` with one more argument.
+fn issue_with<'a>(csr: &'a str, argument: &'a str, value: &'a str) -> [&'a str; 10] {
+    let profile = "privatessl-tls-server";
+    ["certificate", "issue", "--csr", csr, "--authority", "issuing", "--profile", profile, argument, value]
+}
+
+#[test]
+fn a_certificate_that_cannot_be_delivered_is_not_asked_for() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let csr = place.csr();
+    let issued = || place.json(&["certificate", "events", "--limit", "1000"])["items"].as_array().unwrap().len();
+    let before = issued();
+    place.expect(2, &[&issue_with(&csr, "--san", "dns:host.example.org")[..], &["--out", "missing/host.pem"]].concat());
+    assert_eq!(issued(), before);
+    place.expect(1, &[&issue_with(&csr, "--days", "99999")[..], &["--san", "dns:a.test", "--out", "new.pem"]].concat());
+    assert!(!place.path("new.pem").exists());
+    place.put("old.pem", "a certificate of before");
+    place.expect(1, &[&issue_with(&csr, "--days", "99999")[..], &["--san", "dns:a.test", "--out", "old.pem"]].concat());
+    assert_eq!(std::fs::read_to_string(place.path("old.pem")).unwrap(), "a certificate of before");
+
+    let arguments = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=x -out named.csr \
+                     -addext subjectAltName=DNS:in-request.example.org";
+    assert!(place.command("openssl").args(arguments.split_whitespace()).output().unwrap().status.success());
+    let output = place.certgate(&issue_with("named.csr", "--subject", "CN=Plain machine"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("CN=Plain machine") && said.contains("dns:in-request.example.org"), "{said}");
+    assert!(output.status.success(), "{said}");
+
+    let log = daemon.log();
+    assert!(!log.contains('\u{1b}'), "{log}");
+    for line in ["certgate is ready", "changed an authority", "published a CRL", "HTTPS shows a new certificate"] {
+        assert!(log.contains(line), "{line:?} is not in\n{log}");
+    }
+    let told = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}"));
+    let line = log
+        .lines()
+        .filter(|line| line.contains("issued a certificate"))
+        .find(|line| line.contains("protocol=operator"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert!(
+        line.contains("profile=privatessl-tls-server")
+            && line.contains("serial=")
+            && line.contains("requester=\"operator:"),
+        "{line}"
+    );
+    assert!(told("refused a certificate").contains("reason=\"bad-time\""), "{log}");
+    let secret = std::fs::read(place.path("certgate-starter/keystore.secret")).unwrap();
+    assert!(!log.contains(String::from_utf8_lossy(&secret).trim()), "{log}");
+}
+
+#[test]
+fn https_refuses_at_once_while_there_is_no_issuing_authority_and_status_says_so() {
+    let place = Place::new();
+    let config = place.put("certgate.toml", "state_dir = \"state\"\n");
+    let daemon = Daemon::start_with(&place, &["serve", "--config", &config]);
+    let status = place.certgate(&["status", "--config", &config]);
+    assert_eq!(status.status.code(), Some(4));
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert!(said.contains("https") && said.contains("certgate authority create"), "{said}");
+    let address = daemon.facts["https"].as_str().unwrap();
+    let handshake =
+        place.command("openssl").args(["s_client", "-connect", address]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(handshake.stderr).unwrap();
+    assert!(said.contains("access denied"), "{said}");
+}
+
+#[test]
+fn a_taken_port_is_found_before_anything_is_made_and_names_the_setting() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = place
+        .command(env!("CARGO_BIN_EXE_certgate"))
+        .args(["serve", "--starter"])
+        .env("CERTGATE_HTTPS__LISTEN", "127.0.0.1:0")
+        .env("CERTGATE_HTTP__LISTEN", taken.local_addr().unwrap().to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("`http.listen`") && said.contains("CERTGATE_HTTP__LISTEN"), "{said}");
+    assert!(!place.path("certgate-starter").exists(), "{said}");
+}
+
 #[test]
 fn wrong_arguments_are_exit_code_2_and_say_what_is_missing() {
     let place = Place::new();
-    let cases: [(&[&str], &str); 8] = [
+    place.csr();
+    place.put("text.csr", "this is no request");
+    let cases: [(&[&str], &str); 17] = [
         (&[], "Usage"),
         (&["certificate", "revoke", "4f0a"], "--reason"),
         (&["certificate", "revoke", "4f0a", "--reason", "boredom"], "keyCompromise"),
@@ -180,6 +310,15 @@ fn wrong_arguments_are_exit_code_2_and_say_what_is_missing() {
         (&["authority", "create", "A B", "--subject", "CN=A"], "lower-case"),
         (&["authority", "create", "a", "--subject", "CN=A", "--algorithm", "rsa-1024"], "rsa-2048"),
         (&["certificate", "list", "--issued-from", "yesterday"], "2026-01-08T00:00:00Z"),
+        (&["certificate", "list", "--subject", "CN=x*"], "*,O=Example"),
+        (&["certificate", "revoke", "4f0a", "--reason", "certificateHold"], "certgate certificate hold"),
+        (&["certificate", "block-key", "4f0a"], "64 hexadecimal"),
+        (&["authority", "create", "a", "--subject", "Example"], "--subject"),
+        (&issue_with("host.csr", "--san", "host.example.org"), "dns:host.example.org"),
+        (&issue_with("host.csr", "--subject", "host.example.org"), "--subject"),
+        (&issue_with("host.csr", "--eku", "everything"), "server-auth"),
+        (&issue_with("host.csr", "--extension", "certificate-policies=xyz"), "hexadecimal"),
+        (&issue_with("text.csr", "--san", "dns:host.example.org"), "--csr text.csr"),
     ];
     for (arguments, expected) in cases {
         let said = place.expect(2, arguments);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ca_backend::{AuthorityName, DistinguishedName, Endpoint, Engine, KeyAlgorithm, NewAuthority};
+use ca_backend::{AlternativeName, AuthorityName, DistinguishedName, Endpoint, Engine, KeyAlgorithm, NewAuthority};
 use config::Settings;
 use gateway::listen::Mounts;
 use gateway::server_certificate::ServerCertificate;
@@ -66,10 +66,48 @@ fn another_authority_does_not_change_whose_certificate_clients_see() {
     let engine = gateway::open_engine(&settings).unwrap();
     create(&engine, "root", None);
     create(&engine, "issuing", Some("root"));
-    let keep = || ServerCertificate::new(engine.clone(), &settings).unwrap().keep().unwrap().is_some();
+    let keep = || ServerCertificate::new(engine.clone(), &settings).unwrap().keep().unwrap();
     assert!(keep());
     assert_eq!(engine.tls_issuer().unwrap().unwrap().as_str(), "issuing");
     create(&engine, "another", Some("root"));
     assert!(keep());
     assert_eq!(engine.tls_issuer().unwrap().unwrap().as_str(), "issuing", "the first by name took over");
+}
+
+#[test]
+fn without_an_authority_there_is_no_certificate_and_it_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let engine = gateway::open_engine(&settings).unwrap();
+    let mut certificate = ServerCertificate::new(engine.clone(), &settings).unwrap();
+    let condition = certificate.condition();
+    assert!(!certificate.keep().unwrap());
+    let standing = condition.standing();
+    assert!(!standing.ready && standing.why.as_ref().unwrap().contains("certgate authority create"), "{standing:?}");
+    create(&engine, "root", None);
+    assert!(!certificate.keep().unwrap(), "a root does not issue it");
+    create(&engine, "issuing", Some("root"));
+    assert!(certificate.keep().unwrap());
+    let standing = condition.standing();
+    assert!(standing.ready && standing.why.is_none(), "{standing:?}");
+}
+
+#[test]
+fn the_key_of_a_former_certificate_lives_until_the_listener_has_the_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let engine = gateway::open_engine(&settings).unwrap();
+    create(&engine, "root", None);
+    create(&engine, "issuing", Some("root"));
+    let issuing = AuthorityName::new("issuing").unwrap();
+    let keys = || std::fs::read_dir(settings.keys_directory()).unwrap().count();
+    let first = engine.tls_identity(&issuing, &[AlternativeName::Dns("a.test".to_owned())]).unwrap();
+    let before = keys();
+    engine.tls_identity(&issuing, &[AlternativeName::Dns("b.test".to_owned())]).unwrap();
+    assert_eq!(keys(), before + 1);
+    first.key.sign(b"a handshake that began before").unwrap();
+    engine.forget_former_tls_key().unwrap();
+    assert_eq!(keys(), before);
+    assert!(first.key.sign(b"a handshake").is_err());
+    engine.forget_former_tls_key().unwrap();
 }

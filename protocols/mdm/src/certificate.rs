@@ -274,7 +274,12 @@ enum KeyFrom {
 }
 
 impl KeyFrom {
-    fn read(call: &Call<'_>, csr: Option<&str>, pkcs12: Option<Pkcs12Wish>, configuration: &Configuration) -> Result<Self, Error> {
+    fn read(
+        call: &Call<'_>,
+        csr: Option<&str>,
+        pkcs12: Option<Pkcs12Wish>,
+        configuration: &Configuration,
+    ) -> Result<Self, Error> {
         match (csr, pkcs12) {
             (Some(csr), None) => Ok(Self::Request(Box::new(read_csr(csr)?))),
             (None, Some(wish)) => {
@@ -352,9 +357,7 @@ pub(crate) fn issue_bulk(call: &Call<'_>) -> Attempt {
     let results = bulk.items.iter().map(|wish| match grant(call, &caller, wish) {
         Ok(Granted::Certificate(grant)) => BulkResult { granted: Some(*grant), ..BulkResult::default() },
         Ok(Granted::Waiting(waiting)) => BulkResult { waiting: Some(waiting), ..BulkResult::default() },
-        Err(error) => {
-            BulkResult { problem: Some(Problem::of(&error, &call.peer.request_id)), ..BulkResult::default() }
-        }
+        Err(error) => BulkResult { problem: Some(Problem::of(&error, &call.peer.request_id)), ..BulkResult::default() },
     });
     answer_json(StatusCode::OK, &BulkAnswer { results: results.collect() })
 }
@@ -753,7 +756,9 @@ fn check_password(password: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let (min, max) = (PASSWORD_CHARS.start(), PASSWORD_CHARS.end());
-    Err(malformed(format!("a password has {min} to {max} characters of the basic plane, none of them a control character")))
+    Err(malformed(format!(
+        "a password has {min} to {max} characters of the basic plane, none of them a control character"
+    )))
 }
 
 fn view(call: &Call<'_>, found: CertificateSummary) -> Result<CertificateView, Error> {

@@ -204,7 +204,8 @@ fn make(
         Some(names) => (Some(names.subject), Some(names.alternative)),
         None => (own.subject, own.alternative_names),
     };
-    let binding = Binding { names: own.names, subject, alternative_names, profiles, keys: own.keys, ..Binding::default() };
+    let binding =
+        Binding { names: own.names, subject, alternative_names, profiles, keys: own.keys, ..Binding::default() };
     let wish = NewCredential {
         id: None,
         endpoint: options.scep_endpoint.clone(),

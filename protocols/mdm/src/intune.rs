@@ -34,9 +34,7 @@ pub use credential::ClientCredential;
 pub use options::{IntuneOptions, SecretSource};
 
 use conversation::{Memory, Service};
-use wire::{
-    Failure, FailureNotification, ResultAnswer, Success, SuccessNotification, Validation, ValidationRequest,
-};
+use wire::{Failure, FailureNotification, ResultAnswer, Success, SuccessNotification, Validation, ValidationRequest};
 
 /// What Intune knows this software as.
 const CALLER: &str = concat!("certgate/", env!("CARGO_PKG_VERSION"));

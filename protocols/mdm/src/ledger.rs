@@ -91,8 +91,7 @@ impl Ledger<'_> {
         holder: &Holder,
         call: Option<(&CallKey, [u8; 32])>,
     ) -> Result<(), Error> {
-        let mut batch =
-            RecordBatch::new().put(RecordSpace::MDM_CERTIFICATE, serial.as_bytes(), encode(holder)?);
+        let mut batch = RecordBatch::new().put(RecordSpace::MDM_CERTIFICATE, serial.as_bytes(), encode(holder)?);
         for (kind, id) in [('d', &holder.device), ('u', &holder.user)] {
             if let Some(id) = id {
                 let key = [self.holder_prefix(kind, id).as_slice(), serial.as_bytes()].concat();

@@ -22,7 +22,8 @@ mod web;
 
 pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
 pub use options::{
-    AttributeTemplate, ChallengeOptions, Charset, ClientOptions, ConfigurationOptions, MdmOptions, NameSource, NameTemplate,
+    AttributeTemplate, ChallengeOptions, Charset, ClientOptions, ConfigurationOptions, MdmOptions, NameSource,
+    NameTemplate,
 };
 pub use pkcs12::Pkcs12Encryption;
 pub use problem::Problem;

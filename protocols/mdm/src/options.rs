@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ca_backend::{
-    Endpoint, EndpointName, KeyAlgorithm, ProfileName, Reason, Refusal, RequestedNames, Right, Serial,
-    DistinguishedName,
+    DistinguishedName, Endpoint, EndpointName, KeyAlgorithm, ProfileName, Reason, Refusal, RequestedNames, Right,
+    Serial,
 };
 use const_oid::ObjectIdentifier;
 use serde::Deserialize;
@@ -198,7 +198,8 @@ impl Configuration {
                 alternative.push(template.alternative_name(*kind, values)?);
             }
         }
-        let subject = DistinguishedName::from_attributes(attributes.iter().map(|(kind, value)| (*kind, value.as_str())))?;
+        let subject =
+            DistinguishedName::from_attributes(attributes.iter().map(|(kind, value)| (*kind, value.as_str())))?;
         Ok(RequestedNames { subject, alternative })
     }
 }

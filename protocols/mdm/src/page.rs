@@ -3,8 +3,8 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ca_backend::{Error, Fault, Reason, Refusal, Right};
-use http::{HeaderValue, StatusCode};
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -15,7 +15,8 @@ use crate::web::{Attempt, Call, answer_bytes};
 
 /// The texts that readers look for, letter by letter, with the space after `<B>`.
 const FULL: &str = "The password cache is full.";
-const NOT_PERMITTED: &str = "You do not have sufficient permission to enroll with SCEP. Please contact your system administrator.";
+const NOT_PERMITTED: &str =
+    "You do not have sufficient permission to enroll with SCEP. Please contact your system administrator.";
 
 /// The webhook of Jamf Pro.
 #[derive(Deserialize, ToSchema)]
@@ -38,7 +39,8 @@ pub(crate) fn ndes(call: &Call<'_>) -> Attempt {
     let caller = match call.any_caller() {
         Ok(caller) => caller,
         Err(Error::Refused(refusal)) if refusal.reason() == Reason::NotAuthenticated => {
-            let mut response = answer_bytes(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", "not authenticated\n");
+            let mut response =
+                answer_bytes(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", "not authenticated\n");
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"certgate\""));
             return Ok(response);
         }
@@ -67,7 +69,8 @@ pub(crate) fn ndes(call: &Call<'_>) -> Attempt {
     Ok(match options.ndes_charset {
         Charset::Utf8 => answer_bytes(StatusCode::OK, "text/html; charset=utf-8", page),
         Charset::Utf16Le => {
-            let units: Vec<u8> = std::iter::once(0xfeff).chain(page.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+            let units: Vec<u8> =
+                std::iter::once(0xfeff).chain(page.encode_utf16()).flat_map(u16::to_le_bytes).collect();
             answer_bytes(StatusCode::OK, "text/html; charset=utf-16", units)
         }
     })

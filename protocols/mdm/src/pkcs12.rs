@@ -160,11 +160,13 @@ impl Contents<'_> {
     /// # Errors
     /// A fault if something cannot be encoded or encrypted.
     pub(crate) fn seal(&self) -> Result<Vec<u8>, Fault> {
-        let random = |at: usize| <[u8; 16]>::try_from(self.randomness.get(at..at + 16).unwrap_or_default()).unwrap_or_default();
+        let random =
+            |at: usize| <[u8; 16]>::try_from(self.randomness.get(at..at + 16).unwrap_or_default()).unwrap_or_default();
         let attributes = self.attributes()?;
         let (algorithm, content) = self.encrypt(self.key, random(0), random(16))?;
         let key = ShroudedKey { algorithm, content: OctetString::new(content)? };
-        let key_bag = SafeBag { kind: SHROUDED_KEY_BAG, value: Any::encode_from(&key)?, attributes: attributes.clone() };
+        let key_bag =
+            SafeBag { kind: SHROUDED_KEY_BAG, value: Any::encode_from(&key)?, attributes: attributes.clone() };
         let keys = vec![key_bag].to_der()?;
 
         let leaf = SafeBag { kind: CERTIFICATE_BAG, value: certificate_bag(self.certificate)?, attributes };
@@ -226,9 +228,7 @@ impl Contents<'_> {
                 let key = UnboundCipherKey::new(&DES_EDE3_FOR_LEGACY_USE_ONLY, &key).map_err(|_| broken("3DES"))?;
                 let mut sealed = plain.to_vec();
                 PaddedBlockEncryptingKey::cbc_pkcs7(key)
-                    .and_then(|key| {
-                        key.less_safe_encrypt(&mut sealed, EncryptionContext::Iv64(FixedLength::from(&iv)))
-                    })
+                    .and_then(|key| key.less_safe_encrypt(&mut sealed, EncryptionContext::Iv64(FixedLength::from(&iv))))
                     .map_err(|_| broken("3DES"))?;
                 let parameters = PbeParameters { salt: OctetString::new(salt)?, iterations: LEGACY_ROUNDS };
                 let parameters = Some(Any::encode_from(&parameters)?);
@@ -288,9 +288,8 @@ fn derive(
     octets: usize,
 ) -> Zeroizing<Vec<u8>> {
     let block = hash.block_len();
-    let filled = |text: &[u8]| -> Vec<u8> {
-        text.iter().copied().cycle().take(text.len().div_ceil(block) * block).collect()
-    };
+    let filled =
+        |text: &[u8]| -> Vec<u8> { text.iter().copied().cycle().take(text.len().div_ceil(block) * block).collect() };
     let diversifier = vec![purpose as u8; block];
     let mut input = Zeroizing::new([filled(salt), filled(password)].concat());
     let mut derived = Zeroizing::new(Vec::with_capacity(octets + hash.output_len()));

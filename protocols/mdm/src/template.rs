@@ -122,10 +122,9 @@ impl Template {
                 let no_address = |_| Refusal::new(Reason::NameNotAllowed, format!("{text:?} is no IP address"));
                 AlternativeName::Ip(text.parse().map_err(no_address)?)
             }
-            NameKind::PermanentIdentifier => AlternativeName::PermanentIdentifier {
-                value: Some(self.fill(values, in_identifier)?),
-                assigner: None,
-            },
+            NameKind::PermanentIdentifier => {
+                AlternativeName::PermanentIdentifier { value: Some(self.fill(values, in_identifier)?), assigner: None }
+            }
         };
         name.validate()?;
         Ok(name)

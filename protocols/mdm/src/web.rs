@@ -78,8 +78,8 @@ impl Mdm {
 
     fn answer(&self, request: &Request<Bytes>, peer: &Peer) -> Attempt {
         let settings = self.engine.endpoint(&self.name).filter(|settings| settings.enabled);
-        let settings = settings
-            .ok_or_else(|| Refusal::new(Reason::NotReady, format!("endpoint {} is not enabled", self.name)))?;
+        let settings =
+            settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("endpoint {} is not enabled", self.name)))?;
         let options = MdmOptions::parse(&settings)?;
         let configurations = options.read_configurations(&settings)?;
         let call = Call { mdm: self, engine: &self.engine, settings, options, configurations, request, peer };
@@ -184,17 +184,20 @@ impl Call<'_> {
 
     /// The body as JSON.
     pub(crate) fn body<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        serde_json::from_slice(self.request.body())
-            .map_err(|error| Refusal::new(Reason::Malformed, format!("the body is not the JSON that is expected: {error}")))
+        serde_json::from_slice(self.request.body()).map_err(|error| {
+            Refusal::new(Reason::Malformed, format!("the body is not the JSON that is expected: {error}"))
+        })
     }
 
     /// The key that makes a call safe to repeat.
     pub(crate) fn idempotency_key(&self) -> Result<Option<String>, Refusal> {
         let Some(header) = self.request.headers().get("idempotency-key") else { return Ok(None) };
-        header.to_str().ok().map(|text| check_idempotency_key(text)).transpose()?.map_or_else(
-            || Err(Refusal::new(Reason::Malformed, "the Idempotency-Key is no text")),
-            |key| Ok(Some(key)),
-        )
+        header
+            .to_str()
+            .ok()
+            .map(|text| check_idempotency_key(text))
+            .transpose()?
+            .map_or_else(|| Err(Refusal::new(Reason::Malformed, "the Idempotency-Key is no text")), |key| Ok(Some(key)))
     }
 
     /// The serial in the address.
@@ -207,8 +210,7 @@ impl Call<'_> {
     /// A parameter of the query, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let query = self.request.uri().query()?;
-        url::form_urlencoded::parse(query.as_bytes())
-            .find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+        url::form_urlencoded::parse(query.as_bytes()).find_map(|(key, value)| (key == name).then(|| value.into_owned()))
     }
 
     pub(crate) fn configuration(&self, name: &str) -> Result<&Configuration, Refusal> {
@@ -219,7 +221,8 @@ impl Call<'_> {
 
 /// Refuses a key that is too long or no text.
 pub(crate) fn check_idempotency_key(text: &str) -> Result<String, Refusal> {
-    let fits = !text.is_empty() && text.chars().count() <= IDEMPOTENCY_KEY_CHARS_MAX && !text.chars().any(char::is_control);
+    let fits =
+        !text.is_empty() && text.chars().count() <= IDEMPOTENCY_KEY_CHARS_MAX && !text.chars().any(char::is_control);
     if fits {
         Ok(text.to_owned())
     } else {

@@ -280,7 +280,10 @@ impl Intune {
             return Err(Trouble::Final(format!("no token was given: {:?} {why:?}", shown(&refusal.error))));
         }
         let answer: TokenAnswer = read(&answer, resource)?;
-        Ok(Token { text: Zeroizing::new(answer.access_token), until: now.plus_s(answer.expires_in.saturating_sub(TOKEN_MARGIN_S)) })
+        Ok(Token {
+            text: Zeroizing::new(answer.access_token),
+            until: now.plus_s(answer.expires_in.saturating_sub(TOKEN_MARGIN_S)),
+        })
     }
 
     fn send(&self, request: Request<Bytes>, left: Duration) -> Result<Response<Bytes>, Trouble> {
@@ -326,9 +329,9 @@ fn read<T: DeserializeOwned>(answer: &Response<Bytes>, resource: Resource) -> Re
     let why = format!("status {}", status.as_u16());
     match status {
         StatusCode::UNAUTHORIZED => Err(Trouble::Token { resource }),
-        StatusCode::FORBIDDEN => {
-            Err(Trouble::Final(format!("{why}: the application lacks a permission, or an administrator's consent to it")))
-        }
+        StatusCode::FORBIDDEN => Err(Trouble::Final(format!(
+            "{why}: the application lacks a permission, or an administrator's consent to it"
+        ))),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::NOT_FOUND => {
             Err(Trouble::Again { why, after: retry_after(answer) })
         }
@@ -342,4 +345,3 @@ fn retry_after(answer: &Response<Bytes>) -> Duration {
     let header = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     header.and_then(|text| text.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs)
 }
-

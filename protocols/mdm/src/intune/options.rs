@@ -137,7 +137,9 @@ impl IntuneOptions {
         let names = |text: &str| {
             !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet))
         };
-        for (key, text) in [("tenant", &self.tenant), ("client_id", &self.client_id), ("service_app_id", &self.service_app_id)] {
+        for (key, text) in
+            [("tenant", &self.tenant), ("client_id", &self.client_id), ("service_app_id", &self.service_app_id)]
+        {
             if !names(text) {
                 return Err(malformed(format!("intune.{key} is an identifier or a domain, not {text:?}")));
             }

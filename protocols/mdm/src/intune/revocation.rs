@@ -1,8 +1,8 @@
 //! Certificates that Intune wants revoked.
 
 use ca_backend::{
-    CertificateState, Error, Evidence, Fault, Origin, ProtocolName, Reason, RevocationReason,
-    RevocationRequest, Serial, StatusChange,
+    CertificateState, Error, Evidence, Fault, Origin, ProtocolName, Reason, RevocationReason, RevocationRequest,
+    Serial, StatusChange,
 };
 
 use super::Intune;
@@ -22,8 +22,9 @@ impl Intune {
     /// A fault if a service or the store cannot be reached.
     pub fn revoke_as_asked(&self) -> Result<usize, Error> {
         let issuer = self.issuer_name()?;
-        let wish =
-            Download { download_parameters: DownloadParameters { max_requests: REQUESTS_MAX, issuer_name: Some(&issuer) } };
+        let wish = Download {
+            download_parameters: DownloadParameters { max_requests: REQUESTS_MAX, issuer_name: Some(&issuer) },
+        };
         let wishes: Downloaded =
             self.ask(Service::Revocation, "CertificateAuthorityRequests/downloadRevocationRequests", &wish)?;
         let results: Vec<_> = wishes.value.into_iter().take(REQUESTS_MAX).map(|wish| self.revoke(wish)).collect();

@@ -1,0 +1,239 @@
+//! EnvelopedData (RFC 5652 section 6) with RSA key transport.
+
+use aws_lc_rs::cipher::{
+    DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey,
+};
+use aws_lc_rs::iv::FixedLength;
+use aws_lc_rs::rsa::{
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
+    OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
+};
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5911::{ID_DATA, ID_ENVELOPED_DATA};
+use der::asn1::{AnyRef, OctetStringRef};
+use der::{Encode, Tag};
+use spki::AlgorithmIdentifierRef;
+use zeroize::Zeroizing;
+
+use crate::algorithm::{Cipher, Digest, KeyTransport, Legacy};
+use crate::ber::der_of;
+use crate::certificate::CertificateView;
+use crate::element::{Element, Fields, constructed, elements, oid, primitive};
+use crate::error::Error;
+use crate::signed::{content_info, content_of, sequence, tagged};
+
+/// How many recipients a message may have.
+const RECIPIENTS_MAX: usize = 16;
+
+/// The longest encrypted content key: RSA with 8192 bits.
+const ENCRYPTED_KEY_BYTES_MAX: usize = 1024;
+
+/// A message that only its recipients can read.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Those who can decrypt the content key with an RSA key. Others are left out.
+    pub recipients: Vec<Recipient>,
+    /// What the content is encrypted with.
+    pub cipher: Cipher,
+    /// The type of the content.
+    pub content_type: ObjectIdentifier,
+    initialization_vector: Vec<u8>,
+    encrypted: Vec<u8>,
+}
+
+/// One who can decrypt the content key.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// Whose certificate is meant.
+    pub name: RecipientName,
+    /// How the content key is encrypted.
+    pub transport: KeyTransport,
+    /// The encrypted content key.
+    pub encrypted_key: Vec<u8>,
+}
+
+/// How a message names a recipient's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecipientName {
+    /// By issuer and serial: a Name and an INTEGER in DER, one behind the other.
+    IssuerAndSerial(Vec<u8>),
+    /// By its subjectKeyIdentifier.
+    KeyIdentifier(Vec<u8>),
+}
+
+impl RecipientName {
+    /// Whether this certificate is meant.
+    #[must_use]
+    pub fn means(&self, certificate: &CertificateView<'_>) -> bool {
+        match self {
+            Self::IssuerAndSerial(name) => *name == [certificate.issuer, certificate.serial].concat(),
+            Self::KeyIdentifier(identifier) => certificate.key_identifier == Some(identifier),
+        }
+    }
+}
+
+impl Envelope {
+    /// Reads a message without decrypting it.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], or [`Error::Algorithm`] for a cipher that is not accepted.
+    pub fn read(message: &[u8], legacy: Legacy) -> Result<Self, Error> {
+        let message = der_of(message)?;
+        let mut fields = Fields::of_sequence(content_of(&message, ID_ENVELOPED_DATA)?)?;
+        let _version = fields.expect(Tag::Integer)?;
+        let _originator = fields.optional(constructed(0));
+        let infos = elements(fields.expect(Tag::Set)?.content)?;
+        if infos.len() > RECIPIENTS_MAX {
+            return Err(Error::malformed(format!("more than {RECIPIENTS_MAX} recipients")));
+        }
+        // Key agreement and the like are tagged.
+        let by_transport = infos.into_iter().filter(|info| info.tag == Tag::Sequence);
+        let recipients = by_transport.map(Recipient::read).collect::<Result<Vec<_>, _>>()?;
+        let mut content = Fields::of(fields.next()?, Tag::Sequence)?;
+        let _unprotected_attributes = fields.optional(constructed(1));
+        fields.finish()?;
+
+        let content_type = oid(content.next()?)?;
+        let (cipher, initialization_vector) = Cipher::decode(content.expect(Tag::Sequence)?.whole, legacy)?;
+        let encrypted = encrypted_octets(content.next()?)?;
+        content.finish()?;
+        if encrypted.is_empty() || !encrypted.len().is_multiple_of(cipher.algorithm().block_len()) {
+            return Err(Error::malformed("the encrypted content is not a number of whole blocks"));
+        }
+        Ok(Self { recipients, cipher, content_type, initialization_vector: initialization_vector.to_vec(), encrypted })
+    }
+
+    /// Octets that the content key has.
+    #[must_use]
+    pub fn content_key_bytes(&self) -> usize {
+        self.cipher.key_bytes()
+    }
+
+    /// Decrypts the content with the content key.
+    ///
+    /// Where an encrypted key cannot be decrypted, or not to the right length, call this with a random key: who sends messages and
+    /// watches answers then learns nothing about the padding of keys (Bleichenbacher), provided that every later failure is
+    /// answered like this one.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], whatever the cause.
+    pub fn open(&self, content_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let unreadable = |_| Error::Unreadable;
+        let key = UnboundCipherKey::new(self.cipher.algorithm(), content_key).map_err(unreadable)?;
+        let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(unreadable)?;
+        let context = match self.cipher {
+            Cipher::TripleDes | Cipher::Des => DecryptionContext::Iv64(vector(&self.initialization_vector)?),
+            Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => {
+                DecryptionContext::Iv128(vector(&self.initialization_vector)?)
+            }
+        };
+        let mut content = Zeroizing::new(self.encrypted.clone());
+        let length = key.decrypt(&mut content, context).map_err(unreadable)?.len();
+        content.truncate(length);
+        Ok(content)
+    }
+}
+
+fn vector<const N: usize>(octets: &[u8]) -> Result<FixedLength<N>, Error> {
+    <&[u8; N]>::try_from(octets).map(FixedLength::from).map_err(|_| Error::Library("take an initialization vector"))
+}
+
+impl Recipient {
+    fn read(info: Element<'_>) -> Result<Self, Error> {
+        let mut fields = Fields::of(info, Tag::Sequence)?;
+        let _version = fields.expect(Tag::Integer)?;
+        let name = fields.next()?;
+        let name = if name.tag == primitive(0) {
+            RecipientName::KeyIdentifier(name.content.to_vec())
+        } else {
+            name.tag.assert_eq(Tag::Sequence)?;
+            RecipientName::IssuerAndSerial(name.content.to_vec())
+        };
+        let transport = KeyTransport::decode(fields.expect(Tag::Sequence)?.whole)?;
+        let encrypted_key = fields.expect(Tag::OctetString)?.content.to_vec();
+        fields.finish()?;
+        if encrypted_key.len() > ENCRYPTED_KEY_BYTES_MAX {
+            return Err(Error::malformed(format!("an encrypted key of more than {ENCRYPTED_KEY_BYTES_MAX} octets")));
+        }
+        Ok(Self { name, transport, encrypted_key })
+    }
+}
+
+/// `[0] IMPLICIT OCTET STRING`, whole or in pieces.
+fn encrypted_octets(field: Element<'_>) -> Result<Vec<u8>, Error> {
+    if field.tag == primitive(0) {
+        return Ok(field.content.to_vec());
+    }
+    field.tag.assert_eq(constructed(0))?;
+    let mut octets = Vec::new();
+    for piece in elements(field.content)? {
+        piece.tag.assert_eq(Tag::OctetString)?;
+        octets.extend_from_slice(piece.content);
+    }
+    Ok(octets)
+}
+
+/// A message of the type data that only the holder of this certificate's RSA key can read.
+///
+/// `random` are 48 fresh random octets: the content key and the initialization vector.
+///
+/// # Errors
+/// [`Error::Algorithm`] if the certificate's key is not RSA, [`Error::Malformed`] if the certificate is none.
+pub fn seal(
+    content: &[u8],
+    certificate: &[u8],
+    cipher: Cipher,
+    transport: KeyTransport,
+    random: &Zeroizing<[u8; 48]>,
+) -> Result<Vec<u8>, Error> {
+    let failed = |_| Error::Library("encrypt");
+    let view = CertificateView::of(certificate)?;
+    let (key, rest) = random.split_at_checked(cipher.key_bytes()).ok_or(Error::Library("cut a key"))?;
+    let initialization_vector = rest.get(..cipher.algorithm().block_len()).ok_or(Error::Library("cut a vector"))?;
+
+    let context = match cipher {
+        Cipher::TripleDes | Cipher::Des => EncryptionContext::Iv64(vector(initialization_vector)?),
+        Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256 => EncryptionContext::Iv128(vector(initialization_vector)?),
+    };
+    let unbound = UnboundCipherKey::new(cipher.algorithm(), key).map_err(failed)?;
+    let mut encrypted = content.to_vec();
+    PaddedBlockEncryptingKey::cbc_pkcs7(unbound)
+        .and_then(|key| key.less_safe_encrypt(&mut encrypted, context))
+        .map_err(failed)?;
+
+    let recipient = sequence(&[
+        &0_u8.to_der()?,
+        &view.issuer_and_serial()?,
+        &transport.encode()?,
+        &OctetStringRef::new(&encrypt_key(key, view.public_key, transport)?)?.to_der()?,
+    ])?;
+    let vector = OctetStringRef::new(initialization_vector)?;
+    let algorithm = AlgorithmIdentifierRef { oid: cipher.oid(), parameters: Some(AnyRef::from(vector)) };
+    let content = sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
+    let enveloped = sequence(&[&0_u8.to_der()?, &tagged(Tag::Set, &recipient)?, &content])?;
+    content_info(ID_ENVELOPED_DATA, &enveloped)
+}
+
+fn encrypt_key(key: &[u8], public_key: &[u8], transport: KeyTransport) -> Result<Vec<u8>, Error> {
+    let failed = |_| Error::Library("encrypt a key");
+    let recipient = PublicEncryptingKey::from_der(public_key)
+        .map_err(|_| Error::Algorithm("the recipient's key is not an RSA key".to_owned()))?;
+    let mut encrypted = vec![0; recipient.key_size_bytes()];
+    let length = match transport {
+        KeyTransport::Pkcs1v15 => {
+            Pkcs1PublicEncryptingKey::new(recipient).and_then(|to| Ok(to.encrypt(key, &mut encrypted)?.len()))
+        }
+        KeyTransport::Oaep(digest) => {
+            let algorithm = match digest {
+                Digest::Sha1 => &OAEP_SHA1_MGF1SHA1,
+                Digest::Sha256 => &OAEP_SHA256_MGF1SHA256,
+                Digest::Sha384 => &OAEP_SHA384_MGF1SHA384,
+                Digest::Sha512 => &OAEP_SHA512_MGF1SHA512,
+            };
+            OaepPublicEncryptingKey::new(recipient)
+                .and_then(|to| Ok(to.encrypt(algorithm, key, &mut encrypted, None)?.len()))
+        }
+    };
+    encrypted.truncate(length.map_err(failed)?);
+    Ok(encrypted)
+}
