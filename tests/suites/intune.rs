@@ -121,7 +121,7 @@ fn a_device_gets_what_intune_vouched_for_and_intune_hears_of_it_before() {
 
     let found = &bench.issued()[0];
     assert_eq!(found.alternative_names, [SID, "dns:pc1.mdm.example.org"]);
-    assert_eq!((found.subject.as_str(), found.requester.as_str()), ("cn=pc1", "device:intune:AB12"));
+    assert_eq!((found.subject.as_str(), found.requester.as_str()), ("CN=pc1", "device:intune:AB12"));
     let seen = bench.stand_in.seen();
     let told = &seen.successes[0];
     assert_eq!(told["transactionId"], "AB12");
@@ -298,7 +298,7 @@ fn what_intune_wants_revoked_is_revoked_and_reported_but_nothing_of_others() {
         wish("1", certificate.serial.to_string().to_uppercase()),
         wish("2", foreign.serial.to_string()),
         wish("3", "no serial".to_owned()),
-        wish("4", "00".to_owned()),
+        wish("4", "40".repeat(20)),
     ];
     bench.stand_in.next("uploadRevocationResults", Mishap::Status(503, None));
     assert_eq!(bench.intune.revoke_as_asked().unwrap(), 1);

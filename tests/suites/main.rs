@@ -20,6 +20,7 @@ mod inventory;
 mod issuing;
 mod judges;
 mod kill;
+mod mdm;
 mod operators;
 mod post_quantum;
 mod revocation;
