@@ -192,12 +192,9 @@ impl Call<'_> {
     /// The key that makes a call safe to repeat.
     pub(crate) fn idempotency_key(&self) -> Result<Option<String>, Refusal> {
         let Some(header) = self.request.headers().get("idempotency-key") else { return Ok(None) };
-        header
-            .to_str()
-            .ok()
-            .map(|text| check_idempotency_key(text))
-            .transpose()?
-            .map_or_else(|| Err(Refusal::new(Reason::Malformed, "the Idempotency-Key is no text")), |key| Ok(Some(key)))
+        let text = header.to_str();
+        let text = text.map_err(|_| Refusal::new(Reason::Malformed, "the Idempotency-Key is no text"))?;
+        check_idempotency_key(text).map(Some)
     }
 
     /// The serial in the address.
