@@ -10,6 +10,7 @@
 pub mod acme_client;
 pub mod certbot;
 pub mod daemon;
+pub mod device;
 pub mod dns;
 pub mod hosts;
 pub mod intune;

@@ -8,6 +8,7 @@
 )] // a failing test should be loud
 
 mod acme;
+mod attestation;
 mod authorities;
 mod chaos;
 mod crash;

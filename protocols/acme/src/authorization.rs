@@ -29,6 +29,8 @@ pub(crate) struct Authorization {
     pub(crate) expires: Time,
     pub(crate) state: AuthorizationState,
     pub(crate) challenges: Vec<Challenge>,
+    /// SHA-256 of the SubjectPublicKeyInfo that the device attested: the only key that a certificate may hold.
+    pub(crate) attested_key: Option<[u8; 32]>,
 }
 
 /// What is recorded of an authorization; expiry follows from the time.
@@ -171,6 +173,7 @@ impl Site<'_> {
             expires,
             state: AuthorizationState::Pending,
             challenges,
+            attested_key: None,
         })
     }
 

@@ -32,6 +32,9 @@ pub enum ChallengeType {
     /// The certificate of a TLS server (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// An attestation of the device (draft-ietf-acme-device-attest).
+    #[serde(rename = "device-attest-01")]
+    DeviceAttest01,
 }
 
 /// One way that is open to the client.
@@ -52,7 +55,7 @@ pub(crate) enum ChallengeState {
 }
 
 impl ChallengeType {
-    pub(crate) const ALL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
+    pub(crate) const ALL: [Self; 4] = [Self::Http01, Self::Dns01, Self::TlsAlpn01, Self::DeviceAttest01];
 
     /// The name in JSON and in URLs.
     #[must_use]
@@ -61,6 +64,7 @@ impl ChallengeType {
             Self::Http01 => "http-01",
             Self::Dns01 => "dns-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::DeviceAttest01 => "device-attest-01",
         }
     }
 
@@ -73,16 +77,21 @@ impl ChallengeType {
     pub(crate) fn can_show(self, identifier: &Identifier) -> bool {
         match (self, identifier) {
             (Self::Http01 | Self::TlsAlpn01, Identifier::Dns { wildcard, .. }) => !wildcard,
-            (Self::Http01 | Self::TlsAlpn01, Identifier::Ip(_)) | (Self::Dns01, Identifier::Dns { .. }) => true,
-            (Self::Dns01, Identifier::Ip(_)) => false,
+            (Self::Http01 | Self::TlsAlpn01, Identifier::Ip(_))
+            | (Self::Dns01, Identifier::Dns { .. })
+            | (Self::DeviceAttest01, Identifier::Device(_)) => true,
+            (Self::Dns01, Identifier::Ip(_))
+            | (Self::Http01 | Self::TlsAlpn01 | Self::Dns01, Identifier::Device(_))
+            | (Self::DeviceAttest01, Identifier::Dns { .. } | Identifier::Ip(_)) => false,
         }
     }
 
-    /// Where to look.
+    /// Where to look; nowhere, if the client's own request is the answer.
     pub(crate) fn question(self, identifier: &Identifier, token: &str) -> Option<Question> {
         let target = match identifier {
             Identifier::Dns { name, .. } => Target::Name(name.clone()),
             Identifier::Ip(address) => Target::Address(*address),
+            Identifier::Device(_) => return None,
         };
         match (self, target) {
             (Self::Http01, target) => {
@@ -92,7 +101,7 @@ impl ChallengeType {
                 Some(Question::TlsAlpn01 { server_name: tls_alpn::server_name(&target), target })
             }
             (Self::Dns01, Target::Name(name)) => Some(Question::Dns01 { name: format!("_acme-challenge.{name}") }),
-            (Self::Dns01, Target::Address(_)) => None,
+            (Self::Dns01, Target::Address(_)) | (Self::DeviceAttest01, _) => None,
         }
     }
 }
@@ -167,6 +176,10 @@ impl Site<'_> {
                 let text = format!("the authorization is {}; make a new order", status.name());
                 return Err(Problem::malformed(text).into());
             }
+            if kind == ChallengeType::DeviceAttest01 {
+                let token = challenge.token.clone();
+                return self.attest(call, authorization, &token);
+            }
             challenge.state = ChallengeState::Processing;
             let (job, validation) = self.first_validation(&call.account.value, &authorization.value, kind)?;
             change = change.update_authorization(&authorization)?.add_job(&job)?;
@@ -176,10 +189,14 @@ impl Site<'_> {
         if let Some(validation) = started {
             (self.start)(validation);
         }
-        let challenge = authorization.value.challenges.iter().find(|challenge| challenge.kind == kind);
+        self.challenge_reply(&authorization.value, kind)
+    }
+
+    pub(crate) fn challenge_reply(&self, authorization: &Authorization, kind: ChallengeType) -> Attempt<Reply> {
+        let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == kind);
         let challenge = challenge.ok_or_else(Problem::not_found)?;
-        let mut reply = Reply::json(StatusCode::OK, &self.challenge_document(&authorization.value, challenge))
-            .link(&self.authorization_url(id), "up");
+        let mut reply = Reply::json(StatusCode::OK, &self.challenge_document(authorization, challenge))
+            .link(&self.authorization_url(&authorization.id), "up");
         if challenge.state == ChallengeState::Processing {
             reply = reply.retry_after_s(crate::authorization::RETRY_AFTER_S);
         }

@@ -71,6 +71,7 @@ impl From<RecordError> for Failure {
 pub enum ProblemType {
     AccountDoesNotExist,
     AlreadyRevoked,
+    BadAttestationStatement,
     BadCsr,
     BadNonce,
     BadPublicKey,
@@ -97,9 +98,10 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// Every type, with its registered name and the status it is sent with unless the place says otherwise.
-    const TABLE: [(Self, &'static str, StatusCode); 24] = [
+    const TABLE: [(Self, &'static str, StatusCode); 25] = [
         (Self::AccountDoesNotExist, "accountDoesNotExist", StatusCode::BAD_REQUEST),
         (Self::AlreadyRevoked, "alreadyRevoked", StatusCode::BAD_REQUEST),
+        (Self::BadAttestationStatement, "badAttestationStatement", StatusCode::BAD_REQUEST),
         (Self::BadCsr, "badCSR", StatusCode::BAD_REQUEST),
         (Self::BadNonce, "badNonce", StatusCode::BAD_REQUEST),
         (Self::BadPublicKey, "badPublicKey", StatusCode::BAD_REQUEST),

@@ -10,11 +10,13 @@
 //! - An order that fails for a name or a right ends as invalid; one that fails for its CSR, or for now, stays ready.
 
 mod account;
+pub mod attestation;
 mod authorization;
 mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
+mod device_attest;
 mod directory;
 mod error;
 mod id;
@@ -47,7 +49,7 @@ pub use caa::{CaaProperty, CaaSet};
 pub use call::BODY_BYTES_MAX;
 pub use challenge::ChallengeType;
 pub use error::ProblemType;
-pub use options::Options;
+pub use options::{AttestationRoots, Options};
 pub use validation::{FailureClass, Found, LEASE_S, Question, Target, Validation};
 
 use call::Call;
@@ -183,7 +185,8 @@ impl Acme {
         }
         let path_and_query = request.uri().path_and_query().map_or("", |all| all.as_str());
         let below_base = path_and_query.strip_prefix(path_of(&self.base_url)).unwrap_or_default();
-        let call = site.open(request, &format!("{}{below_base}", self.base_url))?;
+        let call = site.open(request, &format!("{}{below_base}", self.base_url));
+        let call = call.map_err(|failure| site.unopened(failure, below_base))?;
         for _ in 0..ATTEMPTS_MAX {
             match signed(&site, resource, &call, request) {
                 Err(Failure::Conflict) => {}

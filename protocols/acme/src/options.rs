@@ -6,6 +6,7 @@ use ca_backend::{ProfileName, Reason, Refusal};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::attestation::{self, TrustedMakers};
 use crate::challenge::ChallengeType;
 
 /// The `options` of an ACME endpoint. Everything has a default.
@@ -24,6 +25,8 @@ pub struct Options {
     pub profile_descriptions: BTreeMap<ProfileName, String>,
     /// The ways to show control of an identifier.
     pub challenges: Vec<ChallengeType>,
+    /// The makers of devices whose attestations are believed.
+    pub attestation_roots: AttestationRoots,
     /// How long an order and its authorizations may be used.
     pub order_lifetime_s: u64,
     /// The most identifiers in one order.
@@ -38,6 +41,18 @@ pub struct Options {
     pub reachable_networks: Vec<IpNet>,
 }
 
+/// Root certificates of the makers of devices, each in PEM. A format without roots is not accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttestationRoots {
+    /// Of the format `apple`.
+    pub apple: Vec<String>,
+    /// Of the format `tpm`.
+    pub tpm: Vec<String>,
+    /// Of the format `android-key`.
+    pub android: Vec<String>,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -47,6 +62,7 @@ impl Default for Options {
             caa: false,
             profile_descriptions: BTreeMap::new(),
             challenges: vec![ChallengeType::Http01, ChallengeType::Dns01, ChallengeType::TlsAlpn01],
+            attestation_roots: AttestationRoots::default(),
             order_lifetime_s: 7 * 24 * 3600,
             identifiers_max: 100,
             http01_port: 80,
@@ -58,6 +74,25 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The makers of devices that are believed.
+    ///
+    /// # Errors
+    /// `Reason::Malformed` if a root is no certificate.
+    pub(crate) fn trusted_makers(&self) -> Result<TrustedMakers, Refusal> {
+        let read = |format: &str, pem: &[String]| {
+            attestation::read_roots(pem).map_err(|place| {
+                let text = format!("attestation_roots.{format}: number {place} is not one certificate in PEM");
+                Refusal::new(Reason::Malformed, text)
+            })
+        };
+        let roots = &self.attestation_roots;
+        Ok(TrustedMakers {
+            apple: read("apple", &roots.apple)?,
+            tpm: read("tpm", &roots.tpm)?,
+            android: read("android", &roots.android)?,
+        })
+    }
+
     /// Reads and checks the options of an endpoint; `null` means the defaults.
     ///
     /// # Errors
@@ -85,6 +120,14 @@ impl Options {
         if options.caa && options.caa_identities.is_empty() {
             return refuse(
                 "caa needs caa_identities, the domain names by which CAA records may name this authority".to_owned(),
+            );
+        }
+        options.trusted_makers()?;
+        let roots = &options.attestation_roots;
+        let believes_nobody = roots.apple.is_empty() && roots.tpm.is_empty() && roots.android.is_empty();
+        if options.challenges.contains(&ChallengeType::DeviceAttest01) && believes_nobody {
+            return refuse(
+                "device-attest-01 needs attestation_roots: the makers whose attestations are believed".to_owned(),
             );
         }
         if options.identifiers_max == 0 {
@@ -117,6 +160,9 @@ mod tests {
             json!({ "order_lifetime_s": 1 }),
             json!({ "identifiers_max": 0 }),
             json!({ "caa": true }),
+            json!({ "challenges": ["device-attest-01"] }),
+            json!({ "attestation_roots": { "apple": ["no certificate"] } }),
+            json!({ "attestation_roots": { "acme": [] } }),
             json!({ "http01_port": 0 }),
             json!({ "https_port": 0 }),
             json!({ "tls_alpn01_port": 0 }),

@@ -198,6 +198,10 @@ impl Site<'_> {
 
         // 2. The CSR asks for what was ordered, with a key of its own.
         names_of(&request, &order.value.identifiers)?;
+        let key = request.key().subject_key().fingerprint();
+        if authorizations.iter().any(|held| held.value.attested_key.is_some_and(|attested| attested != key)) {
+            return Err(bad_csr("the key is not the one that the device attested").into());
+        }
         if self.ledger.is_account_key(request.key().subject_key().spki_der())? {
             return Err(bad_csr("the key is an account key; make a key for the certificate").into());
         }

@@ -299,6 +299,8 @@ pub(crate) struct AuthorizationForm {
     expires: Time,
     state: AuthorizationStateForm,
     challenges: Vec<ChallengeForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attested_key: Option<ByteBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -342,6 +344,7 @@ impl From<&Authorization> for AuthorizationForm {
                 AuthorizationState::Deactivated => AuthorizationStateForm::Deactivated,
             },
             challenges: authorization.challenges.iter().map(ChallengeForm::from).collect(),
+            attested_key: authorization.attested_key.map(|key| ByteBuf::from(key.as_slice())),
         }
     }
 }
@@ -362,6 +365,7 @@ impl AuthorizationForm {
                 AuthorizationStateForm::Deactivated => AuthorizationState::Deactivated,
             },
             challenges: self.challenges.into_iter().map(Challenge::try_from).collect::<Result<_, _>>()?,
+            attested_key: self.attested_key.map(|key| octets32(&key)).transpose()?,
         })
     }
 }
