@@ -1,6 +1,5 @@
 //! Secrets that operators keep outside of the store: credentials of systemd, files, variables of the environment.
 
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -40,10 +39,7 @@ pub fn read(source: &SecretSource) -> Result<Zeroizing<String>, Refusal> {
 
 fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<String>, Refusal> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => refused(format!("there is no file {shown}")),
-        kind => refused(format!("the file {shown} cannot be read: {kind}")),
-    };
+    let unreadable = |error: std::io::Error| refused(format!("the file {shown} cannot be read: {}", error.kind()));
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.mode() & forbidden != 0 {
         return Err(refused(format!("others may read the secret in {shown}; run chmod 600 on it")));

@@ -16,6 +16,7 @@ mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
+mod interop_intune;
 mod intune;
 mod inventory;
 mod issuing;
