@@ -115,7 +115,6 @@ impl StandIn {
     }
 
     /// What happened so far.
-    #[must_use]
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
     }
