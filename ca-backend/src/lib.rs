@@ -18,6 +18,7 @@ mod error;
 mod evidence;
 mod extension;
 pub mod figures;
+mod foresee;
 mod generated_key;
 mod inventory;
 mod issue;
@@ -70,6 +71,7 @@ pub use evidence::{
     Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
+pub use foresee::Foresight;
 pub use generated_key::GeneratedKey;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,

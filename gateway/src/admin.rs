@@ -4,6 +4,7 @@
 //! operator, and the name of the peer's system user is the operator's name in every record.
 #![allow(unused_qualifications)] // utoipa's macro writes the paths of parameter types in full
 
+pub mod acme_accounts;
 pub mod audit;
 pub mod authorities;
 pub mod blocked_keys;
@@ -119,6 +120,10 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(endpoints::show, endpoints::put, endpoints::delete))
         .routes(routes!(credentials::list, credentials::create))
         .routes(routes!(credentials::show, credentials::change, credentials::delete))
+        .routes(routes!(acme_accounts::list))
+        .routes(routes!(acme_accounts::show))
+        .routes(routes!(acme_accounts::deactivate))
+        .routes(routes!(acme_accounts::set_limits))
         .routes(routes!(certificates::search, issuance::issue))
         .routes(routes!(certificates::show))
         .routes(routes!(certificates::revoke))

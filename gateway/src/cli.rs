@@ -3,6 +3,7 @@
 //! Every command but `serve`, `check-config`, `export`, `import` and `completions` is one or two requests to the operators' API
 //! of the running daemon.
 
+mod acme;
 mod audit;
 mod authority;
 mod certificate;
@@ -81,6 +82,9 @@ pub enum Command {
     /// Account bindings, challenges and tokens for machines
     #[command(subcommand)]
     Credential(credential::Command),
+    /// Who enrolls by ACME
+    #[command(subcommand)]
+    Acme(acme::Command),
     /// Issue, find and revoke certificates
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -119,6 +123,7 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
         Command::Credential(command) => credential::run(command, &daemon()?, output),
+        Command::Acme(command) => acme::run(command, &daemon()?, output),
         Command::Certificate(command) => certificate::run(command, &daemon()?, output),
         Command::Request(command) => request::run(command, &daemon()?, output),
         Command::Crl(command) => crl::run(command, &daemon()?, output),

@@ -474,6 +474,13 @@ pub fn b64(octets: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(octets)
 }
 
+/// HMAC with SHA-256.
+#[must_use]
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    sign(&Key::new(HMAC_SHA256, key), message).as_ref().to_vec()
+}
+
 /// SHA-256.
 #[must_use]
 pub fn sha256(octets: &[u8]) -> Vec<u8> {

@@ -19,5 +19,6 @@ pub mod names;
 pub mod openssl;
 pub mod pki;
 pub mod pkilint;
+pub mod scep_client;
 pub mod status;
 pub mod wish;

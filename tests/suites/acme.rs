@@ -140,11 +140,9 @@ fn what_is_not_a_signed_request_is_refused() {
     refused(&reply, 405, "malformed");
     assert_eq!(reply.header("allow"), "POST");
     refused(&bench.fetch("DELETE", &format!("{BASE}/directory")), 405, "malformed");
-    for unknown in [
-        "https://ca.example:8443/acme/tls",
-        "https://ca.example:8443/acme/tlsx/directory",
-        &format!("{BASE}/new-authz"),
-    ] {
+    for unknown in
+        ["https://ca.example:8443/acme/tls", "https://ca.example:8443/acme/tlsx/directory", &format!("{BASE}/new-cert")]
+    {
         refused(&bench.fetch("GET", unknown), 404, "malformed");
     }
     let post = |content_type: &str, body: Vec<u8>| {
@@ -622,12 +620,14 @@ fn an_order_that_lost_an_authorization_or_its_time_is_invalid() {
 }
 
 #[test]
-fn a_name_that_the_access_rules_do_not_allow_ends_the_order() {
+fn a_name_that_the_access_rules_allow_no_more_ends_the_order() {
     let bench = AcmeBench::default();
     let client = bench.client();
-    let order = client.ready_order(&bench, &["host.elsewhere.example"], "http-01");
-    let reply =
-        client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&["host.elsewhere.example"])));
+    let order = client.ready_order(&bench, &[HOST], "http-01");
+    let mut settings = endpoint_settings();
+    settings["rules"][0]["deny"] = json!({ "dns": [HOST] });
+    put_endpoint(&bench.engine, &settings);
+    let reply = client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST])));
     refused(&reply, 400, "rejectedIdentifier");
     let shown = client.read(&bench, &order);
     assert_eq!(

@@ -8,6 +8,7 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
 mod attestation;
 mod authorities;
 mod chaos;
@@ -16,7 +17,8 @@ mod credentials;
 mod engines;
 mod interop_certbot;
 mod interop_dns;
-mod interop_intune;
+mod interop_instant_acme;
+mod interop_scep;
 mod intune;
 mod inventory;
 mod issuing;
@@ -24,7 +26,9 @@ mod judges;
 mod kill;
 mod mdm;
 mod operators;
+mod pkcs7;
 mod post_quantum;
 mod revocation;
+mod scep;
 mod tidy;
 mod validation;

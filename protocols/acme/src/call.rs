@@ -73,7 +73,7 @@ impl Site<'_> {
             .as_deref()
             .ok_or_else(|| Problem::new(ProblemType::BadNonce, "the protected header has no nonce"))?;
         let nonce = self.nonces.open(nonce, self.now)?;
-        if self.ledger.is_spent(&nonce)? {
+        if self.ledger.is_spent(&nonce)? || self.rejects_a_good_nonce() {
             return Err(bad_nonce().into());
         }
         // 8. The URL.
@@ -88,6 +88,12 @@ impl Site<'_> {
                 Call::Account(AccountCall { account, payload: jws.payload, nonce, url: jws.url })
             }
         })
+    }
+
+    /// Whether the clients' way out of a bad nonce is tried on this request (`test_rejected_nonces_percent`).
+    fn rejects_a_good_nonce(&self) -> bool {
+        let percent = u64::from(self.options.test_rejected_nonces_percent);
+        percent > 0 && u64::from_be_bytes(self.engine.random()) % 100 < percent
     }
 
     /// Puts a request that could not be verified into the audit log. A bad nonce is part of the protocol, and no refusal.

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::attestation::{self, TrustedMakers};
 use crate::challenge::ChallengeType;
+use crate::eab::ExternalAccount;
+use crate::limits::Limits;
+use crate::renewal_info::EarlyRenewal;
 
 /// The `options` of an ACME endpoint. Everything has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -35,6 +38,21 @@ pub struct Options {
     pub http01_port: u16,
     /// The port that redirects to `https` may lead to.
     pub https_port: u16,
+    /// How long ago an account may have shown control of an identifier for another order to rest on it; zero: each order asks anew.
+    /// Above zero, control may be shown before there is an order (newAuthz).
+    pub authorization_reuse_s: u64,
+    /// Whether accounts are bound to credentials: `off`, `optional`, `required`.
+    pub external_account: ExternalAccount,
+    /// How much an account, an address or a name may ask for.
+    pub limits: Limits,
+    /// A page that says why certificates should be renewed (RFC 9773 section 4.2).
+    pub renewal_explanation_url: Option<String>,
+    /// How long clients wait before they ask for renewal information again.
+    pub renewal_retry_after_s: u32,
+    /// Certificates that are to be renewed before their time.
+    pub early_renewal: Option<EarlyRenewal>,
+    /// How many of 100 good nonces are rejected all the same, to test clients. Zero, unless you test clients.
+    pub test_rejected_nonces_percent: u8,
     /// The port that tls-alpn-01 asks.
     pub tls_alpn01_port: u16,
     /// The private and loopback address ranges that validation may reach. Public addresses it always may, others never.
@@ -69,6 +87,13 @@ impl Default for Options {
             https_port: 443,
             tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
+            authorization_reuse_s: 0,
+            external_account: ExternalAccount::Off,
+            limits: Limits::default(),
+            renewal_explanation_url: None,
+            renewal_retry_after_s: 6 * 3600,
+            early_renewal: None,
+            test_rejected_nonces_percent: 0,
         }
     }
 }
@@ -98,6 +123,8 @@ impl Options {
     /// # Errors
     /// `Reason::Malformed` with what is wrong.
     pub fn parse(options: &serde_json::Value) -> Result<Self, Refusal> {
+        const AUTHORIZATION_REUSE_S_MAX: u64 = 365 * 24 * 3600;
+        const TEST_REJECTED_NONCES_PERCENT_MAX: u8 = 90;
         const ORDER_LIFETIME_S: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 3600;
         let refuse = |text: String| Err(Refusal::new(Reason::Malformed, text));
         if options.is_null() {
@@ -136,6 +163,18 @@ impl Options {
         if [options.http01_port, options.https_port, options.tls_alpn01_port].contains(&0) {
             return refuse("http01_port, https_port and tls_alpn01_port must be greater than zero".to_owned());
         }
+        if options.authorization_reuse_s > AUTHORIZATION_REUSE_S_MAX {
+            return refuse("authorization_reuse_s must be at most 31536000 (a year)".to_owned());
+        }
+        if options.renewal_retry_after_s == 0 {
+            return refuse("renewal_retry_after_s must be greater than zero".to_owned());
+        }
+        if options.test_rejected_nonces_percent > TEST_REJECTED_NONCES_PERCENT_MAX {
+            return refuse("test_rejected_nonces_percent must be at most 90".to_owned());
+        }
+        if options.early_renewal.as_ref().is_some_and(|renewal| renewal.end <= renewal.start) {
+            return refuse("early_renewal must end after its start".to_owned());
+        }
         Ok(options)
     }
 }
@@ -167,6 +206,12 @@ mod tests {
             json!({ "https_port": 0 }),
             json!({ "tls_alpn01_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),
+            json!({ "authorization_reuse_s": 31_536_001 }),
+            json!({ "renewal_retry_after_s": 0 }),
+            json!({ "test_rejected_nonces_percent": 91 }),
+            json!({ "limits": { "orders": 1 } }),
+            json!({ "early_renewal": { "issued_before": "2026-01-01T00:00:00Z", "start": "2026-01-02T00:00:00Z", "end": "2026-01-02T00:00:00Z" } }),
+            json!({ "early_renewal": { "issued_before": "soon", "start": "2026-01-02T00:00:00Z", "end": "2026-01-03T00:00:00Z" } }),
             json!([]),
         ] {
             assert_eq!(Options::parse(&options).unwrap_err().reason(), Reason::Malformed, "{options}");

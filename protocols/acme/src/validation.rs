@@ -15,6 +15,7 @@ use crate::challenge::{ChallengeType, bracketed, judge, key_authorization};
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
+use crate::limits::{Limit, one_more, validations_of};
 use crate::options::Options;
 use crate::order::Order;
 use crate::site::Site;
@@ -339,12 +340,18 @@ pub(crate) fn take_due(
 }
 
 /// Records what a look brought. An answer that comes after its job went to somebody else is ignored.
-pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found: &Found) -> Result<(), Error> {
+pub(crate) fn settle(
+    ledger: &Ledger,
+    options: &Options,
+    now: Time,
+    validation: &Validation,
+    found: &Found,
+) -> Result<(), Error> {
     const ATTEMPTS_MAX: usize = 5;
     let verdict = validation.judge(found);
     for _ in 0..ATTEMPTS_MAX {
         let Some(job) = ledger.job(&validation.job)? else { return Ok(()) };
-        match settle_once(ledger, now, &job, &verdict) {
+        match settle_once(ledger, options, now, &job, &verdict) {
             Err(Failure::Conflict) => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(()) => return Ok(()),
@@ -353,7 +360,7 @@ pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found:
     Err(Fault::TryLater { after_s: 1 }.into())
 }
 
-fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, verdict: &Verdict) -> Attempt<()> {
+fn settle_once(ledger: &Ledger, options: &Options, now: Time, job: &Held<Job>, verdict: &Verdict) -> Attempt<()> {
     let change = ledger.change().remove_job(job);
     let tries = job.value.tries.saturating_add(1);
     if matches!(verdict, Verdict::NoAnswer(..)) && tries < TRIES_MAX {
@@ -365,6 +372,19 @@ fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, verdict: &Verdict) -
             let Some(mut authorization) = ledger.authorization(&authorization)? else { return change.commit() };
             if !authorization.value.decide(kind, now, verdict) {
                 return change.commit();
+            }
+            let shown = &mut authorization.value;
+            let mut change = change;
+            match &shown.state {
+                AuthorizationState::Valid { .. } => {
+                    shown.expires = shown.expires.max(now.plus_s(options.authorization_reuse_s));
+                }
+                AuthorizationState::Invalid => {
+                    let subject = validations_of(&shown.account, &shown.identifier);
+                    let failure = one_more(ledger, now, &options.limits, Limit::FailedValidations, subject)?;
+                    change = failure.and_then(Result::ok).into_iter().fold(change, |change, used| used.count(change));
+                }
+                AuthorizationState::Pending | AuthorizationState::Granted { .. } | AuthorizationState::Deactivated => {}
             }
             change.update_authorization(&authorization)?.commit()
         }
