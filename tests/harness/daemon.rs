@@ -132,7 +132,13 @@ pub fn binary() -> PathBuf {
     }
     let beside = std::env::current_exe().unwrap();
     let found = beside.ancestors().map(|directory| directory.join("certgate")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no certgate beside {}; build it with `cargo build -p gateway`", beside.display()))
+    found.unwrap_or_else(|| {
+        panic!(
+            "there is no certgate beside {}. This test runs the daemon as a program, which building the tests does not make: \
+             `cargo build -p gateway` first, and again after each change of the daemon; `tests/run --only NAME` does both",
+            beside.display()
+        )
+    })
 }
 
 /// A TCP port on which nobody listens now.

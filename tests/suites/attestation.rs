@@ -219,3 +219,91 @@ fn a_device_is_served_only_where_its_makers_are_believed() {
     assert_eq!(order(json!({ "type": "permanent-identifier", "value": SERIAL })), rejected);
     assert_eq!(order(json!({ "type": "hardware-module", "value": MODULE })), rejected);
 }
+
+/// A public key from a SubjectPublicKeyInfo: that of a TPM, whose private key nobody has.
+struct P256(Vec<u8>);
+
+impl rcgen::PublicKeyData for P256 {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+#[test]
+fn s21_what_a_tpm_certified_is_read_and_every_altered_octet_of_it_is_refused() {
+    let vectors: Vec<Value> = serde_json::from_str(include_str!("../../testvectors/acme/tpm.json")).unwrap();
+    let maker = Maker::default();
+    let roots = acme::attestation::read_roots(&[maker.root_pem().to_owned()]).unwrap();
+    let makers = acme::attestation::TrustedMakers { tpm: roots, ..Default::default() };
+    // The made-up certificates are valid for centuries.
+    let now = ca_backend::Time::from_unix(1_800_000_000);
+    for vector in vectors {
+        let octets = |member: &str| hex::decode(vector[member].as_str().unwrap()).unwrap();
+        let key = P256(octets("attestation_key")[26..].to_vec());
+        let challenged = acme::attestation::Challenged {
+            token: "evaGxfADs6pSRb2LAv9IZf17",
+            key_authorization: vector["key_authorization"].as_str().unwrap(),
+        };
+        let verify = |signature: Vec<u8>, certification: Vec<u8>, public_area: Vec<u8>| {
+            let object = maker.tpm_with(&key, &[permanent(SERIAL)], signature, certification, public_area);
+            acme::attestation::verify(&object, challenged, &makers, now)
+        };
+        let whole = || (octets("signature"), octets("cert_info"), octets("pub_area"));
+        let (signature, certification, public_area) = whole();
+        let attested = verify(signature, certification, public_area).unwrap();
+        assert_eq!(attested.public_key, octets("attested_key"));
+        let lengths = [whole().0.len(), whole().1.len(), whole().2.len()];
+        for (part, length) in lengths.into_iter().enumerate() {
+            for place in 0..length {
+                let (mut signature, mut certification, mut public_area) = whole();
+                [&mut signature, &mut certification, &mut public_area][part][place] ^= 1;
+                // The digest that a TPMT_SIGNATURE names is not used: the statement's own algorithm is.
+                let unused = part == 0 && (2..4).contains(&place);
+                assert_eq!(verify(signature, certification, public_area).is_ok(), unused, "part {part}, octet {place}");
+            }
+        }
+    }
+}
+
+/// Where the seeds of the fuzz target lie.
+const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testvectors/acme/attestation");
+
+/// One object of each format, of the token `token` and the key authorization `token.thumbprint`.
+#[test]
+#[ignore = "writes testvectors/acme/attestation anew"]
+fn write_the_vectors() {
+    let maker = Maker::default();
+    let key = DeviceKey::generate();
+    let names = [permanent(SERIAL), module("1.3.6.1.4.1.99999.1", "0042")];
+    let put = |name: &str, octets: &[u8]| std::fs::write(format!("{VECTORS}/{name}"), octets).unwrap();
+    put("root.pem", maker.root_pem().as_bytes());
+    put("apple.cbor", &maker.apple(&key, "token", SERIAL, "00008110-1"));
+    put("android.cbor", &maker.android(&key, "token.thumbprint", &KeyDescription::of(SERIAL)));
+    put("tpm.cbor", &maker.tpm(&key, "token.thumbprint", &names, TPM_ATTRIBUTES));
+}
+
+#[test]
+fn the_vectors_of_attestation_show_what_they_should() {
+    let root = std::fs::read_to_string(format!("{VECTORS}/root.pem")).unwrap();
+    let roots = || acme::attestation::read_roots(std::slice::from_ref(&root)).unwrap();
+    let makers = acme::attestation::TrustedMakers { apple: roots(), tpm: roots(), android: roots() };
+    let challenged = acme::attestation::Challenged { token: "token", key_authorization: "token.thumbprint" };
+    let now = ca_backend::Time::from_unix(1_800_000_000);
+    for (name, format) in [("apple.cbor", "apple"), ("android.cbor", "android-key"), ("tpm.cbor", "tpm")] {
+        let octets = std::fs::read(format!("{VECTORS}/{name}")).unwrap();
+        let attested = acme::attestation::verify(&octets, challenged, &makers, now).unwrap();
+        assert_eq!(attested.format, format);
+        // Whatever octet is altered, nothing panics; what still counts says the same of the key.
+        for place in 0..octets.len() {
+            let mut altered = octets.clone();
+            altered[place] ^= 0x11;
+            if let Ok(again) = acme::attestation::verify(&altered, challenged, &makers, now) {
+                assert_eq!(again.public_key, attested.public_key, "{name}, octet {place}");
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod chaos;
 mod crash;
 mod credentials;
 mod engines;
+mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
 mod interop_instant_acme;

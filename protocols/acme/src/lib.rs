@@ -32,6 +32,7 @@ mod nonce;
 mod operators;
 mod options;
 mod order;
+mod persistent;
 mod pre_authorization;
 mod record;
 mod renewal_info;
@@ -157,7 +158,7 @@ impl Acme {
     /// The store's fault.
     pub fn due_validations(&self, limit: usize) -> Result<Vec<Validation>, Error> {
         let Ok(options) = self.options() else { return Ok(Vec::new()) };
-        let context = Context { base_url: &self.base_url, options: &options };
+        let context = Context { base_url: &self.base_url, options: &options, now: self.engine.now() };
         validation::take_due(&self.ledger, &context, self.engine.now(), limit)
     }
 

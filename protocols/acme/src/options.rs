@@ -149,6 +149,14 @@ impl Options {
                 "caa needs caa_identities, the domain names by which CAA records may name this authority".to_owned(),
             );
         }
+        const PERSISTENT_ISSUERS_MAX: usize = 10;
+        let issuers = 1..=PERSISTENT_ISSUERS_MAX;
+        if options.challenges.contains(&ChallengeType::DnsPersist01) && !issuers.contains(&options.caa_identities.len())
+        {
+            return refuse(
+                "dns-persist-01 needs 1 to 10 caa_identities, the domain names that a TXT record may name".to_owned(),
+            );
+        }
         options.trusted_makers()?;
         let roots = &options.attestation_roots;
         let believes_nobody = roots.apple.is_empty() && roots.tpm.is_empty() && roots.android.is_empty();
@@ -200,6 +208,7 @@ mod tests {
             json!({ "identifiers_max": 0 }),
             json!({ "caa": true }),
             json!({ "challenges": ["device-attest-01"] }),
+            json!({ "challenges": ["dns-persist-01"] }),
             json!({ "attestation_roots": { "apple": ["no certificate"] } }),
             json!({ "attestation_roots": { "acme": [] } }),
             json!({ "http01_port": 0 }),

@@ -143,7 +143,7 @@ struct Finalization {
 /// What an order rests on for one identifier.
 enum Source {
     /// Control that was shown for another order, or beforehand.
-    Shown(Authorization),
+    Shown(Box<Authorization>),
     /// An operator's grant.
     Granted,
     /// Control that is still to be shown.
@@ -173,7 +173,7 @@ impl Site<'_> {
         let mut found = Vec::with_capacity(identifiers.len());
         for (identifier, unchallenged) in identifiers.iter().zip(foresight.unchallenged) {
             found.push(match self.reusable(account, identifier)? {
-                Some(shown) => Source::Shown(shown.value),
+                Some(shown) => Source::Shown(Box::new(shown.value)),
                 None if unchallenged => Source::Granted,
                 None => Source::Asked,
             });
@@ -192,7 +192,7 @@ impl Site<'_> {
         for (identifier, source) in identifiers.iter().zip(found) {
             let authorization = match source {
                 Source::Shown(authorization) => {
-                    authorizations.push(authorization);
+                    authorizations.push(*authorization);
                     continue;
                 }
                 Source::Granted => self.granted_authorization(&account.id, identifier, expires),

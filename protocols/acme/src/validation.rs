@@ -18,6 +18,7 @@ use crate::ledger::{Held, Ledger};
 use crate::limits::{Limit, one_more, validations_of};
 use crate::options::Options;
 use crate::order::Order;
+use crate::persistent::Persistent;
 use crate::site::Site;
 
 /// How long a job belongs to the node that took it. Longer than any single look may take.
@@ -45,6 +46,7 @@ pub struct Validation {
 #[derive(Clone, Debug)]
 enum Expected {
     KeyAuthorization(String),
+    Persistent(Persistent),
     Issuance(Issuance),
 }
 
@@ -54,7 +56,7 @@ impl Validation {
     pub fn key_authorization(&self) -> &str {
         match &self.expected {
             Expected::KeyAuthorization(text) => text,
-            Expected::Issuance(_) => "",
+            Expected::Persistent(_) | Expected::Issuance(_) => "",
         }
     }
 
@@ -65,9 +67,11 @@ impl Validation {
     }
 
     fn judge(&self, found: &Found) -> Verdict {
-        match &self.expected {
-            Expected::KeyAuthorization(text) => judge(text, &self.question, found),
-            Expected::Issuance(issuance) => issuance.judge(found),
+        match (&self.expected, &self.question) {
+            (Expected::KeyAuthorization(text), question) => judge(text, question, found),
+            (Expected::Persistent(record), Question::Dns01 { name }) => record.judge(name, found),
+            (Expected::Persistent(record), _) => record.judge("", found),
+            (Expected::Issuance(issuance), _) => issuance.judge(found),
         }
     }
 }
@@ -238,6 +242,7 @@ impl About {
 pub(crate) struct Context<'a> {
     pub(crate) base_url: &'a str,
     pub(crate) options: &'a Options,
+    pub(crate) now: Time,
 }
 
 impl Context<'_> {
@@ -274,8 +279,18 @@ impl Context<'_> {
         authorization: &Authorization,
     ) -> Option<Validation> {
         let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == kind)?;
-        let question = kind.question(&authorization.identifier, &challenge.token)?;
-        let expected = Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()));
+        let account_url = self.account_url(&account.id);
+        let question = kind.question(&authorization.identifier, &challenge.token, &account_url)?;
+        let expected = if kind == ChallengeType::DnsPersist01 {
+            Expected::Persistent(Persistent {
+                issuers: self.options.caa_identities.clone(),
+                account_url,
+                wildcard: authorization.identifier.is_wildcard(),
+                at: self.now,
+            })
+        } else {
+            Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()))
+        };
         Some(Validation { job, question, expected })
     }
 
@@ -289,7 +304,7 @@ impl Context<'_> {
 
 impl Site<'_> {
     fn context(&self) -> Context<'_> {
-        Context { base_url: self.base_url, options: &self.options }
+        Context { base_url: self.base_url, options: &self.options, now: self.now }
     }
 
     /// The job of a challenge that the client has just answered, taken by this node.
