@@ -19,6 +19,7 @@ mod evidence;
 mod extension;
 pub mod figures;
 mod foresee;
+mod generated_key;
 mod inventory;
 mod issue;
 mod key_inventory;
@@ -72,6 +73,7 @@ pub use evidence::{
 };
 pub use extension::RequestedExtensions;
 pub use foresee::Foresight;
+pub use generated_key::GeneratedKey;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

@@ -283,7 +283,7 @@ impl Engine {
         })
     }
 
-    fn put_own_certificate(
+    pub(crate) fn put_own_certificate(
         &self,
         role: &str,
         authority: &AuthorityName,

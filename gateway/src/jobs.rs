@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ca_backend::{AuthorityState, Engine, KeyHealth};
 
+use crate::device_management::IntuneLink;
 use crate::server_certificate::ServerCertificate;
 use crate::telemetry::{self, Figures};
 use crate::validation::Validator;
@@ -81,6 +82,10 @@ impl Jobs {
         loop {
             survive("maintain the engine", || self.engine.maintain());
             survive("go on with ACME", || self.acme());
+            survive("ask Intune what to revoke", || self.wiring.intunes().iter().for_each(IntuneLink::poll));
+            if round.is_multiple_of(SLOW_ROUNDS) {
+                survive("forget old calls of device management", || self.mdm());
+            }
             if round.is_multiple_of(RESUME_ROUNDS) {
                 survive("go on with unfinished ACME orders", || self.resume_acme());
             }
@@ -95,6 +100,19 @@ impl Jobs {
             match stop.recv_timeout(ROUND) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn mdm(&self) {
+        for _ in 0..EXPIRY_STEPS_MAX {
+            match mdm::Mdm::expire(&self.engine) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(?error, "failed to forget old calls of device management");
+                    break;
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod device;
 pub mod dns;
 pub mod hosts;
+pub mod intune;
 pub mod key;
 pub mod names;
 pub mod openssl;

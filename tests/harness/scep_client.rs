@@ -124,6 +124,8 @@ fn put_endpoint(engine: &Engine, rules: Value, options: Value) {
 }
 
 fn mount(engine: &Engine) -> Scep {
+    let authority = ca_backend::AuthorityName::new(ISSUING).unwrap();
+    engine.keep_registration_authority(&authority, ca_backend::KeyAlgorithm::Rsa2048).unwrap();
     Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), None).unwrap()
 }
 

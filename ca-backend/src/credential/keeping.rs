@@ -111,7 +111,8 @@ impl Engine {
                 let sealed = keys.seal(id, key.as_ref(), self.inner.rng.as_ref())?;
                 return Ok((SecretForm::Sealed(sealed.into()), SecretText::new(URL_SAFE_NO_PAD.encode(key.as_ref()))));
             }
-            CredentialPurpose::Challenge => hex::encode(key.get(..CHALLENGE_OCTETS).unwrap_or(key.as_ref())),
+            // Capital letters: readers of pages that carry challenges look for those.
+            CredentialPurpose::Challenge => hex::encode_upper(key.get(..CHALLENGE_OCTETS).unwrap_or(key.as_ref())),
             CredentialPurpose::Token => hex::encode(key.as_ref()),
         });
         let digest = keys.digest(&wish.endpoint, wish.purpose, text.reveal().as_bytes());

@@ -40,6 +40,8 @@ pub struct Options {
     pub pending_max: usize,
     /// The authority that will follow this endpoint's one: what GetNextCACert tells.
     pub next_authority: Option<AuthorityName>,
+    /// Intune as the judge of devices. Read by whoever mounts the endpoint, which hands over the verifier.
+    pub intune: Option<serde_json::Value>,
 }
 
 /// What GetCACert answers.
@@ -70,6 +72,7 @@ impl Default for Options {
             pending_max_s: 7 * DAY_S,
             pending_max: 1_000,
             next_authority: None,
+            intune: None,
         }
     }
 }
