@@ -48,6 +48,8 @@ pub enum Action {
     EndpointChanged,
     /// A credential was made, used up or removed.
     CredentialChanged,
+    /// A requester's account was made, changed or closed.
+    AccountChanged,
     /// The daemon made a key for its own use: an OCSP responder, its TLS certificate.
     ServiceKeyChanged,
 }

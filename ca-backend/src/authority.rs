@@ -12,11 +12,11 @@ use crate::audit::{Action, AuditRecord};
 use crate::certificate::CertificateParts;
 use crate::clock::Time;
 use crate::engine::{Engine, Outcome};
-use crate::error::{Error, Fault, Reason, Refusal};
+use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
 use crate::evidence::Evidence;
 use crate::inventory;
 use crate::issue::Prepared;
-use crate::keys::KeyLabel;
+use crate::keys::{KeyLabel, KeyRef};
 use crate::label::AuthorityName;
 use crate::maintain;
 use crate::name::DistinguishedName;
@@ -43,6 +43,9 @@ pub struct NewAuthority {
     pub subject: DistinguishedName,
     /// The algorithm of its key.
     pub algorithm: KeyAlgorithm,
+    /// Where its key shall be: a key store (by name, or `pkcs11:token=a`), or a key in it (`pkcs11:token=a;object=b`), which is taken if
+    /// it is there and made if not. In the store for authorities' keys if not stated.
+    pub key: Option<String>,
     /// How long it shall be valid in seconds; 20 years for a root and 10 for others if not stated.
     pub validity_s: Option<u64>,
     /// The authority above it; none for a root. Below an external root it waits for its certificate.
@@ -173,14 +176,25 @@ impl Engine {
         let default_s = if parent.is_some() { ISSUING_VALIDITY_S } else { ROOT_VALIDITY_S };
 
         let label = KeyLabel(format!("{}-{}", new.name, hex::encode(self.random::<8>())));
-        let key = self.inner.keys.generate(&label, new.algorithm).map_err(Fault::from)?;
-        let public_key = self.inner.keys.public_key(&key).map_err(Fault::from)?;
+        let wanted = new.key.clone().map(KeyRef);
+        let made = self.inner.keys.issuing_key(wanted.as_ref(), &label, new.algorithm).map_err(|fault| {
+            // What the operator asked for cannot be: theirs to change.
+            if let (KeyFault::Unsupported(why), true) = (&fault, wanted.is_some()) {
+                return Error::from(Refusal::new(Reason::BadKey, why.clone()));
+            }
+            Fault::from(fault).into()
+        })?;
+        if registry.issuers.values().any(|issuer| issuer.form.key.as_ref() == Some(&made.key)) {
+            return Err(Refusal::new(Reason::Conflict, format!("another authority has the key {}", made.key)).into());
+        }
+        let public_key = self.inner.keys.public_key(&made.key).map_err(Fault::from)?;
         let number = self.next_issuer(&registry)?;
         let mut issuer = IssuerForm {
             authority: new.name.clone(),
             generation: 1,
             parent: parent.as_ref().map(|parent| parent.number),
-            key: Some(key),
+            key: Some(made.key),
+            key_adopted: made.adopted,
             algorithm: Some(new.algorithm),
             subject: new.subject.as_der().to_vec(),
             public_key,
@@ -356,6 +370,7 @@ impl Engine {
             generation: 1,
             parent: None,
             key: None,
+            key_adopted: false,
             algorithm: None,
             subject: parts.tbs.subject.to_vec(),
             public_key: parts.tbs.public_key.to_vec(),
@@ -611,7 +626,8 @@ impl Engine {
                 batch = batch.delete(Space::ServiceKey, role.as_str());
                 keys.push(form.key.reference().clone());
             }
-            keys.extend(issuer.form.key.clone());
+            // What was there before the authority outlives it.
+            keys.extend(issuer.form.key.clone().filter(|_| !issuer.form.key_adopted));
         }
         // Serials that were reserved and never signed go with it.
         for entry in self.inner.store.scan(Space::InFlight, &Range::default(), usize::MAX)? {

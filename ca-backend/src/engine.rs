@@ -244,6 +244,11 @@ impl Engine {
     fn enroll_audited(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
         self.enroll_in_steps(request).or_else(|error| {
             if let Error::Refused(refusal) = &error {
+                if refusal.reason() == Reason::RateLimited {
+                    // Who does not stop must not fill the log.
+                    self.refuse(&request.origin, refusal)?;
+                    return Err(error);
+                }
                 let record = AuditRecord::new(self.now(), Action::Refused)
                     .origin(&request.origin)
                     .evidence(&request.evidence.facts())
@@ -713,7 +718,7 @@ impl Engine {
 
     /// The condition of each key store, by name.
     #[must_use]
-    pub fn key_health(&self) -> Vec<(&'static str, KeyHealth)> {
+    pub fn key_health(&self) -> Vec<(String, KeyHealth)> {
         self.inner.keys.health()
     }
 }

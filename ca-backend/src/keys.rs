@@ -1,12 +1,14 @@
 //! Where private keys live. Only `issue.rs` and the service keys sign, and only through [`KeyStore`].
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod conformance;
+pub(crate) mod examination;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 pub(crate) mod key_pair;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod memory;
+pub(crate) mod pkcs11;
 pub(crate) mod rsa_decryption;
 pub(crate) mod secret;
 pub(crate) mod software;
@@ -96,10 +98,35 @@ pub enum KeyHealth {
     Unusable(String),
 }
 
+/// A key in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredKey {
+    pub(crate) key: KeyRef,
+    /// `None` for a kind of key that is not used here.
+    pub(crate) algorithm: Option<KeyAlgorithm>,
+}
+
 /// A place that keeps private keys and uses them.
 pub(crate) trait KeyStore: Send + Sync {
+    /// What operators call this store.
+    fn name(&self) -> &str;
+
     /// The scheme of the references that this store gives out.
     fn scheme(&self) -> &'static str;
+
+    /// Whether a reference, or what an operator wrote as one, is for this store.
+    fn holds(&self, key: &KeyRef) -> bool {
+        key.scheme() == self.scheme()
+    }
+
+    /// What a key shall be called that an operator asked for by reference; `None` if that is left open.
+    fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault>;
+
+    /// The full reference of the one key that fits what an operator wrote; `None` if there is none, or nothing names a key.
+    fn find(&self, wanted: &KeyRef) -> Result<Option<KeyRef>, KeyFault>;
+
+    /// Every key.
+    fn keys(&self) -> Result<Vec<StoredKey>, KeyFault>;
 
     /// Makes a key and keeps it durably before it returns.
     fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm, purpose: KeyPurpose) -> Result<KeyRef, KeyFault>;
@@ -125,20 +152,92 @@ pub(crate) trait KeyStore: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct KeyRing {
     stores: Arc<[Arc<dyn KeyStore>]>,
+    homes: KeyHomes,
+}
+
+/// Where new keys are made when nobody says so for one of them: key stores by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyHomes {
+    /// Authorities' keys; `None`: the first store.
+    pub authorities: Option<String>,
+    /// Keys of OCSP responders; `None`: beside the key of their issuer.
+    pub responders: Option<String>,
+    /// The daemon's other keys; `None`: as `authorities`.
+    pub services: Option<String>,
+}
+
+/// An issuer's new key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IssuingKey {
+    pub(crate) key: KeyRef,
+    /// It was there before, and is not ours to destroy.
+    pub(crate) adopted: bool,
 }
 
 impl KeyRing {
-    /// A ring in which new keys are made in `default`; references to the others stay usable.
-    pub(crate) fn new(default: Arc<dyn KeyStore>, others: impl IntoIterator<Item = Arc<dyn KeyStore>>) -> Self {
-        Self { stores: std::iter::once(default).chain(others).collect() }
+    /// A ring of stores; references go to the first one that holds them.
+    pub(crate) fn new(stores: impl IntoIterator<Item = Arc<dyn KeyStore>>, homes: KeyHomes) -> Result<Self, KeyFault> {
+        let ring = Self { stores: stores.into_iter().collect(), homes };
+        for name in [&ring.homes.authorities, &ring.homes.responders, &ring.homes.services].into_iter().flatten() {
+            ring.named(name)?;
+        }
+        Ok(ring)
     }
 
-    /// Makes an issuer's key in the default store and keeps it durably before it returns.
-    pub(crate) fn generate(&self, label: &KeyLabel, algorithm: KeyAlgorithm) -> Result<KeyRef, KeyFault> {
-        self.default()?.generate(label, algorithm, KeyPurpose::Sign)
+    /// Takes or makes an issuer's key. An operator may have said where: a store (by name, or `pkcs11:token=a`), or a key in it
+    /// (`pkcs11:token=a;object=b`), which is taken if it is there, and made under this label if not.
+    pub(crate) fn issuing_key(
+        &self,
+        wanted: Option<&KeyRef>,
+        label: &KeyLabel,
+        algorithm: KeyAlgorithm,
+    ) -> Result<IssuingKey, KeyFault> {
+        let Some(wanted) = wanted else {
+            let key = self.home()?.generate(label, algorithm, KeyPurpose::Sign)?;
+            return Ok(IssuingKey { key, adopted: false });
+        };
+        if let Ok(store) = self.named(&wanted.0) {
+            return Ok(IssuingKey { key: store.generate(label, algorithm, KeyPurpose::Sign)?, adopted: false });
+        }
+        let store = self.store(wanted)?;
+        if let Some(key) = store.find(wanted)? {
+            let found = KeyAlgorithm::of_public_key(&store.public_key(&key)?)
+                .map_err(|refusal| KeyFault::Unsupported(refusal.private()))?;
+            if found != algorithm {
+                return Err(KeyFault::Unsupported(format!("{key} is a key for {found}, not for {algorithm}")));
+            }
+            return Ok(IssuingKey { key, adopted: true });
+        }
+        let label = store.label_in(wanted)?.unwrap_or_else(|| label.clone());
+        Ok(IssuingKey { key: store.generate(&label, algorithm, KeyPurpose::Sign)?, adopted: false })
     }
 
-    /// Makes a key for one of the daemon's own services in the default store and keeps it durably before it returns.
+    /// Makes a key in the store that an operator named, or in the one for authorities.
+    pub(crate) fn generate(
+        &self,
+        store: Option<&str>,
+        label: &KeyLabel,
+        algorithm: KeyAlgorithm,
+    ) -> Result<KeyRef, KeyFault> {
+        let store = store.map_or_else(|| self.home(), |name| self.named(name))?;
+        store.generate(label, algorithm, KeyPurpose::Sign)
+    }
+
+    /// Makes the key of an OCSP responder for the issuer that has `issuing_key`.
+    pub(crate) fn generate_for_responder(
+        &self,
+        issuing_key: &KeyRef,
+        label: &KeyLabel,
+        algorithm: KeyAlgorithm,
+    ) -> Result<ServiceKeyRef, KeyFault> {
+        let store = match &self.homes.responders {
+            Some(name) => self.named(name)?,
+            None => self.store(issuing_key)?,
+        };
+        store.generate(label, algorithm, KeyPurpose::Sign).map(ServiceKeyRef)
+    }
+
+    /// Makes a key for one of the daemon's own services and keeps it durably before it returns.
     pub(crate) fn generate_for_service(
         &self,
         label: &KeyLabel,
@@ -148,7 +247,8 @@ impl KeyRing {
         if purpose == KeyPurpose::SignAndDecrypt && !algorithm.is_rsa() {
             return Err(KeyFault::Unsupported(format!("a key for {algorithm} does not decrypt")));
         }
-        self.default()?.generate(label, algorithm, purpose).map(ServiceKeyRef)
+        let store = self.homes.services.as_deref().map_or_else(|| self.home(), |name| self.named(name))?;
+        store.generate(label, algorithm, purpose).map(ServiceKeyRef)
     }
 
     /// The SubjectPublicKeyInfo of a key, DER.
@@ -176,19 +276,35 @@ impl KeyRing {
         self.store(key)?.destroy(key)
     }
 
-    /// The condition of every store, by scheme; the default store comes first.
-    pub(crate) fn health(&self) -> Vec<(&'static str, KeyHealth)> {
-        self.stores.iter().map(|store| (store.scheme(), store.health())).collect()
+    /// The condition of every store, by name.
+    pub(crate) fn health(&self) -> Vec<(String, KeyHealth)> {
+        self.stores.iter().map(|store| (store.name().to_owned(), store.health())).collect()
     }
 
-    fn default(&self) -> Result<&dyn KeyStore, KeyFault> {
-        let default = self.stores.first().map(AsRef::as_ref);
-        default.ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned()))
+    /// Every store.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = &dyn KeyStore> {
+        self.stores.iter().map(AsRef::as_ref)
+    }
+
+    /// The store that operators call so.
+    pub(crate) fn named(&self, name: &str) -> Result<&dyn KeyStore, KeyFault> {
+        self.stores().find(|store| store.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = self.stores().map(KeyStore::name).collect();
+            KeyFault::Unsupported(format!("there is no key store {name:?}; there are {}", known.join(", ")))
+        })
+    }
+
+    /// Where authorities' keys are made.
+    fn home(&self) -> Result<&dyn KeyStore, KeyFault> {
+        match &self.homes.authorities {
+            Some(name) => self.named(name),
+            None => self.stores().next().ok_or_else(|| KeyFault::Unavailable("no key store is configured".to_owned())),
+        }
     }
 
     fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
-        let store = self.stores.iter().find(|store| store.scheme() == key.scheme());
-        store.map(AsRef::as_ref).ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
+        let store = self.stores().find(|store| store.holds(key));
+        store.ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
     }
 }
 
@@ -203,6 +319,22 @@ mod tests {
     struct Broken;
 
     impl KeyStore for Broken {
+        fn name(&self) -> &str {
+            "pkcs11"
+        }
+
+        fn label_in(&self, _: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
+            Ok(None)
+        }
+
+        fn find(&self, _: &KeyRef) -> Result<Option<KeyRef>, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
+        fn keys(&self) -> Result<Vec<StoredKey>, KeyFault> {
+            Err(KeyFault::Unavailable("unplugged".to_owned()))
+        }
+
         fn scheme(&self) -> &'static str {
             "pkcs11"
         }
@@ -232,6 +364,10 @@ mod tests {
         }
     }
 
+    fn ring_of<const N: usize>(stores: [Arc<dyn KeyStore>; N]) -> KeyRing {
+        KeyRing::new(stores, KeyHomes::default()).unwrap()
+    }
+
     fn label(name: &str) -> KeyLabel {
         KeyLabel(name.to_owned())
     }
@@ -255,7 +391,7 @@ mod tests {
 
     #[test]
     fn only_keys_of_services_decrypt_and_only_rsa_ones_are_made_for_it() {
-        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
+        let ring = ring_of([Arc::new(MemoryKeys::default())]);
         let made = |algorithm| ring.generate_for_service(&label("scep"), algorithm, KeyPurpose::SignAndDecrypt);
         assert!(matches!(made(KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
         // `KeyRing::decrypt` takes no other reference than this one, which `KeyRing::generate` does not give.
@@ -266,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_dead_key_store_leaves_the_keys_of_the_others_usable() {
-        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), [Arc::new(Broken) as Arc<dyn KeyStore>]);
-        let key = ring.generate(&label("root"), KeyAlgorithm::Ed25519).unwrap();
+        let ring = ring_of([Arc::new(MemoryKeys::default()), Arc::new(Broken)]);
+        let key = ring.generate(None, &label("root"), KeyAlgorithm::Ed25519).unwrap();
         assert_eq!(key.to_string(), "memory:root");
         let signature = ring.sign(&key, b"message").unwrap();
         let algorithm = KeyAlgorithm::Ed25519.signature_algorithm();
@@ -275,13 +411,16 @@ mod tests {
 
         let dead = KeyRef("pkcs11:token=a;object=b".to_owned());
         assert!(matches!(ring.sign(&dead, b"message"), Err(KeyFault::Unavailable(_))));
-        let health = [("memory", KeyHealth::Usable), ("pkcs11", KeyHealth::Unusable("unplugged".to_owned()))];
+        let health = [
+            ("memory".to_owned(), KeyHealth::Usable),
+            ("pkcs11".to_owned(), KeyHealth::Unusable("unplugged".to_owned())),
+        ];
         assert_eq!(ring.health(), health);
     }
 
     #[test]
     fn a_reference_without_a_store_is_refused() {
-        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
+        let ring = ring_of([Arc::new(MemoryKeys::default())]);
         for reference in ["file:root", "root", ""] {
             let key = KeyRef(reference.to_owned());
             assert!(matches!(ring.sign(&key, b"message"), Err(KeyFault::Unsupported(_))), "{reference:?}");
@@ -291,9 +430,9 @@ mod tests {
 
     #[test]
     fn a_key_in_memory_has_its_own_name_and_can_be_destroyed() {
-        let ring = KeyRing::new(Arc::new(MemoryKeys::default()), []);
-        let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
-        assert!(matches!(ring.generate(&label("root"), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
+        let ring = ring_of([Arc::new(MemoryKeys::default())]);
+        let key = ring.generate(None, &label("root"), KeyAlgorithm::EcP256).unwrap();
+        assert!(matches!(ring.generate(None, &label("root"), KeyAlgorithm::EcP256), Err(KeyFault::Unsupported(_))));
         ring.destroy(&key).unwrap();
         assert!(matches!(ring.public_key(&key), Err(KeyFault::NotFound(_))));
     }
@@ -303,8 +442,8 @@ mod tests {
     fn the_faulty_store_fails_at_the_signature_it_is_told_to_and_counts_all() {
         let faults = Arc::new(faulty::SignFaults::default());
         let store = faulty::FaultyKeys::around(Arc::new(MemoryKeys::default()), faults.clone());
-        let ring = KeyRing::new(Arc::new(store), []);
-        let key = ring.generate(&label("root"), KeyAlgorithm::EcP256).unwrap();
+        let ring = ring_of([Arc::new(store)]);
+        let key = ring.generate(None, &label("root"), KeyAlgorithm::EcP256).unwrap();
         ring.sign(&key, b"1").unwrap();
         faults.fail_before(2);
         let outcomes: Vec<_> = (0..3).map(|_| ring.sign(&key, b"message").is_ok()).collect();

@@ -18,8 +18,11 @@ mod error;
 mod evidence;
 mod extension;
 pub mod figures;
+mod foresee;
+mod generated_key;
 mod inventory;
 mod issue;
+mod key_inventory;
 mod keys;
 mod label;
 mod lint;
@@ -69,12 +72,17 @@ pub use evidence::{
     Approval, Challenges, Evidence, EvidenceFacts, EvidenceKind, KeyAlone, ValidatedIdentifier, VerifiedCertificate,
 };
 pub use extension::RequestedExtensions;
+pub use foresee::Foresight;
+pub use generated_key::GeneratedKey;
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,
 };
+pub use key_inventory::ListedKey;
+pub use keys::examination::{Ability, KeyStoreReport, SignRate};
+pub use keys::pkcs11::{PinSource, TokenSettings};
 pub use keys::secret::{KeyEncryptionSecret, Secret};
-pub use keys::{DecryptionScheme, KeyHealth};
+pub use keys::{DecryptionScheme, KeyHealth, KeyHomes};
 pub use label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 pub use name::{AlternativeName, DistinguishedName};
 pub use open::EngineParts;

@@ -115,6 +115,12 @@ impl DistinguishedName {
         Self::from_parts(attributes.into_iter().map(encode).collect::<Result<Vec<_>, Refusal>>()?)
     }
 
+    /// The type of an attribute by its name in any letter case, or in dotted form.
+    #[must_use]
+    pub fn attribute_type(label: &str) -> Option<ObjectIdentifier> {
+        attribute::find(label)
+    }
+
     fn from_parts(parts: Vec<Vec<(ObjectIdentifier, Any)>>) -> Result<Self, Refusal> {
         let invalid = |_| {
             malformed("a distinguished name cannot be encoded: an attribute is given twice in one part, or is too long")

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::clock::{SystemClock, SystemRng};
 use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
-use crate::error::{Error, Fault, Reason, Refusal};
+use crate::error::{Error, Fault, KeyFault, Reason, Refusal};
+use crate::keys::pkcs11::{TokenKeys, TokenSettings};
 use crate::keys::software::SoftwareKeys;
-use crate::keys::{KeyRing, secret::KeyEncryptionSecret};
+use crate::keys::{KeyHomes, KeyRing, KeyStore, secret::KeyEncryptionSecret};
 use crate::store::{self, StoreKind, StoreOptions, TransferError};
 
 /// Where an engine keeps what it must not lose.
@@ -24,6 +25,10 @@ pub struct EngineParts {
     pub key_directory: PathBuf,
     /// What encrypts them.
     pub key_secret: KeyEncryptionSecret,
+    /// The tokens that hold keys too.
+    pub tokens: Vec<TokenSettings>,
+    /// Where new keys are made.
+    pub key_homes: KeyHomes,
     /// The rest.
     pub settings: EngineSettings,
 }
@@ -37,7 +42,22 @@ impl Engine {
         let store = store::open(parts.store, &parts.store_directory, parts.store_options)?;
         let secret_keys = SecretKeys::derive(parts.key_secret.reveal())?;
         let keys = SoftwareKeys::open(&parts.key_directory, parts.key_secret).map_err(Fault::from)?;
-        let keys = KeyRing::new(Arc::new(keys), []);
+        let mut stores: Vec<Arc<dyn KeyStore>> = vec![Arc::new(keys)];
+        let mut tokens: Vec<Arc<TokenKeys>> = Vec::new();
+        for settings in parts.tokens {
+            let name = settings.name.clone();
+            let opened = Arc::new(TokenKeys::open(settings).map_err(Fault::from)?);
+            if let Some(other) = tokens.iter().find(|other| other.may_share_token_with(&opened)) {
+                let why = format!(
+                    "the key stores {name} and {} could be the same token: tell them apart by label or serial",
+                    other.name()
+                );
+                return Err(Fault::from(KeyFault::Unsupported(why)).into());
+            }
+            tokens.push(opened.clone());
+            stores.push(opened);
+        }
+        let keys = KeyRing::new(stores, parts.key_homes).map_err(Fault::from)?;
         Self::start(store, keys, secret_keys, Arc::new(SystemClock), Arc::new(SystemRng), parts.settings)
     }
 

@@ -54,6 +54,7 @@ pub struct ServiceKey {
     algorithm: KeyAlgorithm,
 }
 
+const RESPONDER_PROFILE: &str = "basic-ocsp";
 const TLS_ROLE: &str = "tls";
 /// Before the serials under which former TLS keys lie until they are destroyed.
 const FORMER_TLS_KEYS: &[u8] = b"former/tls/";
@@ -145,9 +146,15 @@ impl Engine {
         if not_after <= self.now() {
             return Ok(());
         }
-        let form =
-            self.make_own_certificate(&role, &issuer.form.authority, "basic-ocsp", names, algorithm, KeyPurpose::Sign)?;
-        self.put_own_certificate(&role, &issuer.form.authority, "basic-ocsp", &form, Batch::new())?;
+        let form = self.make_own_certificate(
+            &role,
+            &issuer.form.authority,
+            RESPONDER_PROFILE,
+            names,
+            algorithm,
+            KeyPurpose::Sign,
+        )?;
+        self.put_own_certificate(&role, &issuer.form.authority, RESPONDER_PROFILE, &form, Batch::new())?;
         self.reload()?;
         tracing::info!(issuer = issuer.path, "an OCSP responder has a new certificate");
         if let Some(key) = old {
@@ -240,7 +247,15 @@ impl Engine {
         purpose: KeyPurpose,
     ) -> Result<ServiceKeyForm, Error> {
         let label = KeyLabel(format!("{}-{}", role.replace('/', "-"), hex::encode(self.random::<8>())));
-        let key = self.inner.keys.generate_for_service(&label, algorithm, purpose).map_err(Fault::from)?;
+        let registry = self.registry();
+        let issuing_key = registry.issuer_of(authority).and_then(|issuer| issuer.form.key.as_ref());
+        let key = match issuing_key {
+            Some(issuing_key) if profile == RESPONDER_PROFILE => {
+                self.inner.keys.generate_for_responder(issuing_key, &label, algorithm)
+            }
+            Some(_) | None => self.inner.keys.generate_for_service(&label, algorithm, purpose),
+        };
+        let key = key.map_err(Fault::from)?;
         let public_key = self.inner.keys.public_key(key.reference()).map_err(Fault::from)?;
         let request = own_request(authority, profile, names, &public_key, format!("own {role}"))?;
         let issued = match self.enroll(request) {
@@ -268,7 +283,7 @@ impl Engine {
         })
     }
 
-    fn put_own_certificate(
+    pub(crate) fn put_own_certificate(
         &self,
         role: &str,
         authority: &AuthorityName,

@@ -535,6 +535,46 @@ pub(crate) fn authorize(
     Err(refusal)
 }
 
+/// What can be said of names before anything was shown: for each name, the refusal that it will meet whatever is shown, and one of
+/// all names together if each may stand by itself but no rule covers them all.
+pub(crate) fn foresee(
+    endpoint: &Endpoint,
+    facts: &EvidenceFacts,
+    profile: &ProfileName,
+    names: &[AlternativeName],
+    binding: Option<&Binding>,
+) -> (Vec<Option<Refusal>>, Option<Refusal>) {
+    if binding.and_then(|binding| binding.profiles.as_ref()).is_some_and(|profiles| !profiles.contains(profile)) {
+        let text = format!("the credential does not allow profile {profile}");
+        return (vec![None; names.len()], Some(Refusal::new(Reason::NotAuthorized, text)));
+    }
+    let covers = |rule: &&AccessRule| {
+        rule.profiles.contains(profile)
+            && rule.requesters.iter().any(|who| who.evidence == facts.kind && who.requester.covers(&facts.requester))
+    };
+    let rules: Vec<&AccessRule> = endpoint.rules.iter().filter(covers).collect();
+    if rules.is_empty() {
+        let text = format!("no access rule grants profile {profile} to this requester");
+        return (vec![None; names.len()], Some(Refusal::new(Reason::NotAuthorized, text)));
+    }
+    let one = |name: &AlternativeName| {
+        if let Some(rule) = endpoint.rules.iter().find(|rule| rule.deny.denies(name)) {
+            return Some(not_allowed(&name.to_string(), &rule.name));
+        }
+        if binding.and_then(|binding| binding.names.as_ref()).is_some_and(|rules| !rules.allows(name)) {
+            return Some(not_allowed(&name.to_string(), "the credential's names"));
+        }
+        let allowed = rules.iter().any(|rule| rule.allow.allows(name));
+        (!allowed).then(|| not_allowed(&name.to_string(), "any"))
+    };
+    let each: Vec<Option<Refusal>> = names.iter().map(one).collect();
+    let together =
+        each.iter().any(Option::is_some) || rules.iter().any(|rule| names.iter().all(|name| rule.allow.allows(name)));
+    let refusal = (!together)
+        .then(|| Refusal::new(Reason::NameNotAllowed, "no access rule allows these names in one certificate"));
+    (each, refusal)
+}
+
 /// The first extension asked for that the rule does not list.
 fn unlisted<'a>(rule: &AccessRule, extensions: &'a [(ObjectIdentifier, Vec<u8>)]) -> Option<&'a ObjectIdentifier> {
     let listed = |oid: &ObjectIdentifier| rule.extensions.iter().any(|extension| extension.oid() == *oid);

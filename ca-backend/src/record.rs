@@ -317,6 +317,9 @@ pub(crate) struct IssuerForm {
     pub(crate) parent: Option<u32>,
     /// `None` for an external root.
     pub(crate) key: Option<KeyRef>,
+    /// The key was there before the authority, and outlives it.
+    #[serde(default)]
+    pub(crate) key_adopted: bool,
     pub(crate) algorithm: Option<KeyAlgorithm>,
     #[serde(with = "serde_bytes")]
     pub(crate) subject: Vec<u8>,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::audit::{Action, AuditRecord};
+use crate::clock::Time;
 use crate::error::{Error, Fault, StoreFault};
+use crate::request::Origin;
 use crate::store::{Batch, CommitError, Entry, Range, Space, Store, Version, Versioned};
 
 /// A kind of record that a protocol keeps. There is no value for the engine's own spaces.
@@ -28,6 +31,20 @@ impl RecordSpace {
     pub const ACME_NONCE: Self = Self(Space::AcmeNonce);
     /// The ACME account that a certificate was issued to, by serial.
     pub const ACME_CERTIFICATE: Self = Self(Space::AcmeCertificate);
+    /// Whom a certificate of the MDM web service is for, by serial.
+    pub const MDM_CERTIFICATE: Self = Self(Space::MdmCertificate);
+    /// Serials of the MDM web service's certificates, by endpoint and device or user.
+    pub const MDM_HOLDER: Self = Self(Space::MdmHolder);
+    /// Calls of the MDM web service that may be repeated.
+    pub const MDM_CALL: Self = Self(Space::MdmCall);
+    /// ACME authorizations that are pending or valid, by account.
+    pub const ACME_ACCOUNT_AUTHORIZATION: Self = Self(Space::AcmeAccountAuthorization);
+    /// How much of an ACME limit is used up, by limit and subject.
+    pub const ACME_LIMIT: Self = Self(Space::AcmeLimit);
+    /// The ACME order that replaces a certificate, by serial.
+    pub const ACME_REPLACEMENT: Self = Self(Space::AcmeReplacement);
+    /// ACME orders whose certificate is asked for and not there yet.
+    pub const ACME_UNFINISHED: Self = Self(Space::AcmeUnfinished);
     /// SCEP transactions that wait for approval, by endpoint, transactionID and signer.
     pub const SCEP_TRANSACTION: Self = Self(Space::ScepTransaction);
     /// SCEP transactions by the time at which they may go.
@@ -96,6 +113,24 @@ impl RecordBatch {
     /// Removes a record.
     pub fn delete(self, space: RecordSpace, key: impl Into<Vec<u8>>) -> Self {
         Self(self.0.delete(space.0, key))
+    }
+
+    /// Adds an entry to the audit log: what happened to the account of a requester. It is durable with the batch.
+    ///
+    /// # Errors
+    /// A fault if the entry cannot be encoded.
+    pub fn audit_account(
+        self,
+        at: Time,
+        origin: Option<&Origin>,
+        requester: &str,
+        detail: &str,
+    ) -> Result<Self, Fault> {
+        let mut record = AuditRecord::new(at, Action::AccountChanged).detail(format!("{requester}: {detail}"));
+        if let Some(origin) = origin {
+            record = record.origin(origin);
+        }
+        record.in_batch(self.0).map(Self)
     }
 
     pub(crate) fn into_batch(self) -> Batch {

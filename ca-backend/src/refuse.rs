@@ -22,6 +22,9 @@ const SOURCES_MAX: usize = 10_000;
 /// A peer's share of what an endpoint may write.
 const PEER_SHARE: u32 = 4;
 
+/// The longest text of a stranger in an entry, in characters.
+const TEXT_CHARS_MAX: usize = 500;
+
 /// What was written and what was only counted within the present minute.
 pub(crate) struct RefusalLog {
     per_endpoint_max: u32,
@@ -87,6 +90,13 @@ impl Minute {
     }
 }
 
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 impl Engine {
     /// Puts a refusal into the audit log that did not come from [`Engine::enroll`] or [`Engine::revoke`], which do so themselves:
     /// before the requester hears of it. Under a flood it is only counted.
@@ -97,9 +107,10 @@ impl Engine {
         let (write, summary) = self.inner.refusals.admit(origin, refusal.reason(), self.now());
         let mut batch = self.summarized(Batch::new(), summary)?;
         if write {
+            let origin = Origin { transaction: shortened(&origin.transaction), ..origin.clone() };
             batch = AuditRecord::new(self.now(), Action::Refused)
-                .origin(origin)
-                .detail(format!("{}: {}", refusal.reason().name(), refusal.private()))
+                .origin(&origin)
+                .detail(shortened(&format!("{}: {}", refusal.reason().name(), refusal.private())))
                 .in_batch(batch)?;
         }
         self.commit_if_any(batch)?;

@@ -147,7 +147,9 @@ impl Engine {
             subject: DistinguishedName::parse(&format!("cn=Registration authority of {}", issuer.path))?,
             alternative: Vec::new(),
         };
-        self.make_own_certificate(&role, authority, PROFILE, names, algorithm, KeyPurpose::SignAndDecrypt)?;
+        let form =
+            self.make_own_certificate(&role, authority, PROFILE, names, algorithm, KeyPurpose::SignAndDecrypt)?;
+        self.put_own_certificate(&role, authority, PROFILE, &form, Batch::new())?;
         self.reload()?;
         if let Some(oldest) = oldest {
             self.inner.keys.destroy(oldest.key.reference()).map_err(Fault::from)?;

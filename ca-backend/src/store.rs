@@ -221,6 +221,20 @@ pub(crate) enum Space {
     AcmeCertificate = 0x47,
     /// ACME orders by account.
     AcmeAccountOrder = 0x48,
+    /// Whom a certificate of the MDM web service is for, by serial.
+    MdmCertificate = 0x58,
+    /// Serials of the MDM web service's certificates by endpoint and device or user; the value is empty.
+    MdmHolder = 0x59,
+    /// Calls of the MDM web service that may be repeated, by day.
+    MdmCall = 0x5a,
+    /// ACME authorizations that are pending or valid, by account.
+    AcmeAccountAuthorization = 0x49,
+    /// How much of an ACME limit is used up, by limit and subject.
+    AcmeLimit = 0x4a,
+    /// The ACME order that replaces a certificate, by serial.
+    AcmeReplacement = 0x4b,
+    /// ACME orders whose certificate is asked for and not there yet.
+    AcmeUnfinished = 0x4c,
     /// SCEP transactions that wait for approval.
     ScepTransaction = 0x50,
     /// SCEP transactions by the time at which they may go.

@@ -5,12 +5,15 @@ mod load;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::clock::Time;
 use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::{Error, Fault};
+use crate::keys::conformance::{self, Subject};
 use crate::keys::memory::MemoryKeys;
-use crate::keys::{KeyRing, KeyStore, faulty::FaultyKeys};
+use crate::keys::pkcs11::{TokenKeys, TokenSettings};
+use crate::keys::{DecryptionScheme, KeyHomes, KeyLabel, KeyPurpose, KeyRef, KeyRing, KeyStore, faulty::FaultyKeys};
 use crate::store::faulty::FaultyStore;
 use crate::store::{self, Batch, CommitError, Space, Store};
 
@@ -18,6 +21,51 @@ pub use self::load::{load_certificates, load_revocations};
 pub use crate::clock::{FakeClock, SeededRng};
 pub use crate::keys::faulty::SignFaults;
 pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureReport, torture_check, torture_write};
+
+/// A key in a token that signs as issuing keys do: every signature is verified before it is given out.
+pub struct TokenSigner {
+    store: TokenKeys,
+    key: KeyRef,
+    algorithm: KeyAlgorithm,
+    public_key: Vec<u8>,
+}
+
+impl TokenSigner {
+    /// Makes the key under this label.
+    ///
+    /// # Errors
+    /// The key store's fault.
+    pub fn generate(settings: TokenSettings, label: &str, algorithm: KeyAlgorithm) -> Result<Self, Error> {
+        let store = TokenKeys::open(settings).map_err(Fault::from)?;
+        let key = store.generate(&KeyLabel(label.to_owned()), algorithm, KeyPurpose::Sign).map_err(Fault::from)?;
+        let public_key = store.public_key(&key).map_err(Fault::from)?;
+        Ok(Self { store, key, algorithm, public_key })
+    }
+
+    /// Signs and verifies.
+    ///
+    /// # Errors
+    /// The key store's fault, or a refusal of the signature.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = self.store.sign(&self.key, message).map_err(Fault::from)?;
+        verify_signature(&self.public_key, &self.algorithm.signature_algorithm(), message, &signature)?;
+        Ok(signature)
+    }
+}
+
+/// Runs the conformance suite of key stores on a token that can do this much of what there is. Panics where it does not conform.
+///
+/// # Errors
+/// If the settings do not name a token.
+pub fn check_token(
+    settings: TokenSettings,
+    algorithms: &[KeyAlgorithm],
+    decryption: &[DecryptionScheme],
+) -> Result<(), Error> {
+    let store = TokenKeys::open(settings).map_err(Fault::from)?;
+    conformance::check(&Subject { store: &store, algorithms, decryption });
+    Ok(())
+}
 
 /// 2026-06-01T12:00:00Z, when every test begins.
 pub const NOON_S: u64 = 1_780_315_200;
@@ -74,6 +122,14 @@ impl Bench {
         })
     }
 
+    /// The same bench with its keys in a token, whatever the authorities made so far.
+    ///
+    /// # Errors
+    /// If the settings do not name a token.
+    pub fn with_token(self, settings: TokenSettings) -> Result<Self, Error> {
+        Ok(Self { keys: Arc::new(TokenKeys::open(settings).map_err(Fault::from)?), ..self })
+    }
+
     /// The stored octets of an audit entry.
     ///
     /// # Errors
@@ -106,7 +162,11 @@ impl Bench {
         self.store_faults = Faults::none();
         self.sign_faults = Arc::new(SignFaults::default());
         let store = Arc::new(FaultyStore::new(self.store.clone(), self.store_faults.clone()));
-        let keys = KeyRing::new(Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())), []);
+        let keys = KeyRing::new(
+            [Arc::new(FaultyKeys::around(self.keys.clone(), self.sign_faults.clone())) as Arc<dyn KeyStore>],
+            KeyHomes::default(),
+        )
+        .map_err(Fault::from)?;
         let secret_keys = SecretKeys::derive(b"the secret of every bench")?;
         Engine::start(store, keys, secret_keys, self.clock.clone(), self.rng.clone(), settings)
     }

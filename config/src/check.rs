@@ -21,6 +21,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Wrong> {
     server_certificate(settings)?;
     metrics_stay_on_this_machine(settings)?;
     nothing_is_zero(settings)?;
+    tokens(settings)?;
     bounds(settings)?;
     zones(settings)?;
     order(settings)
@@ -109,6 +110,52 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         None => Ok(()),
     }
 }
+
+fn tokens(settings: &Settings) -> Result<(), Wrong> {
+    let keys = &settings.keys;
+    for (name, token) in &keys.pkcs11 {
+        let wrong = |why: &str| Err(wrong("keys.pkcs11", format!("[keys.pkcs11.{name}]: {why}")));
+        let plain = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+        if name.is_empty() || !name.bytes().all(plain) || name == FILES {
+            return wrong("a key store's name has lower-case letters, digits and hyphens, and is not \"file\"");
+        }
+        if !token.module_path.is_absolute() {
+            return wrong("module_path must be the full path of the PKCS#11 module");
+        }
+        if token.token.is_empty() {
+            return wrong("token must be the token's label, or a PKCS#11 URI");
+        }
+        if token.pin_path.is_some() && token.pin_variable.is_some() {
+            return wrong("the PIN comes from pin_path or from pin_variable, not from both");
+        }
+        if !(1..=256).contains(&token.sessions) || token.queue_max == 0 {
+            return wrong("sessions must lie from 1 to 256, and queue_max be at least 1");
+        }
+        if !(1..=300).contains(&token.deadline_s) || !(1..=3600).contains(&token.generate_deadline_s) {
+            return wrong("deadline_s must lie from 1 to 300, and generate_deadline_s from 1 to 3600");
+        }
+    }
+    let homes = [
+        ("keys.authorities", &keys.authorities),
+        ("keys.responders", &keys.responders),
+        ("keys.services", &keys.services),
+    ];
+    for (key, home) in homes {
+        if let Some(home) = home
+            && home != FILES
+            && !keys.pkcs11.contains_key(home)
+        {
+            return Err(wrong(
+                key,
+                format!("there is no key store {home:?}: it is \"file\" or a name in [keys.pkcs11]"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The key store of encrypted files.
+const FILES: &str = "file";
 
 fn bounds(settings: &Settings) -> Result<(), Wrong> {
     let limits = &settings.limits;

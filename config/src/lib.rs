@@ -21,7 +21,7 @@ pub use error::SettingsError;
 pub use sections::{
     CertificateSource, HttpSettings, HttpsSettings, IssuingSettings, KeysSettings, LimitsSettings, LogFormat,
     LogSettings, MetricsSettings, OperatorSettings, ProxyHeader, ServerCertificateSettings, StoreEngine, StoreSettings,
-    ValidationSettings, ZoneSettings,
+    TokenSettings, ValidationSettings, ZoneSettings,
 };
 
 /// The shipped `certgate.toml`: every key with its default, commented.

@@ -1,5 +1,6 @@
 //! The sections of `certgate.toml`. What each key means to an operator stands in the shipped file.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -148,6 +149,56 @@ pub struct KeysSettings {
     /// The file with the secret that encrypts them; see [`crate::Settings::keys_secret_path`].
     #[serde(with = "empty_is_none")]
     pub secret_path: Option<PathBuf>,
+    /// The key store for new keys of authorities: `file`, or a name in `pkcs11`; none means files.
+    #[serde(with = "empty_is_none")]
+    pub authorities: Option<String>,
+    /// The key store for new keys of OCSP responders; none means beside the key of the issuer.
+    #[serde(with = "empty_is_none")]
+    pub responders: Option<String>,
+    /// The key store for the daemon's other new keys; none means the one for authorities.
+    #[serde(with = "empty_is_none")]
+    pub services: Option<String>,
+    /// Tokens, by the name that operators call them.
+    pub pkcs11: BTreeMap<String, TokenSettings>,
+}
+
+/// A PKCS#11 token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenSettings {
+    /// The module: the shared library that the token's vendor gives out.
+    pub module_path: PathBuf,
+    /// The token: its label, or a PKCS#11 URI (RFC 7512).
+    pub token: String,
+    /// The file with its PIN; none means the systemd credential `NAME.pin` if there is one.
+    #[serde(with = "empty_is_none")]
+    pub pin_path: Option<PathBuf>,
+    /// The environment variable with its PIN.
+    #[serde(with = "empty_is_none")]
+    pub pin_variable: Option<String>,
+    /// Sessions, and so requests at a time.
+    pub sessions: usize,
+    /// Requests that may wait for a session.
+    pub queue_max: usize,
+    /// Longest time for a signature, with the wait for a session, in seconds.
+    pub deadline_s: u64,
+    /// Longest time for making a key, in seconds.
+    pub generate_deadline_s: u64,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            module_path: PathBuf::new(),
+            token: String::new(),
+            pin_path: None,
+            pin_variable: None,
+            sessions: 4,
+            queue_max: 256,
+            deadline_s: 10,
+            generate_deadline_s: 120,
+        }
+    }
 }
 
 /// Bounds on what clients may use.

@@ -4,6 +4,7 @@
 //! operator, and the name of the peer's system user is the operator's name in every record.
 #![allow(unused_qualifications)] // utoipa's macro writes the paths of parameter types in full
 
+pub mod acme_accounts;
 pub mod audit;
 pub mod authorities;
 pub mod blocked_keys;
@@ -15,6 +16,7 @@ pub mod endpoints;
 pub mod events;
 pub mod issuance;
 pub mod issuers;
+pub mod keys;
 mod moment;
 mod problem;
 pub mod profiles;
@@ -81,6 +83,7 @@ impl fmt::Debug for AdminState {
     components(schemas(Problem)),
     tags(
         (name = "authorities", description = "Root, issuing and external authorities and their life cycle"),
+        (name = "keys", description = "Where private keys are, and what those places can do"),
         (name = "profiles", description = "What certificates of one kind hold"),
         (name = "endpoints", description = "Protocols bound to authorities, profiles and access rules"),
         (name = "credentials", description = "Account bindings, challenges and tokens, bound to an endpoint"),
@@ -113,12 +116,18 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(authorities::request))
         .routes(routes!(authorities::certificate, authorities::install))
         .routes(routes!(issuers::publish_crl))
+        .routes(routes!(keys::list, keys::generate))
+        .routes(routes!(keys::test))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::delete))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::show, endpoints::put, endpoints::delete))
         .routes(routes!(credentials::list, credentials::create))
         .routes(routes!(credentials::show, credentials::change, credentials::delete))
+        .routes(routes!(acme_accounts::list))
+        .routes(routes!(acme_accounts::show))
+        .routes(routes!(acme_accounts::deactivate))
+        .routes(routes!(acme_accounts::set_limits))
         .routes(routes!(certificates::search, issuance::issue))
         .routes(routes!(certificates::show))
         .routes(routes!(certificates::revoke))

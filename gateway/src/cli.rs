@@ -3,6 +3,7 @@
 //! Every command but `serve`, `check-config`, `export`, `import` and `completions` is one or two requests to the operators' API
 //! of the running daemon.
 
+mod acme;
 mod audit;
 mod authority;
 mod certificate;
@@ -13,6 +14,7 @@ mod daemon;
 mod endpoint;
 mod failure;
 mod issue;
+mod key;
 mod offline;
 mod output;
 mod parse;
@@ -72,6 +74,9 @@ pub enum Command {
     /// Root, issuing and external authorities
     #[command(subcommand)]
     Authority(authority::Command),
+    /// Private keys, in files and tokens
+    #[command(subcommand)]
+    Key(key::Command),
     /// What certificates of one kind hold
     #[command(subcommand)]
     Profile(profile::Command),
@@ -81,6 +86,9 @@ pub enum Command {
     /// Account bindings, challenges and tokens for machines
     #[command(subcommand)]
     Credential(credential::Command),
+    /// Who enrolls by ACME
+    #[command(subcommand)]
+    Acme(acme::Command),
     /// Issue, find and revoke certificates
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -116,9 +124,11 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
         }
         Command::Status => status::run(&daemon()?, output),
         Command::Authority(command) => authority::run(command, &daemon()?, output),
+        Command::Key(command) => key::run(command, &daemon()?, output),
         Command::Profile(command) => profile::run(command, &daemon()?, output),
         Command::Endpoint(command) => endpoint::run(command, &daemon()?, output),
         Command::Credential(command) => credential::run(command, &daemon()?, output),
+        Command::Acme(command) => acme::run(command, &daemon()?, output),
         Command::Certificate(command) => certificate::run(command, &daemon()?, output),
         Command::Request(command) => request::run(command, &daemon()?, output),
         Command::Crl(command) => crl::run(command, &daemon()?, output),

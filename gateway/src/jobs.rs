@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use ca_backend::{AuthorityState, Engine, KeyHealth};
 
+use crate::device_management::IntuneLink;
 use crate::server_certificate::ServerCertificate;
 use crate::telemetry::{self, Figures};
+use crate::validation::Validator;
 use crate::wiring::Wiring;
 
 /// The time between two rounds.
@@ -17,6 +19,12 @@ const ROUND: Duration = Duration::from_secs(1);
 const STEP: usize = 100;
 /// Steps of expiry in one round, so that a busy hour is cleared within the next one.
 const EXPIRY_STEPS_MAX: usize = 20;
+/// Rounds between two looks at orders that a fault or a crash stopped.
+const RESUME_ROUNDS: u64 = 10;
+/// Rounds between two walks over everything of a kind.
+const HOUR_ROUNDS: u64 = 3_600;
+/// Records of removed endpoints that leave in one step.
+const SWEEP_STEP: usize = 500;
 /// Rounds between two looks at what rarely changes.
 const SLOW_ROUNDS: u64 = 60;
 /// Rounds between two attempts at a server certificate that could not be made.
@@ -74,6 +82,16 @@ impl Jobs {
         loop {
             survive("maintain the engine", || self.engine.maintain());
             survive("go on with ACME", || self.acme());
+            survive("ask Intune what to revoke", || self.wiring.intunes().iter().for_each(IntuneLink::poll));
+            if round.is_multiple_of(SLOW_ROUNDS) {
+                survive("forget old calls of device management", || self.mdm());
+            }
+            if round.is_multiple_of(RESUME_ROUNDS) {
+                survive("go on with unfinished ACME orders", || self.resume_acme());
+            }
+            if round.is_multiple_of(HOUR_ROUNDS) {
+                survive("tidy up ACME", || self.tidy_acme());
+            }
             survive("fold the figures", || self.figures.fold());
             if round.is_multiple_of(SLOW_ROUNDS) {
                 survive("set the gauges", || self.gauges());
@@ -82,6 +100,19 @@ impl Jobs {
             match stop.recv_timeout(ROUND) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn mdm(&self) {
+        for _ in 0..EXPIRY_STEPS_MAX {
+            match mdm::Mdm::expire(&self.engine) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(?error, "failed to forget old calls of device management");
+                    break;
+                }
             }
         }
     }
@@ -101,6 +132,32 @@ impl Jobs {
                         tracing::warn!(?error, "failed to remove expired ACME objects");
                         break;
                     }
+                }
+            }
+        }
+    }
+
+    fn resume_acme(&self) {
+        for acme in self.wiring.acme_validators().iter().filter_map(Validator::acme) {
+            if let Err(error) = acme.resume(STEP) {
+                tracing::warn!(?error, "failed to go on with unfinished ACME orders");
+            }
+        }
+    }
+
+    fn tidy_acme(&self) {
+        for acme in self.wiring.acme_validators().iter().filter_map(Validator::acme) {
+            if let Err(error) = acme.forget_limits() {
+                tracing::warn!(?error, "failed to forget limits that are free again");
+            }
+        }
+        loop {
+            match acme::sweep(&self.engine, SWEEP_STEP) {
+                Ok(0) => break,
+                Ok(records) => tracing::info!(records, "removed what removed ACME endpoints left"),
+                Err(error) => {
+                    tracing::warn!(?error, "failed to remove what removed ACME endpoints left");
+                    break;
                 }
             }
         }

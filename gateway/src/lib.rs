@@ -5,9 +5,11 @@
 
 pub mod admin;
 pub mod cli;
+pub mod device_management;
 pub mod egress;
 pub mod jobs;
 pub mod listen;
+pub mod outside_secret;
 pub mod pool;
 mod run;
 pub mod server_certificate;

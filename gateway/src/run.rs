@@ -4,8 +4,12 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ca_backend::{Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, KeyFault, StoreKind, StoreOptions};
+use ca_backend::{
+    Engine, EngineParts, EngineSettings, Error, KeyEncryptionSecret, KeyFault, KeyHomes, PinSource, StoreKind,
+    StoreOptions, TokenSettings,
+};
 use config::{Settings, StoreEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -124,6 +128,12 @@ pub fn open_engine(settings: &Settings) -> Result<Engine, RunError> {
         store_options: store_options(settings),
         key_directory: settings.keys_directory(),
         key_secret,
+        tokens: settings.keys.pkcs11.iter().map(|(name, token)| token_settings(name, token)).collect(),
+        key_homes: KeyHomes {
+            authorities: settings.keys.authorities.clone(),
+            responders: settings.keys.responders.clone(),
+            services: settings.keys.services.clone(),
+        },
         settings: engine_settings(settings),
     };
     Engine::open(parts).map_err(|error| match error {
@@ -138,6 +148,28 @@ fn key_secret(settings: &Settings) -> Result<KeyEncryptionSecret, KeyFault> {
     let path = settings.keys_secret_path();
     let from_systemd = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
     if from_systemd { KeyEncryptionSecret::load(&path) } else { KeyEncryptionSecret::load_or_create(&path) }
+}
+
+fn token_settings(name: &str, token: &config::TokenSettings) -> TokenSettings {
+    let credential = || {
+        let path = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(format!("{name}.pin"));
+        path.exists().then_some(path)
+    };
+    let pin = match (&token.pin_path, &token.pin_variable) {
+        (Some(path), _) => PinSource::File(path.clone()),
+        (None, Some(variable)) => PinSource::Variable(variable.clone()),
+        (None, None) => credential().map_or(PinSource::None, PinSource::Credential),
+    };
+    TokenSettings {
+        name: name.to_owned(),
+        module_path: token.module_path.clone(),
+        token: token.token.clone(),
+        pin,
+        sessions: token.sessions,
+        queue_max: token.queue_max,
+        deadline: Duration::from_secs(token.deadline_s),
+        generate_deadline: Duration::from_secs(token.generate_deadline_s),
+    }
 }
 
 /// The storage engine of the settings.
@@ -295,7 +327,7 @@ impl Daemon<'_> {
         let operator_socket = settings.operator_socket_path();
         let ready_facts = Ready { https: https.address(), http: http.address(), operator_socket, starter };
         let bounds = Bounds::new(settings);
-        let grace = std::time::Duration::from_secs(settings.limits.shutdown_grace_s);
+        let grace = Duration::from_secs(settings.limits.shutdown_grace_s);
         let (stop, stopped) = watch::channel(false);
         let operators = tokio::spawn(admin::serve(operators, admin::router(admin_state), grace, stopped.clone()));
         let metrics = metrics.map(|metrics| {

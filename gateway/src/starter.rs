@@ -101,6 +101,7 @@ fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), Star
             friendly_name: common_name.to_owned(),
             subject: DistinguishedName::parse(&format!("cn={common_name},o=certgate starter"))?,
             algorithm: KeyAlgorithm::EcP256,
+            key: None,
             validity_s: None,
             parent: parent.map(AuthorityName::new).transpose()?,
             ocsp: true,

@@ -46,6 +46,7 @@ enum Kind {
 }
 
 use Kind::{Counter, Gauge, Histogram};
+use acme::LIMITED;
 use ca_backend::figures::{ENROLLMENT_SECONDS, ENROLLMENTS, OCSP_SIGNED, STATUS_CHANGES, STORE_GROUPS};
 
 /// Every figure, with the text that Prometheus shows.
@@ -65,6 +66,7 @@ const FIGURES: &[(Kind, &str, Unit, &str)] = &[
     (Counter, STORE_GROUPS, Unit::Count, "groups of batches that the store made durable"),
     (Counter, ENROLLMENTS, Unit::Count, "outcomes of enrollment"),
     (Histogram, ENROLLMENT_SECONDS, Unit::Seconds, "time for an enrollment"),
+    (Counter, LIMITED, Unit::Count, "ACME requests that a limit stopped"),
     (Counter, STATUS_CHANGES, Unit::Count, "certificates revoked, held and unheld"),
     (Gauge, CRL_AGE_SECONDS, Unit::Seconds, "age of the CRL that is served"),
     (Counter, OCSP_SIGNED, Unit::Count, "OCSP answers that were signed"),

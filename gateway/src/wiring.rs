@@ -8,6 +8,7 @@ use ca_backend::{Endpoint, Engine, Error, Reason, Refusal};
 use config::Settings;
 use tokio::runtime::Handle;
 
+use crate::device_management::IntuneLink;
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
 use crate::pool::Lane;
@@ -31,9 +32,13 @@ const PROTOCOLS: &[Protocol] = &[
     },
     Protocol {
         name: "scep",
-        check: |endpoint| scep::Options::parse(&endpoint.options).map(drop),
+        check: |endpoint| {
+            let options = scep::Options::parse(&endpoint.options)?;
+            options.intune.as_ref().map(mdm::IntuneOptions::parse).transpose().map(drop)
+        },
         mount: Wiring::mount_scep,
     },
+    Protocol { name: "mdm", check: |endpoint| mdm::MdmOptions::parse(endpoint).map(drop), mount: Wiring::mount_mdm },
 ];
 
 /// The worker lanes, so that no kind of work starves another.
@@ -76,7 +81,10 @@ pub struct Wiring {
     runtime: Handle,
     /// How other hosts are asked, or why they cannot be.
     egress: Result<NodeEgress, EgressError>,
+    /// The sockets of this node, which nothing of ours may reach.
+    own: Vec<SocketAddr>,
     validators: Mutex<Vec<Validator>>,
+    intunes: Mutex<Vec<IntuneLink>>,
     remounting: Mutex<()>,
 }
 
@@ -101,13 +109,15 @@ impl Wiring {
         own: Vec<SocketAddr>,
     ) -> Self {
         Self {
-            egress: NodeEgress::new(&settings.validation, own),
+            egress: NodeEgress::new(&settings.validation, own.clone()),
+            own,
             engine,
             settings,
             mounts,
             lanes,
             runtime,
             validators: Mutex::default(),
+            intunes: Mutex::default(),
             remounting: Mutex::default(),
         }
     }
@@ -127,11 +137,13 @@ impl Wiring {
     pub fn remount(&self) -> Result<(), MountError> {
         let _one_at_a_time = self.remounting.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *self.validators());
+        let intunes_before = std::mem::take(&mut *self.intunes_in_force());
         match self.mount_all() {
             Ok(mounts) => self.mounts.replace(mounts),
             Err(error) => {
                 // The endpoints that stay in force keep what retries their validations.
                 *self.validators() = before;
+                *self.intunes_in_force() = intunes_before;
                 return Err(error);
             }
         }
@@ -168,6 +180,16 @@ impl Wiring {
         self.validators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The Intune of each SCEP endpoint in force that has one, for timed work.
+    #[must_use]
+    pub fn intunes(&self) -> Vec<IntuneLink> {
+        self.intunes_in_force().clone()
+    }
+
+    fn intunes_in_force(&self) -> MutexGuard<'_, Vec<IntuneLink>> {
+        self.intunes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mount_acme(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
         let options = acme::Options::parse(&settings.options)?;
         let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
@@ -187,11 +209,41 @@ impl Wiring {
     /// Both listeners: what SCEP sends is protected by itself, and old clients know no TLS of today.
     fn mount_scep(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
         let options = scep::Options::parse(&settings.options)?;
-        let scep = Arc::new(scep::Scep::mount(self.engine.clone(), settings.name.clone(), None)?);
+        let link = match &options.intune {
+            Some(intune) => Some(IntuneLink::new(
+                self.engine.clone(),
+                settings.name.clone(),
+                intune,
+                &self.settings.validation,
+                self.own.clone(),
+                self.runtime.clone(),
+                self.lanes.remote.clone(),
+            )?),
+            None => None,
+        };
+        let verifier = link.as_ref().map(IntuneLink::verifier);
+        // A slow Intune holds up its own devices, in the lane of remote work, and nobody else.
+        let lane = if link.is_some() { &self.lanes.remote } else { &self.lanes.enroll };
+        let scep = Arc::new(scep::Scep::mount(self.engine.clone(), settings.name.clone(), verifier)?);
+        self.intunes_in_force().extend(link);
         let body_bytes_max = scep::BODY_BYTES_MAX.min(self.settings.limits.body_bytes_max);
         let mut paths = vec![format!("/scep/{}", settings.name)];
         paths.extend(options.ndes.then(|| scep::NDES_PATH.to_owned()));
-        let mount = |path| Mount::new(On::Both, path, scep.clone(), self.lanes.enroll.clone(), body_bytes_max);
+        let mount = |path| Mount::new(On::Both, path, scep.clone(), lane.clone(), body_bytes_max);
+        Ok(paths.iter().map(|path| mount(path)).collect())
+    }
+
+    /// With TLS only: tokens, passwords and keys go over the line.
+    fn mount_mdm(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
+        let options = mdm::MdmOptions::parse(settings)?;
+        let path = format!("/mdm/{}", settings.name);
+        let url = format!("{}{path}", self.settings.https.base_url);
+        let mdm = Arc::new(mdm::Mdm::mount(self.engine.clone(), settings.name.clone(), &url)?);
+        let body_bytes_max = mdm::BODY_BYTES_MAX.min(self.settings.limits.body_bytes_max);
+        let mut paths = vec![path];
+        let ndes = options.challenges.is_some_and(|challenges| challenges.ndes);
+        paths.extend(ndes.then(|| mdm::NDES_PATH.to_owned()));
+        let mount = |path| Mount::new(On::Tls, path, mdm.clone(), self.lanes.enroll.clone(), body_bytes_max);
         Ok(paths.iter().map(|path| mount(path)).collect())
     }
 }

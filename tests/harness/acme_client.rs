@@ -75,6 +75,7 @@ impl AcmeBench {
                 friendly_name: name.to_owned(),
                 subject: DistinguishedName::parse(&format!("cn=Test {name}")).unwrap(),
                 algorithm: KeyAlgorithm::EcP256,
+                key: None,
                 validity_s: None,
                 parent: parent.map(|parent: &str| parent.parse().unwrap()),
                 ocsp: true,
@@ -245,6 +246,14 @@ impl Client {
         Self { key, kid: None, nonce: RefCell::default() }
     }
 
+    /// The thumbprint of the account key (RFC 7638).
+    #[must_use]
+    pub fn thumbprint(&self) -> String {
+        let jwk = self.jwk();
+        let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
+        b64(&sha256(format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes()))
+    }
+
     /// The public key.
     #[must_use]
     pub fn jwk(&self) -> Value {
@@ -391,6 +400,24 @@ impl SubjectKeyPair {
     pub fn generate() -> Self {
         Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap())
     }
+
+    /// A key that was made elsewhere (PKCS#8).
+    #[must_use]
+    pub fn from_pkcs8(der: &[u8]) -> Self {
+        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).unwrap())
+    }
+
+    /// Its public point, uncompressed.
+    #[must_use]
+    pub fn point(&self) -> Vec<u8> {
+        self.0.public_key().as_ref().to_vec()
+    }
+
+    /// Signs with ECDSA and SHA-256; the signature is DER.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+    }
 }
 
 /// DNS names as alternative names.
@@ -446,6 +473,13 @@ pub fn pem_blocks(pem: &[u8]) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn b64(octets: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(octets)
+}
+
+/// HMAC with SHA-256.
+#[must_use]
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    sign(&Key::new(HMAC_SHA256, key), message).as_ref().to_vec()
 }
 
 /// SHA-256.

@@ -54,9 +54,15 @@ impl Site {
     /// Starts the daemon with the starter PKI, and waits until it is ready.
     #[must_use]
     pub fn start(&self) -> Daemon<'_> {
+        self.start_with(&[])
+    }
+
+    /// As [`Site::start`], with more arguments.
+    #[must_use]
+    pub fn start_with(&self, more: &[&str]) -> Daemon<'_> {
         let log = self.path("daemon.log");
         let mut child = self
-            .command(&["serve", "--starter"])
+            .command(&[&["serve", "--starter"], more].concat())
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log).unwrap())
             .spawn()
@@ -132,7 +138,13 @@ pub fn binary() -> PathBuf {
     }
     let beside = std::env::current_exe().unwrap();
     let found = beside.ancestors().map(|directory| directory.join("certgate")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no certgate beside {}; build it with `cargo build -p gateway`", beside.display()))
+    found.unwrap_or_else(|| {
+        panic!(
+            "there is no certgate beside {}. This test runs the daemon as a program, which building the tests does not make: \
+             `cargo build -p gateway` first, and again after each change of the daemon; `tests/run --only NAME` does both",
+            beside.display()
+        )
+    })
 }
 
 /// A TCP port on which nobody listens now.

@@ -1,11 +1,11 @@
-//! A small DNS server on loopback, over UDP, for TXT records.
+//! A small DNS server on loopback, over UDP, for TXT records and addresses.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::TXT;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::{A, TXT};
+use hickory_resolver::proto::rr::{RData, Record};
 use tempfile::TempDir;
 
 /// The server, and the file that says what it answers. It runs until the test's process ends.
@@ -32,8 +32,9 @@ impl DnsServer {
         server
     }
 
-    /// The file with a line `NAME VALUE` for each record, the name in lower case and with its last dot. It is read for each
-    /// question, so that other programs may change it; while it is not there, there are no records.
+    /// The file with a line `NAME VALUE` for each record, the name in lower case and with its last dot. A value that is an IPv4
+    /// address is an address, any other a text. It is read for each question, so that other programs may change it; while it is not
+    /// there, there are no records.
     #[must_use]
     pub fn zone(&self) -> PathBuf {
         self.directory.path().join("zone")
@@ -52,8 +53,11 @@ fn answer(question: &[u8], zone: &Path) -> Vec<u8> {
     if values.peek().is_none() {
         answer.metadata.response_code = ResponseCode::NXDomain;
     }
-    for value in values.filter(|_| query.query_type() == RecordType::TXT) {
-        let record = RData::TXT(TXT::new(vec![value.to_owned()]));
+    let records = values.map(|value| match value.parse::<Ipv4Addr>() {
+        Ok(address) => RData::A(A(address)),
+        Err(_) => RData::TXT(TXT::new(vec![value.to_owned()])),
+    });
+    for record in records.filter(|record| record.record_type() == query.query_type()) {
         answer.add_answer(Record::from_rdata(query.name().clone(), 60, record));
     }
     answer.add_query(query);

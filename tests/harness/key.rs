@@ -8,10 +8,16 @@ use aws_lc_rs::signature::{
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING,
     PqdsaKeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
-use ca_backend::{CertificateRequest, DistinguishedName, KeyAlgorithm};
-use der::asn1::{BitString, SetOfVec};
+use ca_backend::{AlternativeName, CertificateRequest, DistinguishedName, KeyAlgorithm};
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD;
+use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
+use const_oid::db::rfc5912::ID_EXTENSION_REQ;
+use der::asn1::{Any, BitString, OctetString, SetOfVec};
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoOwned;
+use x509_cert::attr::Attribute;
+use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, Version};
 
@@ -96,13 +102,33 @@ impl Key {
     /// A PKCS#10 request with this subject (RFC 4514) and nothing else, DER.
     #[must_use]
     pub fn csr(&self, subject: &str) -> Vec<u8> {
+        self.csr_with(subject, &[], None)
+    }
+
+    /// The same with these alternative names (`dns:host.example.org`) and this challenge password.
+    #[must_use]
+    pub fn csr_with(&self, subject: &str, names: &[&str], challenge: Option<&str>) -> Vec<u8> {
         let subject =
             if subject.is_empty() { DistinguishedName::empty() } else { DistinguishedName::parse(subject).unwrap() };
+        let mut attributes = SetOfVec::new();
+        if !names.is_empty() {
+            let names: Vec<_> = names.iter().map(|name| AlternativeName::parse(name).unwrap()).collect();
+            let extension = Extension {
+                extn_id: ID_CE_SUBJECT_ALT_NAME,
+                critical: false,
+                extn_value: OctetString::new(AlternativeName::encode_all(&names).unwrap()).unwrap(),
+            };
+            attributes.insert(attribute(ID_EXTENSION_REQ, Any::encode_from(&vec![extension]).unwrap())).unwrap();
+        }
+        if let Some(challenge) = challenge {
+            let value = Any::new(der::Tag::Utf8String, challenge.as_bytes()).unwrap();
+            attributes.insert(attribute(PKCS_9_AT_CHALLENGE_PASSWORD, value)).unwrap();
+        }
         let info = CertReqInfo {
             version: Version::V1,
             subject: Name::from_der(subject.as_der()).unwrap(),
             public_key: SubjectPublicKeyInfoOwned::from_der(&self.public_key()).unwrap(),
-            attributes: SetOfVec::new(),
+            attributes,
         };
         let signature = self.sign(&info.to_der().unwrap());
         let algorithm = self.algorithm.signature_algorithm();
@@ -123,4 +149,8 @@ impl Key {
             Pair::Ec(_) | Pair::Ed25519(_) | Pair::MlDsa(_) => None,
         }
     }
+}
+
+fn attribute(oid: ObjectIdentifier, value: Any) -> Attribute {
+    Attribute { oid, values: SetOfVec::try_from(vec![value]).unwrap() }
 }

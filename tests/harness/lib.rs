@@ -10,12 +10,16 @@
 pub mod acme_client;
 pub mod certbot;
 pub mod daemon;
+pub mod device;
 pub mod dns;
 pub mod hosts;
+pub mod intune;
 pub mod key;
 pub mod names;
 pub mod openssl;
 pub mod pki;
 pub mod pkilint;
+pub mod scep_client;
 pub mod status;
+pub mod token;
 pub mod wish;

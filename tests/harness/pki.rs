@@ -132,6 +132,7 @@ pub fn new_authority(name: &str, parent: Option<&str>) -> NewAuthority {
         friendly_name: format!("Authority {name}"),
         subject: DistinguishedName::parse(&format!("cn=Test {name},o=Example,c=DE")).unwrap(),
         algorithm: KeyAlgorithm::EcP256,
+        key: None,
         validity_s: None,
         parent: parent.map(authority),
         ocsp: true,

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use acme::{FailureClass, Found, Question};
-use ca_backend::AlternativeName;
+use ca_backend::{Action, AlternativeName};
 use serde_json::{Value, json};
 use tests::acme_client::{
     AcmeBench, BASE, Client, Reply, SubjectKeyPair, b64, csr, dns, endpoint_settings, pem_blocks, put_endpoint,
     right_answer,
 };
+use tests::pki::audit_log;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
 
@@ -139,11 +140,9 @@ fn what_is_not_a_signed_request_is_refused() {
     refused(&reply, 405, "malformed");
     assert_eq!(reply.header("allow"), "POST");
     refused(&bench.fetch("DELETE", &format!("{BASE}/directory")), 405, "malformed");
-    for unknown in [
-        "https://ca.example:8443/acme/tls",
-        "https://ca.example:8443/acme/tlsx/directory",
-        &format!("{BASE}/new-authz"),
-    ] {
+    for unknown in
+        ["https://ca.example:8443/acme/tls", "https://ca.example:8443/acme/tlsx/directory", &format!("{BASE}/new-cert")]
+    {
         refused(&bench.fetch("GET", unknown), 404, "malformed");
     }
     let post = |content_type: &str, body: Vec<u8>| {
@@ -257,12 +256,13 @@ fn s19_objects_of_another_account_do_not_exist() {
 }
 
 #[test]
-fn s40_nothing_is_written_before_a_signature_verified() {
+fn s40_nothing_but_some_entries_of_the_audit_log_is_written_before_a_signature_verified() {
     let bench = AcmeBench::default();
     let client = bench.client();
     let order = client.order(&bench, &[HOST]);
     let account = client.kid.clone().unwrap();
     let commits = bench.bench.store_faults.commits();
+    let entries = audit_log(&bench.engine).len();
     let paths =
         ["new-nonce", "new-account", "new-order", "revoke-cert", "key-change"].map(|path| format!("{BASE}/{path}"));
     for url in paths.iter().chain([&order, &account, &format!("{order}/finalize"), &format!("{account}/orders")]) {
@@ -273,7 +273,14 @@ fn s40_nothing_is_written_before_a_signature_verified() {
         forged["signature"] = json!(b64(&[1; 64]));
         refused(&client.send(&bench, url, &forged), 400, "malformed");
     }
-    assert_eq!(bench.bench.store_faults.commits(), commits);
+    let written = audit_log(&bench.engine).split_off(entries);
+    assert_eq!(bench.bench.store_faults.commits() - commits, written.len() as u64);
+    let refused = written.iter().filter(|entry| entry.record.action == Action::Refused).count();
+    // A quarter of what the endpoint may write in a minute, since all come from one peer.
+    assert!(refused == written.len() && (1..=15).contains(&refused), "{refused} of {}", written.len());
+    let origin = written[0].record.origin.clone().unwrap();
+    assert_eq!((origin.protocol.as_str(), origin.transaction.as_str()), ("acme", "/new-nonce"));
+    assert!(written[0].record.detail.contains("malformed"), "{:?}", written[0].record.detail);
 }
 
 #[test]
@@ -613,12 +620,14 @@ fn an_order_that_lost_an_authorization_or_its_time_is_invalid() {
 }
 
 #[test]
-fn a_name_that_the_access_rules_do_not_allow_ends_the_order() {
+fn a_name_that_the_access_rules_allow_no_more_ends_the_order() {
     let bench = AcmeBench::default();
     let client = bench.client();
-    let order = client.ready_order(&bench, &["host.elsewhere.example"], "http-01");
-    let reply =
-        client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&["host.elsewhere.example"])));
+    let order = client.ready_order(&bench, &[HOST], "http-01");
+    let mut settings = endpoint_settings();
+    settings["rules"][0]["deny"] = json!({ "dns": [HOST] });
+    put_endpoint(&bench.engine, &settings);
+    let reply = client.finalize(&bench, &order, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST])));
     refused(&reply, 400, "rejectedIdentifier");
     let shown = client.read(&bench, &order);
     assert_eq!(

@@ -14,6 +14,7 @@ use tests::pki::{
     ISSUING, OPERATOR, Pki, ROOT, assert_refused, audit_log, audited, authority, change_status, endpoint, find_all,
     hand_out, new_authority, new_credential, settings,
 };
+use tests::token::SoftToken;
 use tests::wish::Wish;
 
 /// What a client was told, and so relies on.
@@ -184,8 +185,8 @@ fn lists(shown: &str, serial: &Serial) -> bool {
 }
 
 /// How many commits and signatures the flow takes when nothing goes wrong.
-fn undisturbed() -> (u64, u64) {
-    let pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+fn undisturbed(bench: Bench) -> (u64, u64) {
+    let pki = Pki::bare(bench, settings());
     let mut told = Acknowledged::default();
     let clients = Clients::new();
     clients.run(&pki.engine, &mut told).unwrap();
@@ -195,11 +196,15 @@ fn undisturbed() -> (u64, u64) {
     counted
 }
 
-fn power_goes_at_every_commit(moment: FailureMoment) {
-    let (commits, _) = undisturbed();
+fn in_memory() -> Bench {
+    Bench::in_memory().unwrap()
+}
+
+fn power_goes_at_every_commit(bench: impl Fn() -> Bench, moment: FailureMoment) {
+    let (commits, _) = undisturbed(bench());
     assert!(commits >= 20, "the flow has {commits} commits");
     for n in 1..=commits {
-        let mut pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+        let mut pki = Pki::bare(bench(), settings());
         pki.bench.store_faults.fail_at(n, moment);
         let (clients, mut told) = (Clients::new(), Acknowledged::default());
         let disturbed = clients.run(&pki.engine, &mut told);
@@ -217,12 +222,12 @@ fn power_goes_at_every_commit(moment: FailureMoment) {
     }
 }
 
-fn the_key_store_fails_at_every_signature(fail: impl Fn(&Pki, u64)) {
-    let (_, signs) = undisturbed();
+fn the_key_store_fails_at_every_signature(bench: impl Fn() -> Bench, fail: impl Fn(&Pki, u64)) {
+    let (_, signs) = undisturbed(bench());
     assert!(signs >= 6, "the flow has {signs} signatures");
     for n in 1..=signs {
         for restart in [false, true] {
-            let mut pki = Pki::bare(Bench::in_memory().unwrap(), settings());
+            let mut pki = Pki::bare(bench(), settings());
             fail(&pki, n);
             let (clients, mut told) = (Clients::new(), Acknowledged::default());
             // Signatures in the background are tried again later: the flow may get through.
@@ -241,22 +246,35 @@ fn the_key_store_fails_at_every_signature(fail: impl Fn(&Pki, u64)) {
 
 #[test]
 fn the_power_goes_before_each_commit_and_nothing_acknowledged_is_lost() {
-    power_goes_at_every_commit(FailureMoment::BeforeWrite);
+    power_goes_at_every_commit(in_memory, FailureMoment::BeforeWrite);
 }
 
 #[test]
 fn the_power_goes_after_each_commit_and_a_repeat_gets_the_first_outcome() {
-    power_goes_at_every_commit(FailureMoment::AfterWrite);
+    power_goes_at_every_commit(in_memory, FailureMoment::AfterWrite);
 }
 
 #[test]
 fn the_key_store_fails_before_each_signature_and_the_same_request_completes() {
-    the_key_store_fails_at_every_signature(|pki, n| pki.bench.sign_faults.fail_before(n));
+    the_key_store_fails_at_every_signature(in_memory, |pki, n| pki.bench.sign_faults.fail_before(n));
 }
 
 #[test]
 fn the_key_store_loses_each_signature_and_the_same_request_completes() {
-    the_key_store_fails_at_every_signature(|pki, n| pki.bench.sign_faults.fail_after(n));
+    the_key_store_fails_at_every_signature(in_memory, |pki, n| pki.bench.sign_faults.fail_after(n));
+}
+
+#[test]
+fn with_keys_in_a_token_the_power_goes_before_each_commit_and_nothing_acknowledged_is_lost() {
+    let token = SoftToken::softhsm("crash");
+    power_goes_at_every_commit(|| in_memory().with_token(token.settings()).unwrap(), FailureMoment::BeforeWrite);
+}
+
+#[test]
+fn with_keys_in_a_token_each_signature_is_lost_and_the_same_request_completes() {
+    let token = SoftToken::softhsm("crash");
+    let bench = || in_memory().with_token(token.settings()).unwrap();
+    the_key_store_fails_at_every_signature(bench, |pki, n| pki.bench.sign_faults.fail_after(n));
 }
 
 #[test]

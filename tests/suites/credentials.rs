@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use ca_backend::testing::FailureMoment;
 use ca_backend::{
     Action, Binding, CertStatus, CredentialChange, CredentialId, CredentialPurpose, CredentialQuery, DeviceClaim,
     DeviceVerifier, EndpointName, EngineSettings, Error, Evidence, Fault, IssuedCertificate, MacAlgorithm,
@@ -204,9 +205,11 @@ fn s08_racing_transactions_with_one_one_time_challenge_get_exactly_one_certifica
 fn a_counted_challenge_used_by_many_at_once_is_good_for_exactly_so_many() {
     let pki = pki();
     let five = challenge(&pki.engine, Some(5));
+    let requests: Vec<_> =
+        (0..12).map(|n| by(&five.secret, &format!("host{n}.example.org")).request(&pki.engine).unwrap()).collect();
     let issued: usize = thread::scope(|scope| {
-        let running: Vec<_> = (0..12)
-            .map(|n| by(&five.secret, &format!("host{n}.example.org")).request(&pki.engine).unwrap())
+        let running: Vec<_> = requests
+            .into_iter()
             .map(|request| scope.spawn(|| usize::from(pki.engine.enroll(request).is_ok())))
             .collect();
         running.into_iter().map(|thread| thread.join().unwrap()).sum()
@@ -444,11 +447,53 @@ fn credentials_are_listed_by_endpoint_and_purpose_a_page_at_a_time() {
             assert_eq!(list(query), expected, "{endpoint:?} {purpose:?}");
         }
     }
-    assert_refused(
-        pki.engine.delete_endpoint(&EndpointName::new("other").unwrap(), OPERATOR),
-        Reason::Conflict,
-        "credentials",
-    );
+}
+
+#[test]
+fn the_credentials_of_a_removed_endpoint_do_not_serve_a_later_one_of_its_name() {
+    let pki = pki();
+    let name = EndpointName::new(ENDPOINT).unwrap();
+    let (handed, kept) = (challenge(&pki.engine, None), new_credential(CHALLENGE));
+    pki.engine.put_endpoint(&endpoint("other", ISSUING, &[TLS], json!([])), OPERATOR).unwrap();
+    let other =
+        hand_out(&pki.engine, &NewCredential { endpoint: EndpointName::new("other").unwrap(), ..kept }).unwrap();
+    pki.engine.delete_endpoint(&name, OPERATOR).unwrap();
+    assert!(pki.engine.credential(&handed.id).unwrap().is_none());
+    assert!(pki.engine.credential(&other.id).unwrap().is_some());
+    pki.put_endpoint(&[TLS, CLIENT], rules(false)).unwrap();
+    assert_not_valid(&pki, by(&handed.secret, "a.example.org").issue(&pki.engine), "no credential");
+
+    // The daemon stops between the removal of the endpoint and that of its credentials.
+    for restarted_endpoint in [false, true] {
+        let mut pki = self::pki();
+        let handed = challenge(&pki.engine, None);
+        pki.bench.store_faults.fail_at(pki.bench.store_faults.commits() + 2, FailureMoment::BeforeWrite);
+        pki.engine.delete_endpoint(&name, OPERATOR).unwrap();
+        pki.restart();
+        assert!(pki.engine.credential(&handed.id).unwrap().is_some());
+        if restarted_endpoint {
+            pki.put_endpoint(&[TLS, CLIENT], rules(false)).unwrap();
+        } else {
+            pki.engine.maintain();
+        }
+        assert!(pki.engine.credential(&handed.id).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_mac_key_alone_gets_no_certificate_and_a_challenge_stands_behind_no_account() {
+    let pki = pki();
+    let external = hand_out(&pki.engine, &new_credential(CredentialPurpose::ExternalAccount)).unwrap();
+    let mut request = Wish::for_host("a.example.org").by_account("x").request(&pki.engine).unwrap();
+    let good = mac(&external.secret, aws_lc_rs::hmac::HMAC_SHA256, b"m");
+    let scope = scope(CredentialPurpose::ExternalAccount).named(external.id.as_str());
+    let peer = origin("192.0.2.1");
+    let verified = pki.engine.verify_mac(&scope, MacAlgorithm::HmacSha256, b"m", &good, &peer).unwrap();
+    request.evidence = Evidence::Secret(verified);
+    assert_not_valid(&pki, pki.engine.enroll(request), "another purpose");
+    let handed = challenge(&pki.engine, None);
+    let wish = Wish::for_host("a.example.org").by_bound_account("x", &handed.id, &["dns:a.example.org"]);
+    assert_not_valid(&pki, wish.issue(&pki.engine), "another purpose");
 }
 
 #[test]
@@ -792,9 +837,7 @@ fn a_device_that_never_came_back_after_a_power_cut_has_no_good_certificate() {
     let system = Arc::new(System::default());
     let wish = Wish::for_host("a.example.org").by_device(system.clone());
     // Two commits of the request, then the one that would record that the system was told.
-    pki.bench
-        .store_faults
-        .fail_at(pki.bench.store_faults.commits() + 3, ca_backend::testing::FailureMoment::BeforeWrite);
+    pki.bench.store_faults.fail_at(pki.bench.store_faults.commits() + 3, FailureMoment::BeforeWrite);
     wish.issue(&pki.engine).unwrap_err();
     pki.restart();
     let query = ca_backend::InventoryQuery::default();

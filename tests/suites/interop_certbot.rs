@@ -92,3 +92,51 @@ fn certbot_gets_renews_and_revokes_a_certificate_by_http_01_and_a_restart_keeps_
     assert!(shown.to_string().contains("\"revoked\""), "{shown}");
     drop(daemon);
 }
+
+#[test]
+fn certbot_binds_its_account_to_a_credential_and_renews_when_renewal_information_says_so() {
+    let site = Site::new("");
+    let daemon: Daemon<'_> = site.start();
+    let certbot = Certbot::new(&site);
+    let http_01_port = free_port();
+    use_port(&site, http_01_port);
+    let mut endpoint = site.json(&["endpoint", "show", "starter"]);
+    endpoint["options"]["external_account"] = "required".into();
+    // Clients ask again at once, so that the test sees them obey.
+    endpoint["options"]["renewal_retry_after_s"] = 1.into();
+    let put = |endpoint: &serde_json::Value| {
+        let path = site.path("endpoint.json");
+        std::fs::write(&path, endpoint.to_string()).unwrap();
+        let _stored = site.json(&["endpoint", "put", path.to_str().unwrap()]);
+    };
+    put(&endpoint);
+    let port = http_01_port.to_string();
+    let standalone = ["--standalone", "--http-01-port", &port, "-d", HOST];
+    let said = certbot.certonly_fails(&standalone);
+    assert!(said.contains("EAB") || said.contains("xternal account"), "{said}");
+
+    let made =
+        site.json(&["credential", "create", "--endpoint", "starter", "--purpose", "external-account", "--id", "fleet"]);
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    certbot.certonly(&[&standalone[..], &["--eab-kid", "fleet", "--eab-hmac-key", &secret]].concat());
+    let ssl = OpenSsl::new();
+    judge(&site, &certbot, &ssl);
+    let first = serial(&ssl);
+    let listed = site.json(&["acme", "account", "list", "starter"]);
+    assert_eq!(listed[0]["credential"], "fleet", "{listed}");
+
+    // Not due, so certbot keeps what it has.
+    let renew = ["renew", "--no-random-sleep-on-renew"];
+    certbot.run(&renew);
+    judge(&site, &certbot, &ssl);
+    assert_eq!(serial(&ssl), first);
+
+    // Revoked: the window lies in the past, and certbot renews without being told to.
+    let _revoked = site.json(&["certificate", "revoke", &first, "--reason", "superseded"]);
+    certbot.run(&renew);
+    judge(&site, &certbot, &ssl);
+    assert_ne!(serial(&ssl), first);
+    let log = std::fs::read_to_string(site.path("certbot/letsencrypt.log")).unwrap();
+    assert!(log.contains("renewal-info"), "certbot did not ask for renewal information");
+    drop(daemon);
+}

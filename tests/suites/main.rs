@@ -8,19 +8,30 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_orders;
+mod attestation;
 mod authorities;
 mod chaos;
 mod crash;
 mod credentials;
 mod engines;
+mod hsm;
+mod hsm_daemon;
+mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
+mod interop_instant_acme;
+mod interop_scep;
+mod intune;
 mod inventory;
 mod issuing;
 mod judges;
 mod kill;
+mod mdm;
 mod operators;
+mod pkcs7;
 mod post_quantum;
 mod revocation;
+mod scep;
 mod tidy;
 mod validation;

@@ -345,3 +345,69 @@ fn a_look_at_caa_records_survives_its_node_and_counts_for_eight_hours() {
     assert_eq!(names.asked("host.corp.example", RecordType::CAA), 2);
     assert_eq!(client.read(&field.bench, &order).text("status"), "valid");
 }
+
+/// What name servers answer to TXT questions, by name.
+type Zone = Arc<Mutex<HashMap<String, String>>>;
+
+fn zone_server(zone: &Zone) -> NameServer {
+    let zone = Arc::clone(zone);
+    NameServer::start(move |name, kind, _| match zone.lock().unwrap().get(name) {
+        Some(value) if kind == RecordType::TXT => Answer::Records(vec![text(value)]),
+        Some(_) => Answer::Records(Vec::new()),
+        None => Answer::NoSuchName,
+    })
+}
+
+#[test]
+fn dns_account_01_looks_below_a_label_of_the_account() {
+    let zone = Zone::default();
+    let names = zone_server(&zone);
+    let field = Field::new(names.address, json!({ "challenges": ["dns-account-01"] }));
+    let (client, other) = (field.bench.client(), field.bench.client());
+    let mut asked_at = Vec::new();
+    for client in [&client, &other] {
+        let order = client.order(&field.bench, &["*.corp.example"]);
+        let challenge = client.challenges(&field.bench, &order, "dns-account-01").remove(0);
+        client.post(&field.bench, &challenge, &json!({}));
+        let question = field.bench.started.lock().unwrap()[0].question.clone();
+        let Question::Dns01 { name } = question else { panic!("{question:?}") };
+        assert!(name.starts_with('_') && name.ends_with("._acme-challenge.corp.example"), "{name}");
+        zone.lock().unwrap().insert(name.clone(), digest(&field));
+        asked_at.push(name);
+        field.look();
+        let after = client.read(&field.bench, &challenge).json();
+        assert_eq!(after["status"], "valid", "{after}");
+    }
+    assert_ne!(asked_at[0], asked_at[1], "two accounts hold the name side by side");
+}
+
+#[test]
+fn dns_persist_01_takes_a_record_that_was_there_before_and_names_the_account() {
+    let zone = Zone::default();
+    let names = zone_server(&zone);
+    let field =
+        Field::new(names.address, json!({ "challenges": ["dns-persist-01"], "caa_identities": ["CA.example"] }));
+    let (client, other) = (field.bench.client(), field.bench.client());
+    let account = client.kid.clone().unwrap();
+    let record = |more: &str| {
+        let value = format!("ca.example; accounturi={account}{more}");
+        zone.lock().unwrap().insert("_validation-persist.corp.example".to_owned(), value);
+    };
+    let attempt = |client: &Client, name: &str| {
+        let (_, challenge) = field.attempt(client, &json!({ "type": "dns", "value": name }), "dns-persist-01");
+        assert!(challenge.get("token").is_none());
+        assert_eq!(challenge["issuer-domain-names"], json!(["ca.example"]));
+        assert_eq!(challenge["accounturi"], *client.kid.as_ref().unwrap());
+        (challenge["status"].clone(), challenge["error"]["type"].clone())
+    };
+    record("");
+    assert_eq!(attempt(&client, "corp.example").0, "valid");
+    assert_eq!(attempt(&client, "*.corp.example").1, "urn:ietf:params:acme:error:unauthorized");
+    assert_eq!(attempt(&other, "corp.example").1, "urn:ietf:params:acme:error:unauthorized");
+    record("; policy=wildcard");
+    assert_eq!(attempt(&client, "*.corp.example").0, "valid");
+    record("; persistUntil=1000");
+    assert_eq!(attempt(&client, "corp.example").1, "urn:ietf:params:acme:error:unauthorized");
+    record("; persistUntil=tomorrow");
+    assert_eq!(attempt(&client, "corp.example").1, "urn:ietf:params:acme:error:malformed");
+}

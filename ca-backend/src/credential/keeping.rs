@@ -1,6 +1,6 @@
 //! Making, showing, changing and removing credentials.
 
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -102,7 +102,7 @@ impl Engine {
     fn new_secret(&self, id: &CredentialId, wish: &NewCredential) -> Result<(SecretForm, SecretText), Fault> {
         let keys = &self.inner.secret_keys;
         if let Some(chosen) = &wish.secret {
-            let digest = keys.slow_digest(&wish.endpoint, wish.purpose, chosen.reveal().as_bytes());
+            let digest = keys.slow_digest(&wish.endpoint, wish.purpose, chosen.reveal().as_bytes())?;
             return Ok((SecretForm::Digest { digest: digest.to_vec().into(), chosen: true }, chosen.clone()));
         }
         let key = Zeroizing::new(self.random::<LONG_SECRET_OCTETS>());
@@ -111,7 +111,8 @@ impl Engine {
                 let sealed = keys.seal(id, key.as_ref(), self.inner.rng.as_ref())?;
                 return Ok((SecretForm::Sealed(sealed.into()), SecretText::new(URL_SAFE_NO_PAD.encode(key.as_ref()))));
             }
-            CredentialPurpose::Challenge => hex::encode(key.get(..CHALLENGE_OCTETS).unwrap_or(key.as_ref())),
+            // Capital letters: readers of pages that carry challenges look for those.
+            CredentialPurpose::Challenge => hex::encode_upper(key.get(..CHALLENGE_OCTETS).unwrap_or(key.as_ref())),
             CredentialPurpose::Token => hex::encode(key.as_ref()),
         });
         let digest = keys.digest(&wish.endpoint, wish.purpose, text.reveal().as_bytes());
@@ -155,8 +156,7 @@ impl Engine {
             }
             for entry in entries {
                 examined += 1;
-                let id = entry.key.rsplit(|octet| *octet == 0).next().unwrap_or_default();
-                let id = CredentialId::new(&String::from_utf8_lossy(id))?;
+                let id = listed(&entry.key)?;
                 if let Some(found) = self.credential(&id)?
                     && query.purpose.is_none_or(|purpose| purpose == found.purpose)
                 {
@@ -299,10 +299,48 @@ impl Engine {
         Ok(self.credential_form(id)?.ok_or_else(unknown)?)
     }
 
-    /// Whether an endpoint has credentials.
-    pub(crate) fn has_credentials(&self, endpoint: &EndpointName) -> Result<bool, Error> {
+    /// Removes every credential of an endpoint that is gone, so that none serves a later endpoint of that name.
+    pub(crate) fn remove_credentials_of(&self, endpoint: &EndpointName) -> Result<(), Error> {
         let range = Range::prefix([endpoint.as_str().as_bytes(), &[0]].concat());
-        Ok(!self.inner.store.scan(Space::CredentialListing, &range, 1)?.is_empty())
+        loop {
+            let entries = self.inner.store.scan(Space::CredentialListing, &range, STEP)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            let count = entries.len();
+            for entry in entries {
+                let id = listed(&entry.key)?;
+                batch = match self.credential_form(&id)? {
+                    Some((form, version)) => removal(batch.expect(Space::Credential, id.as_str(), version), &id, &form),
+                    None => batch.delete(Space::CredentialListing, entry.key),
+                };
+            }
+            let record = AuditRecord::new(self.now(), Action::CredentialChanged)
+                .detail(format!("{count} credentials removed with endpoint {endpoint}"));
+            self.commit_or_later(record.in_batch(batch)?)?;
+        }
+    }
+
+    /// Removes the credentials of endpoints that were removed a moment before the daemon stopped.
+    pub(crate) fn remove_orphaned_credentials(&self) -> Result<(), Error> {
+        // While nobody changes endpoints, the picture of them is what the store says.
+        let _no_changes = match self.inner.changes.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let mut range = Range::default();
+        while let Some(entry) = self.inner.store.scan(Space::CredentialListing, &range, 1)?.pop() {
+            let name = entry.key.split(|octet| *octet == 0).next().unwrap_or_default();
+            let endpoint = EndpointName::new(String::from_utf8_lossy(name))?;
+            if self.endpoint(&endpoint).is_none() {
+                self.remove_credentials_of(&endpoint)?;
+            }
+            // Past everything of this endpoint.
+            range.from = [name, &[1]].concat();
+        }
+        Ok(())
     }
 }
 
@@ -342,6 +380,11 @@ fn removal(batch: Batch, id: &CredentialId, form: &CredentialForm) -> Batch {
 
 fn listing_key(form: &CredentialForm, id: &CredentialId) -> Vec<u8> {
     [scope(&form.endpoint, form.purpose).as_slice(), id.as_str().as_bytes()].concat()
+}
+
+/// The credential that a key of the listing names.
+fn listed(key: &[u8]) -> Result<CredentialId, Refusal> {
+    CredentialId::new(&String::from_utf8_lossy(key.rsplit(|octet| *octet == 0).next().unwrap_or_default()))
 }
 
 pub(super) fn expiry_key(at: Time, id: &CredentialId) -> Vec<u8> {

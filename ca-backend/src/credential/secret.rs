@@ -1,6 +1,8 @@
 //! What is done to secrets: made, digested, encrypted.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -14,7 +16,9 @@ use crate::error::Fault;
 use crate::label::EndpointName;
 
 /// PBKDF2 rounds for a secret that an operator chose; about a third of a second of processor time.
-const ROUNDS: u32 = 600_000;
+const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(599_999);
+/// Slow digests at a time.
+const DERIVING_MAX: usize = 4;
 /// Chosen secrets that need no second derivation, since they were right before.
 const KNOWN_MAX: usize = 1_024;
 
@@ -26,6 +30,8 @@ pub(crate) struct SecretKeys {
     sealing: LessSafeKey,
     /// Digests of chosen secrets by their quick digest, so that a fleet which shares one does not pay for each request.
     known: Mutex<HashMap<SecretDigest, SecretDigest>>,
+    /// Slow digests that are computed just now.
+    deriving: AtomicUsize,
 }
 
 /// The digest under which a secret is found, bound to endpoint and purpose.
@@ -55,6 +61,7 @@ impl SecretKeys {
             salt: mac_key("salt").map_err(failed)?,
             sealing: LessSafeKey::new(sealing),
             known: Mutex::default(),
+            deriving: AtomicUsize::new(0),
         })
     }
 
@@ -64,22 +71,29 @@ impl SecretKeys {
     }
 
     /// The digest of a secret that an operator chose and that may be weak: slow (PBKDF2-HMAC-SHA256), but for those that were
-    /// found before.
+    /// found before. `Fault::TryLater` if too many are computed at the same time: guesses must not take every thread.
     pub(crate) fn slow_digest(
         &self,
         endpoint: &EndpointName,
         purpose: CredentialPurpose,
         secret: &[u8],
-    ) -> SecretDigest {
+    ) -> Result<SecretDigest, Fault> {
         let quick = self.digest(endpoint, purpose, secret);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&quick).copied();
-        known.unwrap_or_else(|| {
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let others = self.deriving.fetch_add(1, Ordering::SeqCst);
+        let digest = if others < DERIVING_MAX {
             let salt = hmac::sign(&self.salt, &scope(endpoint, purpose));
             let mut derived = Zeroizing::new([0; 32]);
-            let rounds = std::num::NonZeroU32::new(ROUNDS).unwrap_or(std::num::NonZeroU32::MIN);
-            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt.as_ref(), secret, derived.as_mut());
-            self.keyed(b"chosen", endpoint, purpose, derived.as_ref())
-        })
+            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt.as_ref(), secret, derived.as_mut());
+            Ok(self.keyed(b"chosen", endpoint, purpose, derived.as_ref()))
+        } else {
+            Err(Fault::TryLater { after_s: 1 })
+        };
+        self.deriving.fetch_sub(1, Ordering::SeqCst);
+        digest
     }
 
     /// Remembers that a chosen secret was right.

@@ -66,6 +66,10 @@ impl Engine {
         if origin.endpoint.as_ref() != Some(&credential.endpoint) {
             return Err(refused(format!("credential {id} is for endpoint {}", credential.endpoint)).into());
         }
+        // A MAC key makes accounts, which show control of names; and only it stands behind accounts.
+        if (credential.purpose == CredentialPurpose::ExternalAccount) != (facts.kind == EvidenceKind::Challenges) {
+            return Err(refused(format!("credential {id} is for another purpose")).into());
+        }
         if facts.kind == EvidenceKind::Secret {
             if credential.purpose == CredentialPurpose::Token {
                 require(&credential, Right::Issue)?;

@@ -119,7 +119,7 @@ impl Engine {
         presented: &[u8],
         origin: &Origin,
     ) -> Result<VerifiedSecret, Error> {
-        self.inner.attempts.admit(origin.peer, self.now())?;
+        self.admit_attempt(origin)?;
         let verified = self.find_secret(scope, presented, origin);
         self.after_attempt(verified, origin)
     }
@@ -136,9 +136,17 @@ impl Engine {
         mac: &[u8],
         origin: &Origin,
     ) -> Result<VerifiedSecret, Error> {
-        self.inner.attempts.admit(origin.peer, self.now())?;
+        self.admit_attempt(origin)?;
         let verified = self.find_mac(scope, algorithm, message, mac, origin);
         self.after_attempt(verified, origin)
+    }
+
+    fn admit_attempt(&self, origin: &Origin) -> Result<(), Error> {
+        if let Err(refusal) = self.inner.attempts.admit(origin.peer, self.now()) {
+            self.refuse(origin, &refusal)?;
+            return Err(refusal.into());
+        }
+        Ok(())
     }
 
     fn after_attempt(&self, verified: Result<VerifiedSecret, Error>, origin: &Origin) -> Result<VerifiedSecret, Error> {
@@ -160,7 +168,7 @@ impl Engine {
         let found = match id_at(&keys.digest(endpoint, *purpose, presented))? {
             Some(found) => Some(found),
             None if self.counter(&chosen_counter(endpoint, *purpose))? > 0 => {
-                let slow = keys.slow_digest(endpoint, *purpose, presented);
+                let slow = keys.slow_digest(endpoint, *purpose, presented)?;
                 let found = id_at(&slow)?;
                 if found.is_some() {
                     keys.remember(endpoint, *purpose, presented, slow);

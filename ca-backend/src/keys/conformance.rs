@@ -1,14 +1,12 @@
 //! What every key store must do. Each claim takes a store of its own choice of algorithms, and panics where it does not hold.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failing test should be loud
 
-use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey,
-    PublicEncryptingKey,
-};
-
+use super::examination::encrypt;
 use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
 use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::error::KeyFault;
+
+const SECRET: &[u8] = b"0123456789abcdef";
 
 /// A key store and what it can do of all that one could.
 pub(crate) struct Subject<'a> {
@@ -83,20 +81,8 @@ fn a_destroyed_key_is_gone_and_the_others_stay(subject: &Subject<'_>) {
     signs(subject.store, &successor, KeyAlgorithm::EcP256, b"message");
 }
 
-/// Encrypts as a client would.
 fn encrypted(public_key: &[u8], scheme: DecryptionScheme, plaintext: &[u8]) -> Vec<u8> {
-    let key = || PublicEncryptingKey::from_der(public_key).unwrap();
-    let mut room = vec![0; key().key_size_bytes()];
-    let oaep = |algorithm: &'static OaepAlgorithm, room: &mut [u8]| {
-        OaepPublicEncryptingKey::new(key()).unwrap().encrypt(algorithm, plaintext, room, None).unwrap().to_vec()
-    };
-    match scheme {
-        DecryptionScheme::RsaPkcs1v15 => {
-            Pkcs1PublicEncryptingKey::new(key()).unwrap().encrypt(plaintext, &mut room).unwrap().to_vec()
-        }
-        DecryptionScheme::RsaOaepSha1 => oaep(&OAEP_SHA1_MGF1SHA1, &mut room),
-        DecryptionScheme::RsaOaepSha256 => oaep(&OAEP_SHA256_MGF1SHA256, &mut room),
-    }
+    encrypt(public_key, scheme, plaintext).unwrap()
 }
 
 fn what_was_encrypted_for_a_key_is_opened(subject: &Subject<'_>) {
@@ -123,10 +109,15 @@ fn what_was_not_encrypted_for_a_key_is_undecipherable(subject: &Subject<'_>) {
     let other = make(subject, "theirs", KeyAlgorithm::Rsa2048, KeyPurpose::SignAndDecrypt);
     let theirs = subject.store.public_key(&other).unwrap();
     for &scheme in subject.decryption {
-        let foreign = encrypted(&theirs, scheme, b"0123456789abcdef");
+        let foreign = encrypted(&theirs, scheme, SECRET);
         for ciphertext in [foreign.as_slice(), &[0x5a; 256], &[0; 256], &[0xff; 256], &[1; 255], &[1; 257], b""] {
             let opened = subject.store.decrypt(&key, scheme, ciphertext);
-            assert!(matches!(opened, Err(KeyFault::Undecipherable)), "{scheme:?} {opened:?}");
+            match opened {
+                Err(KeyFault::Undecipherable) => {}
+                // Some tokens give random octets for bad padding, as TLS once taught them; that tells nobody anything either.
+                Ok(random) if scheme == DecryptionScheme::RsaPkcs1v15 => assert_ne!(random.reveal(), SECRET),
+                other => panic!("{scheme:?} {other:?}"),
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::secret::Secret;
-use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, StoredKey};
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -47,6 +47,26 @@ impl SignFaults {
 }
 
 impl KeyStore for FaultyKeys {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn holds(&self, key: &KeyRef) -> bool {
+        self.inner.holds(key)
+    }
+
+    fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
+        self.inner.label_in(wanted)
+    }
+
+    fn find(&self, wanted: &KeyRef) -> Result<Option<KeyRef>, KeyFault> {
+        self.inner.find(wanted)
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, KeyFault> {
+        self.inner.keys()
+    }
+
     fn scheme(&self) -> &'static str {
         self.inner.scheme()
     }

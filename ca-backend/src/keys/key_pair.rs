@@ -50,6 +50,11 @@ impl KeyPair {
         Ok(Self { algorithm, private })
     }
 
+    /// What it is for.
+    pub(crate) fn algorithm(&self) -> KeyAlgorithm {
+        self.algorithm
+    }
+
     /// Reads a private key in PKCS#8 (RFC 5958), of one of the algorithms that this daemon uses.
     pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyFault> {
         let info = pkcs8::PrivateKeyInfoRef::try_from(der)

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::key_pair::KeyPair;
 use super::secret::Secret;
-use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, StoredKey};
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -23,6 +23,33 @@ impl MemoryKeys {
 }
 
 impl KeyStore for MemoryKeys {
+    fn name(&self) -> &str {
+        Self::SCHEME
+    }
+
+    fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
+        let name = wanted.name();
+        Ok((!name.is_empty()).then(|| KeyLabel(name.to_owned())))
+    }
+
+    fn find(&self, wanted: &KeyRef) -> Result<Option<KeyRef>, KeyFault> {
+        if wanted.name().is_empty() {
+            return Ok(None);
+        }
+        match self.key(wanted) {
+            Ok(_) => Ok(Some(wanted.clone())),
+            Err(KeyFault::NotFound(_)) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, KeyFault> {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let stored =
+            |(key, pair): (&KeyRef, &Arc<KeyPair>)| StoredKey { key: key.clone(), algorithm: Some(pair.algorithm()) };
+        Ok(keys.iter().map(stored).collect())
+    }
+
     fn scheme(&self) -> &'static str {
         Self::SCHEME
     }

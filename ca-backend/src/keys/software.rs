@@ -17,7 +17,7 @@ use super::key_pair::KeyPair;
 use super::secret::{
     KeyEncryptionSecret, Readers, Secret, read_private, sync_directory_of, unavailable, write_private,
 };
-use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, StoredKey};
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::{SystemRng, random};
 use crate::error::KeyFault;
@@ -133,6 +133,35 @@ impl SoftwareKeys {
 }
 
 impl KeyStore for SoftwareKeys {
+    fn name(&self) -> &str {
+        Self::SCHEME
+    }
+
+    fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
+        let name = wanted.name();
+        Ok((!name.is_empty()).then(|| KeyLabel(name.to_owned())))
+    }
+
+    fn find(&self, wanted: &KeyRef) -> Result<Option<KeyRef>, KeyFault> {
+        if wanted.name().is_empty() {
+            return Ok(None);
+        }
+        match self.key(wanted.name()) {
+            Ok(_) => Ok(Some(wanted.clone())),
+            Err(KeyFault::NotFound(_)) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, KeyFault> {
+        let names = self.names().map_err(|error| unavailable("read", &self.directory, &error))?;
+        let stored = |name: String| StoredKey {
+            algorithm: self.key(&name).ok().map(|pair| pair.algorithm()),
+            key: KeyRef::new(Self::SCHEME, &name),
+        };
+        Ok(names.into_iter().map(stored).collect())
+    }
+
     fn scheme(&self) -> &'static str {
         Self::SCHEME
     }

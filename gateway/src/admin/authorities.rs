@@ -92,6 +92,10 @@ pub struct AuthorityWish {
     #[serde(default = "ec_p256")]
     #[schema(value_type = Option<String>, example = "ec-p256")]
     pub algorithm: KeyAlgorithm,
+    /// Where its key shall be: the name of a key store, or a PKCS#11 URI. A key that the URI names is taken if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "pkcs11:token=pki;object=issuing")]
+    pub key: Option<String>,
     /// How many days it shall be valid: 20 years for a root and 10 for others if not stated, never longer than its parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validity_days: Option<u32>,
@@ -125,6 +129,7 @@ impl AuthorityWish {
             name: self.name,
             subject: DistinguishedName::parse(&self.subject)?,
             algorithm: self.algorithm,
+            key: self.key,
             validity_s: self.validity_days.map(|days| u64::from(days) * DAY_S),
             parent: self.parent,
             ocsp: self.ocsp,

@@ -97,6 +97,10 @@ pub struct CreateArguments {
     /// The algorithm of its key: ec-p256, ec-p384, ec-p521, rsa-2048, rsa-3072, rsa-4096 or ed25519
     #[arg(long, default_value_t = KeyAlgorithm::EcP256)]
     algorithm: KeyAlgorithm,
+    /// Where its key shall be: the name of a key store, or 'pkcs11:token=...;object=...' for a key that is taken if it is there and
+    /// made if not [default: as the settings say]
+    #[arg(long, value_name = "STORE|URI")]
+    key: Option<String>,
     /// How many days it shall be valid [default: 20 years for a root, 10 for others]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     days: Option<u32>,
@@ -167,6 +171,7 @@ fn create(wish: CreateArguments, daemon: &Daemon, output: Output) -> Result<(), 
         friendly_name: wish.friendly_name,
         subject: wish.subject,
         algorithm: wish.algorithm,
+        key: wish.key,
         validity_days: wish.days,
         parent: wish.parent,
         ocsp: !wish.no_ocsp,

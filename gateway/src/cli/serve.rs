@@ -1,7 +1,7 @@
 //! `certgate serve`: the settings that the daemon runs with.
 
 use clap::Args;
-use config::Settings;
+use config::{Settings, TokenSettings};
 use serde_json::json;
 
 use super::Shared;
@@ -16,6 +16,10 @@ pub struct ServeArguments {
     /// Make a root, an issuing authority and an ACME endpoint on an empty store, and print how to use them
     #[arg(long)]
     pub starter: bool,
+    /// Where new keys of authorities are made: the name of a key store in the settings, or
+    /// 'pkcs11:token=LABEL?module-path=MODULE&pin-source=FILE' for a token that the settings do not name
+    #[arg(long, value_name = "STORE|URI")]
+    pub key_store: Option<String>,
 }
 
 /// The settings to run with. A starter that nobody configured keeps to loopback and to a directory below the working directory.
@@ -41,7 +45,52 @@ pub fn serve_settings(shared: &Shared, arguments: &ServeArguments) -> Result<Set
             settings.http.listen = starter.http.listen;
         }
     }
+    if let Some(wanted) = &arguments.key_store {
+        use_key_store(&mut settings, wanted)?;
+    }
     Ok(settings)
+}
+
+/// The name that a token gets whose URI stands on the command line.
+const NAMELESS: &str = "token";
+
+/// New keys are made there. The attributes of the query are those of RFC 7512 section 2.4.
+fn use_key_store(settings: &mut Settings, wanted: &str) -> Result<(), Failure> {
+    let wrong = |why: &str| {
+        Failure::usage(
+            format!("--key-store: {why}"),
+            "name a key store of the settings, or 'pkcs11:token=LABEL?module-path=/path/module.so&pin-source=/path/pin'",
+        )
+    };
+    let keys = &mut settings.keys;
+    let Some(uri) = wanted.strip_prefix("pkcs11:") else {
+        if wanted != "file" && !keys.pkcs11.contains_key(wanted) {
+            return Err(wrong(&format!("there is no key store {wanted:?}")));
+        }
+        keys.authorities = Some(wanted.to_owned());
+        return Ok(());
+    };
+    let (path, query) = uri.split_once('?').ok_or_else(|| wrong("the URI names no module"))?;
+    let mut token = TokenSettings { token: format!("pkcs11:{path}"), ..TokenSettings::default() };
+    for attribute in query.split('&') {
+        let (name, value) = attribute.split_once('=').ok_or_else(|| wrong("an attribute of the query has no value"))?;
+        let value = percent_encoding::percent_decode_str(value)
+            .decode_utf8()
+            .map_err(|_| wrong("the query is not UTF-8"))?
+            .into_owned();
+        match name {
+            "module-path" => token.module_path = value.into(),
+            "pin-source" => token.pin_path = Some(value.strip_prefix("file:").unwrap_or(&value).into()),
+            "pin-value" => return Err(wrong("a PIN must not stand on the command line: name a file with pin-source")),
+            _ => return Err(wrong("the query takes module-path and pin-source")),
+        }
+    }
+    if !token.module_path.is_absolute() {
+        return Err(wrong("module-path must be the full path of the PKCS#11 module"));
+    }
+    keys.pkcs11.insert(NAMELESS.to_owned(), token);
+    keys.authorities = Some(NAMELESS.to_owned());
+    Ok(())
 }
 
 /// Says where the daemon is reached, and what the starter made.

@@ -205,8 +205,10 @@ impl Remote {
 impl Outbound for Remote {
     fn ask(&self, request: Request<Bytes>, limits: OutboundLimits) -> Result<Response<Bytes>, OutboundError> {
         let took = Stopwatch::start();
-        let exchange = timeout(limits.timeout, self.exchange(request, limits.body_bytes_max));
-        let answer = self.runtime.block_on(async { exchange.await.unwrap_or(Err(OutboundError::Timeout)) });
+        let answer = self.runtime.block_on(async {
+            let exchange = self.exchange(request, limits.body_bytes_max);
+            timeout(limits.timeout, exchange).await.unwrap_or(Err(OutboundError::Timeout))
+        });
         let outcome = match &answer {
             Ok(_) => "answered",
             Err(OutboundError::Refused(_)) => "refused",
@@ -219,7 +221,7 @@ impl Outbound for Remote {
     }
 
     fn pause(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 }
 

@@ -22,6 +22,7 @@ fn create(engine: &Engine, name: &str, parent: Option<&str>) {
         friendly_name: name.to_owned(),
         subject: DistinguishedName::parse(&format!("cn={name}")).unwrap(),
         algorithm: KeyAlgorithm::EcP256,
+        key: None,
         validity_s: None,
         parent: parent.map(|parent| AuthorityName::new(parent).unwrap()),
         ocsp: true,

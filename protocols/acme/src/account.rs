@@ -1,6 +1,6 @@
 //! Accounts (RFC 8555 sections 7.1.2 and 7.3).
 
-use ca_backend::Time;
+use ca_backend::{CredentialId, Origin, Time};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use crate::error::{Attempt, Problem, ProblemType};
 use crate::id::Id;
 use crate::jwk::AccountKey;
 use crate::jws::json;
+use crate::limits::LimitOverrides;
 use crate::reply::Reply;
 use crate::site::Site;
 
@@ -23,6 +24,10 @@ pub(crate) struct Account {
     /// When the terms of service were agreed to.
     pub(crate) terms_agreed: Option<Time>,
     pub(crate) created: Time,
+    /// Set by operators.
+    pub(crate) limits: LimitOverrides,
+    /// What vouched for its key.
+    pub(crate) credential: Option<CredentialId>,
 }
 
 /// The states of an account (RFC 8555 section 7.1.6).
@@ -57,6 +62,7 @@ struct NewAccount {
     terms_of_service_agreed: bool,
     #[serde(default)]
     only_return_existing: bool,
+    external_account_binding: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -90,15 +96,26 @@ impl Site<'_> {
             return Err(Problem { instance: Some(terms.clone()), ..problem }.into());
         }
         check_contact(&wish.contact)?;
+        let used = self.admit_account()?;
+        let id = self.new_id();
+        let origin = self.account_origin(&id, "new-account");
+        let voucher = self.voucher(wish.external_account_binding.as_ref(), &call.key, &origin)?;
         let account = Account {
-            id: self.new_id(),
+            id,
             status: AccountStatus::Valid,
             key: call.key.clone(),
             contact: wish.contact,
             terms_agreed: wish.terms_of_service_agreed.then_some(self.now),
             created: self.now,
+            limits: LimitOverrides::default(),
+            credential: voucher.as_ref().map(|voucher| voucher.id().clone()),
         };
-        self.ledger.change().add_account(&account)?.spend(&call.nonce).commit()?;
+        let mut change = self.ledger.change().add_account(&account)?.spend(&call.nonce);
+        if let Some(voucher) = &voucher {
+            change = change.vouch(voucher, &account.id, &origin)?;
+        }
+        let change = used.into_iter().fold(change, |change, used| used.count(change));
+        change.audit(self.now, Some(&origin), &account.id, &made(&account))?.commit()?;
         Ok(self.account_reply(StatusCode::CREATED, &account))
     }
 
@@ -123,7 +140,13 @@ impl Site<'_> {
             check_contact(&contact)?;
             account.value.contact = contact;
         }
-        self.ledger.change().update_account(&account)?.spend(&call.nonce).commit()?;
+        let detail = match account.value.status {
+            AccountStatus::Valid => format!("contact {}", account.value.contact.join(" ")),
+            AccountStatus::Deactivated | AccountStatus::Revoked => "deactivated by its own wish".to_owned(),
+        };
+        let origin = self.account_origin(id, "account");
+        let change = self.ledger.change().update_account(&account)?.spend(&call.nonce);
+        change.audit(self.now, Some(&origin), id, &detail)?.commit()?;
         Ok(self.account_reply(StatusCode::OK, &account.value))
     }
 
@@ -148,13 +171,24 @@ impl Site<'_> {
         }
         let mut account = call.account.clone();
         account.value.key = new_key;
+        let id = account.value.id;
         self.ledger
             .change()
             .update_account(&account)?
             .move_account_key(&old.key, &account.value)?
             .spend(&call.nonce)
+            .audit(
+                self.now,
+                Some(&self.account_origin(&id, "key-change")),
+                &id,
+                &format!("key changed to {}", account.value.key.name()),
+            )?
             .commit()?;
         Ok(self.account_reply(StatusCode::OK, &account.value))
+    }
+
+    fn account_origin(&self, id: &Id, what: &str) -> Origin {
+        self.origin(&format!("{what} {id}"), [0; 32])
     }
 
     fn account_reply(&self, status: StatusCode, account: &Account) -> Reply {
@@ -176,6 +210,11 @@ impl Site<'_> {
     pub(crate) fn account_url(&self, id: &Id) -> String {
         format!("{}/account/{id}", self.base_url)
     }
+}
+
+/// What the audit log says of a new account.
+fn made(account: &Account) -> String {
+    format!("made, key {}, contact {}", account.key.name(), account.contact.join(" "))
 }
 
 /// Whether an account may act at all (RFC 8555 section 7.3.6 asks for 401).

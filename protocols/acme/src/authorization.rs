@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::account::Account;
 use crate::call::AccountCall;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
 use crate::error::{Attempt, Problem, ProblemType};
@@ -19,6 +20,9 @@ use crate::validation::Verdict;
 /// When to ask again for an object whose state is about to change. Validation takes a moment; clients that obey poll seldom enough.
 pub(crate) const RETRY_AFTER_S: u32 = 2;
 
+/// The least time that must be left to an authorization for an order to rest on it.
+const REUSE_LEFT_S: u64 = 3600;
+
 /// An account's control of one identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Authorization {
@@ -29,13 +33,23 @@ pub(crate) struct Authorization {
     pub(crate) expires: Time,
     pub(crate) state: AuthorizationState,
     pub(crate) challenges: Vec<Challenge>,
+    /// SHA-256 of the SubjectPublicKeyInfo that the device attested: the only key that a certificate may hold.
+    pub(crate) attested_key: Option<[u8; 32]>,
 }
 
 /// What is recorded of an authorization; expiry follows from the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthorizationState {
     Pending,
-    Valid { method: ChallengeType, at: Time, detail: String },
+    Valid {
+        method: ChallengeType,
+        at: Time,
+        detail: String,
+    },
+    /// Nothing had to be shown: an operator granted the identifier to the credential that the account is bound to.
+    Granted {
+        at: Time,
+    },
     Invalid,
     Deactivated,
 }
@@ -70,8 +84,10 @@ impl Authorization {
             AuthorizationState::Deactivated => AuthorizationStatus::Deactivated,
             AuthorizationState::Pending if now >= self.expires => AuthorizationStatus::Invalid,
             AuthorizationState::Pending => AuthorizationStatus::Pending,
-            AuthorizationState::Valid { .. } if now >= self.expires => AuthorizationStatus::Expired,
-            AuthorizationState::Valid { .. } => AuthorizationStatus::Valid,
+            AuthorizationState::Valid { .. } | AuthorizationState::Granted { .. } if now >= self.expires => {
+                AuthorizationStatus::Expired
+            }
+            AuthorizationState::Valid { .. } | AuthorizationState::Granted { .. } => AuthorizationStatus::Valid,
         }
     }
 
@@ -109,7 +125,11 @@ impl Authorization {
                 at: *at,
                 detail: detail.clone(),
             }),
-            AuthorizationState::Pending | AuthorizationState::Invalid | AuthorizationState::Deactivated => None,
+            // What was granted the engine looks up itself, so that a grant can be taken back.
+            AuthorizationState::Pending
+            | AuthorizationState::Granted { .. }
+            | AuthorizationState::Invalid
+            | AuthorizationState::Deactivated => None,
         }
     }
 
@@ -171,7 +191,21 @@ impl Site<'_> {
             expires,
             state: AuthorizationState::Pending,
             challenges,
+            attested_key: None,
         })
+    }
+
+    /// An authorization for what an operator granted without a challenge.
+    pub(crate) fn granted_authorization(&self, account: &Id, identifier: &Identifier, expires: Time) -> Authorization {
+        Authorization {
+            id: self.new_id(),
+            account: *account,
+            identifier: identifier.clone(),
+            expires,
+            state: AuthorizationState::Granted { at: self.now },
+            challenges: Vec::new(),
+            attested_key: None,
+        }
     }
 
     /// The authorization of that name, if it is the caller's.
@@ -180,13 +214,38 @@ impl Site<'_> {
         Ok(found.ok_or_else(Problem::not_found)?)
     }
 
-    fn authorization_document(&self, authorization: &Authorization) -> Value {
+    /// The authorization that another order of the account may rest on: shown not too long ago, in a way that is still offered, and
+    /// with enough time left to use it.
+    pub(crate) fn reusable(&self, account: &Account, identifier: &Identifier) -> Attempt<Option<Held<Authorization>>> {
+        let reuse_s = self.options.authorization_reuse_s;
+        if reuse_s == 0 {
+            return Ok(None);
+        }
+        let enough_s = REUSE_LEFT_S.min(self.options.order_lifetime_s / 2);
+        // A device attested one key, and every order for it a key of its own.
+        let shown = self.ledger.shown(&account.id, identifier)?.filter(|held| held.value.attested_key.is_none());
+        Ok(shown.filter(|held| match &held.value.state {
+            AuthorizationState::Valid { method, at, .. } => {
+                self.options.challenges.contains(method)
+                    && self.now < at.plus_s(reuse_s)
+                    && self.now.plus_s(enough_s) < held.value.expires
+            }
+            AuthorizationState::Pending
+            | AuthorizationState::Granted { .. }
+            | AuthorizationState::Invalid
+            | AuthorizationState::Deactivated => false,
+        }))
+    }
+
+    pub(crate) fn authorization_document(&self, authorization: &Authorization) -> Value {
         let challenges: Vec<Value> = authorization
             .challenges
             .iter()
             // RFC 8555 section 7.1.4: once decided, only the challenge that decided is of interest.
             .filter(|challenge| match authorization.state {
-                AuthorizationState::Pending | AuthorizationState::Deactivated => true,
+                AuthorizationState::Pending | AuthorizationState::Granted { .. } | AuthorizationState::Deactivated => {
+                    true
+                }
                 AuthorizationState::Valid { .. } => matches!(challenge.state, ChallengeState::Valid { .. }),
                 AuthorizationState::Invalid => matches!(challenge.state, ChallengeState::Invalid { .. }),
             })

@@ -1,11 +1,12 @@
 //! Verified requests. A [`Call`] exists only after every check of a signed request was made, in the order of [`Site::open`].
 
 use bytes::Bytes;
+use ca_backend::{Reason, Refusal};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::account::{Account, usable};
-use crate::error::{Attempt, Problem, ProblemType};
+use crate::error::{Attempt, Failure, Problem, ProblemType};
 use crate::id::Id;
 use crate::jwk::AccountKey;
 use crate::jws::{Jws, Signer};
@@ -72,7 +73,7 @@ impl Site<'_> {
             .as_deref()
             .ok_or_else(|| Problem::new(ProblemType::BadNonce, "the protected header has no nonce"))?;
         let nonce = self.nonces.open(nonce, self.now)?;
-        if self.ledger.is_spent(&nonce)? {
+        if self.ledger.is_spent(&nonce)? || self.rejects_a_good_nonce() {
             return Err(bad_nonce().into());
         }
         // 8. The URL.
@@ -87,6 +88,33 @@ impl Site<'_> {
                 Call::Account(AccountCall { account, payload: jws.payload, nonce, url: jws.url })
             }
         })
+    }
+
+    /// Whether the clients' way out of a bad nonce is tried on this request (`test_rejected_nonces_percent`).
+    fn rejects_a_good_nonce(&self) -> bool {
+        let percent = u64::from(self.options.test_rejected_nonces_percent);
+        percent > 0 && u64::from_be_bytes(self.engine.random()) % 100 < percent
+    }
+
+    /// Puts a request that could not be verified into the audit log. A bad nonce is part of the protocol, and no refusal.
+    pub(crate) fn unopened(&self, failure: Failure, path: &str) -> Failure {
+        let Failure::Problem(problem) = &failure else { return failure };
+        if problem.kind == ProblemType::BadNonce {
+            return failure;
+        }
+        let reasons = [
+            (ProblemType::AccountDoesNotExist, Reason::NotAuthenticated),
+            (ProblemType::Unauthorized, Reason::NotAuthorized),
+            (ProblemType::BadPublicKey, Reason::BadKey),
+            (ProblemType::BadSignatureAlgorithm, Reason::BadAlgorithm),
+        ];
+        let reason = reasons.into_iter().find(|(kind, _)| *kind == problem.kind);
+        let reason = reason.map_or(Reason::Malformed, |(_, reason)| reason);
+        let refusal = Refusal::new(reason, problem.detail.as_str());
+        match self.engine.refuse(&self.origin(path, [0; 32]), &refusal) {
+            Ok(()) => failure,
+            Err(error) => error.into(),
+        }
     }
 
     fn account_at(&self, kid: &str) -> Attempt<Held<Account>> {

@@ -13,7 +13,8 @@ const COMMON_NAME_BYTES_MAX: usize = 64;
 
 /// The names of the certificate, if the CSR asks for the ordered identifiers, for all of them, and for nothing else.
 ///
-/// The alternative names are those of the order. The subject is the CSR's first common name if that is an ordered identifier that
+/// The alternative names are those of the order; a CSR may leave devices out (draft-ietf-acme-device-attest sections 3.2 and 4.2), the
+/// certificate names them. The subject is the CSR's first common name if that is an ordered identifier that
 /// fits; every other subject attribute is ignored, since nobody vouches for it.
 pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> Result<RequestedNames, Problem> {
     let ordered: Vec<AlternativeName> = ordered.iter().map(Identifier::alternative_name).collect();
@@ -27,7 +28,9 @@ pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> 
     }
     let by_common_name =
         |name: &AlternativeName| asked.is_empty() && common_names.iter().any(|common| stands_for(common, name));
-    if let Some(missing) = ordered.iter().find(|name| !asked.contains(name) && !by_common_name(name)) {
+    if let Some(missing) =
+        ordered.iter().find(|name| !asked.contains(name) && !by_common_name(name) && !is_device(name))
+    {
         return Err(bad_csr(format!("the CSR does not ask for {missing}, which the order names")));
     }
     if let Some(stranger) = common_names.iter().find(|common| !ordered.iter().any(|name| stands_for(common, name))) {
@@ -37,7 +40,7 @@ pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> 
     let fitting = common_names
         .first()
         .filter(|common| common.len() <= COMMON_NAME_BYTES_MAX)
-        .map(|common| common.to_ascii_lowercase());
+        .map(|common| if names_device(common, &ordered) { common.clone() } else { common.to_ascii_lowercase() });
     let subject = match fitting {
         Some(common) => {
             DistinguishedName::from_attributes([(CN, common.as_str())]).map_err(|refusal| bad_csr(refusal.public()))?
@@ -47,17 +50,26 @@ pub(crate) fn names_of(request: &CertificateRequest, ordered: &[Identifier]) -> 
     Ok(RequestedNames { subject, alternative: ordered })
 }
 
+/// Whether a common name is a device's, whose letter case counts.
+fn names_device(common_name: &str, ordered: &[AlternativeName]) -> bool {
+    ordered.iter().any(|name| is_device(name) && stands_for(common_name, name))
+}
+
+fn is_device(name: &AlternativeName) -> bool {
+    matches!(name, AlternativeName::PermanentIdentifier { .. } | AlternativeName::HardwareModule { .. })
+}
+
 fn stands_for(common_name: &str, name: &AlternativeName) -> bool {
     let value = match name {
         AlternativeName::Dns(dns) => dns.clone(),
         AlternativeName::Ip(address) => address.to_string(),
+        AlternativeName::PermanentIdentifier { value, .. } => return value.as_deref() == Some(common_name),
+        AlternativeName::HardwareModule { serial, .. } => return serial == common_name.as_bytes(),
         AlternativeName::Email(_)
         | AlternativeName::Uri(_)
         | AlternativeName::Upn(_)
         | AlternativeName::DirectoryName(_)
         | AlternativeName::RegisteredId(_)
-        | AlternativeName::PermanentIdentifier { .. }
-        | AlternativeName::HardwareModule { .. }
         | AlternativeName::Other { .. } => return false,
     };
     common_name.eq_ignore_ascii_case(&value)

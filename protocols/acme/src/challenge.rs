@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ca_backend::Time;
+use data_encoding::BASE32_NOPAD;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +33,15 @@ pub enum ChallengeType {
     /// The certificate of a TLS server (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// An attestation of the device (draft-ietf-acme-device-attest).
+    #[serde(rename = "device-attest-01")]
+    DeviceAttest01,
+    /// A TXT record under a label of the account, so that several accounts can hold a name (draft-ietf-acme-dns-account-label).
+    #[serde(rename = "dns-account-01")]
+    DnsAccount01,
+    /// A TXT record that stays (draft-ietf-acme-dns-persist).
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
 }
 
 /// One way that is open to the client.
@@ -52,7 +62,8 @@ pub(crate) enum ChallengeState {
 }
 
 impl ChallengeType {
-    pub(crate) const ALL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Http01, Self::Dns01, Self::TlsAlpn01, Self::DeviceAttest01, Self::DnsAccount01, Self::DnsPersist01];
 
     /// The name in JSON and in URLs.
     #[must_use]
@@ -61,6 +72,9 @@ impl ChallengeType {
             Self::Http01 => "http-01",
             Self::Dns01 => "dns-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::DeviceAttest01 => "device-attest-01",
+            Self::DnsAccount01 => "dns-account-01",
+            Self::DnsPersist01 => "dns-persist-01",
         }
     }
 
@@ -73,16 +87,21 @@ impl ChallengeType {
     pub(crate) fn can_show(self, identifier: &Identifier) -> bool {
         match (self, identifier) {
             (Self::Http01 | Self::TlsAlpn01, Identifier::Dns { wildcard, .. }) => !wildcard,
-            (Self::Http01 | Self::TlsAlpn01, Identifier::Ip(_)) | (Self::Dns01, Identifier::Dns { .. }) => true,
-            (Self::Dns01, Identifier::Ip(_)) => false,
+            (Self::Http01 | Self::TlsAlpn01, Identifier::Ip(_))
+            | (Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01, Identifier::Dns { .. })
+            | (Self::DeviceAttest01, Identifier::Device(_)) => true,
+            (Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01, Identifier::Ip(_) | Identifier::Device(_))
+            | (Self::Http01 | Self::TlsAlpn01, Identifier::Device(_))
+            | (Self::DeviceAttest01, Identifier::Dns { .. } | Identifier::Ip(_)) => false,
         }
     }
 
-    /// Where to look.
-    pub(crate) fn question(self, identifier: &Identifier, token: &str) -> Option<Question> {
+    /// Where to look; nowhere, if the client's own request is the answer.
+    pub(crate) fn question(self, identifier: &Identifier, token: &str, account_url: &str) -> Option<Question> {
         let target = match identifier {
             Identifier::Dns { name, .. } => Target::Name(name.clone()),
             Identifier::Ip(address) => Target::Address(*address),
+            Identifier::Device(_) => return None,
         };
         match (self, target) {
             (Self::Http01, target) => {
@@ -92,7 +111,15 @@ impl ChallengeType {
                 Some(Question::TlsAlpn01 { server_name: tls_alpn::server_name(&target), target })
             }
             (Self::Dns01, Target::Name(name)) => Some(Question::Dns01 { name: format!("_acme-challenge.{name}") }),
-            (Self::Dns01, Target::Address(_)) => None,
+            (Self::DnsAccount01, Target::Name(name)) => {
+                Some(Question::Dns01 { name: format!("{}._acme-challenge.{name}", account_label(account_url)) })
+            }
+            (Self::DnsPersist01, Target::Name(name)) => {
+                Some(Question::Dns01 { name: format!("_validation-persist.{name}") })
+            }
+            (Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01, Target::Address(_)) | (Self::DeviceAttest01, _) => {
+                None
+            }
         }
     }
 }
@@ -106,6 +133,14 @@ impl ChallengeState {
             Self::Invalid { .. } => "invalid",
         }
     }
+}
+
+/// The label of an account: of the digest of its URL the first ten octets, in base32 (draft-ietf-acme-dns-account-label section 3.2).
+fn account_label(account_url: &str) -> String {
+    const LABEL_OCTETS: usize = 10;
+    let digest = sha256(account_url.as_bytes());
+    let label = BASE32_NOPAD.encode(digest.get(..LABEL_OCTETS).unwrap_or(&digest));
+    format!("_{}", label.to_ascii_lowercase())
 }
 
 /// What binds a token to an account key (RFC 8555 section 8.1).
@@ -167,6 +202,10 @@ impl Site<'_> {
                 let text = format!("the authorization is {}; make a new order", status.name());
                 return Err(Problem::malformed(text).into());
             }
+            if kind == ChallengeType::DeviceAttest01 {
+                let token = challenge.token.clone();
+                return self.attest(call, authorization, &token);
+            }
             challenge.state = ChallengeState::Processing;
             let (job, validation) = self.first_validation(&call.account.value, &authorization.value, kind)?;
             change = change.update_authorization(&authorization)?.add_job(&job)?;
@@ -176,10 +215,14 @@ impl Site<'_> {
         if let Some(validation) = started {
             (self.start)(validation);
         }
-        let challenge = authorization.value.challenges.iter().find(|challenge| challenge.kind == kind);
+        self.challenge_reply(&authorization.value, kind)
+    }
+
+    pub(crate) fn challenge_reply(&self, authorization: &Authorization, kind: ChallengeType) -> Attempt<Reply> {
+        let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == kind);
         let challenge = challenge.ok_or_else(Problem::not_found)?;
-        let mut reply = Reply::json(StatusCode::OK, &self.challenge_document(&authorization.value, challenge))
-            .link(&self.authorization_url(id), "up");
+        let mut reply = Reply::json(StatusCode::OK, &self.challenge_document(authorization, challenge))
+            .link(&self.authorization_url(&authorization.id), "up");
         if challenge.state == ChallengeState::Processing {
             reply = reply.retry_after_s(crate::authorization::RETRY_AFTER_S);
         }
@@ -191,9 +234,15 @@ impl Site<'_> {
             "type": challenge.kind.name(),
             "url": format!("{}/challenge/{}/{}", self.base_url, authorization.id, challenge.kind.name()),
             "status": challenge.state.name(),
-            "token": challenge.token,
         });
         if let Some(members) = document.as_object_mut() {
+            if challenge.kind == ChallengeType::DnsPersist01 {
+                let issuers = self.options.caa_identities.iter().map(|issuer| issuer.to_ascii_lowercase());
+                members.insert("issuer-domain-names".into(), issuers.collect());
+                members.insert("accounturi".into(), self.account_url(&authorization.account).into());
+            } else {
+                members.insert("token".into(), challenge.token.as_str().into());
+            }
             match &challenge.state {
                 ChallengeState::Pending | ChallengeState::Processing => {}
                 ChallengeState::Valid { at } => drop(members.insert("validated".into(), at.to_string().into())),
@@ -221,6 +270,7 @@ mod tests {
     /// The account key whose private key is 1, and what follows from it.
     const THUMBPRINT: &str = "xx0BcA-wMohw8atYDJOe6peGModklG2wRHBlXHMvl0M";
     const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17";
+    const ACCOUNT: &str = "https://ca.example/acme/acct/7Qk3";
     const TXT: &str = "KURE11eTW8pV2xEr_GFzFjdao-TONjo94qtwSz8Y_fg";
 
     fn authorization() -> String {
@@ -229,7 +279,7 @@ mod tests {
     }
 
     fn verdict(identifier: &Identifier, kind: ChallengeType, found: &Found) -> Verdict {
-        judge(&authorization(), &kind.question(identifier, TOKEN).unwrap(), found)
+        judge(&authorization(), &kind.question(identifier, TOKEN, ACCOUNT).unwrap(), found)
     }
 
     fn http(status: u16, body: &str) -> Found {
@@ -280,8 +330,13 @@ mod tests {
     }
 
     #[test]
+    fn the_label_of_an_account_is_that_of_the_vector() {
+        assert_eq!(account_label(ACCOUNT), "_i4nvixledxfomrgl");
+    }
+
+    #[test]
     fn an_ipv6_host_stands_in_brackets() {
-        let question = ChallengeType::Http01.question(&Identifier::Ip("2001:db8::1".parse().unwrap()), TOKEN);
+        let question = ChallengeType::Http01.question(&Identifier::Ip("2001:db8::1".parse().unwrap()), TOKEN, ACCOUNT);
         let Some(Question::Http01 { target, .. }) = question else { panic!("{question:?}") };
         assert_eq!(target.to_string(), "[2001:db8::1]");
     }
@@ -292,6 +347,6 @@ mod tests {
         let address = Identifier::Ip("192.0.2.1".parse().unwrap());
         assert!(!ChallengeType::Http01.can_show(&wildcard) && ChallengeType::Dns01.can_show(&wildcard));
         assert!(ChallengeType::Http01.can_show(&address) && !ChallengeType::Dns01.can_show(&address));
-        assert_eq!(ChallengeType::Dns01.question(&address, TOKEN), None);
+        assert_eq!(ChallengeType::Dns01.question(&address, TOKEN, ACCOUNT), None);
     }
 }

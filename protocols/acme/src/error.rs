@@ -70,7 +70,9 @@ impl From<RecordError> for Failure {
 #[allow(missing_docs)] // the names are those of RFC 8555 section 6.7
 pub enum ProblemType {
     AccountDoesNotExist,
+    AlreadyReplaced,
     AlreadyRevoked,
+    BadAttestationStatement,
     BadCsr,
     BadNonce,
     BadPublicKey,
@@ -80,6 +82,7 @@ pub enum ProblemType {
     Compound,
     Connection,
     Dns,
+    ExternalAccountRequired,
     IncorrectResponse,
     InvalidContact,
     InvalidProfile,
@@ -97,9 +100,11 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// Every type, with its registered name and the status it is sent with unless the place says otherwise.
-    const TABLE: [(Self, &'static str, StatusCode); 24] = [
+    const TABLE: &[(Self, &'static str, StatusCode)] = &[
         (Self::AccountDoesNotExist, "accountDoesNotExist", StatusCode::BAD_REQUEST),
+        (Self::AlreadyReplaced, "alreadyReplaced", StatusCode::CONFLICT),
         (Self::AlreadyRevoked, "alreadyRevoked", StatusCode::BAD_REQUEST),
+        (Self::BadAttestationStatement, "badAttestationStatement", StatusCode::BAD_REQUEST),
         (Self::BadCsr, "badCSR", StatusCode::BAD_REQUEST),
         (Self::BadNonce, "badNonce", StatusCode::BAD_REQUEST),
         (Self::BadPublicKey, "badPublicKey", StatusCode::BAD_REQUEST),
@@ -109,6 +114,7 @@ impl ProblemType {
         (Self::Compound, "compound", StatusCode::BAD_REQUEST),
         (Self::Connection, "connection", StatusCode::BAD_REQUEST),
         (Self::Dns, "dns", StatusCode::BAD_REQUEST),
+        (Self::ExternalAccountRequired, "externalAccountRequired", StatusCode::FORBIDDEN),
         (Self::IncorrectResponse, "incorrectResponse", StatusCode::FORBIDDEN),
         (Self::InvalidContact, "invalidContact", StatusCode::BAD_REQUEST),
         (Self::InvalidProfile, "invalidProfile", StatusCode::BAD_REQUEST),
@@ -126,9 +132,9 @@ impl ProblemType {
 
     fn row(self) -> (&'static str, StatusCode) {
         Self::TABLE
-            .into_iter()
+            .iter()
             .find(|(kind, ..)| *kind == self)
-            .map_or(("serverInternal", StatusCode::INTERNAL_SERVER_ERROR), |(_, name, status)| (name, status))
+            .map_or(("serverInternal", StatusCode::INTERNAL_SERVER_ERROR), |(_, name, status)| (*name, *status))
     }
 
     /// The name after `urn:ietf:params:acme:error:`.
@@ -140,7 +146,7 @@ impl ProblemType {
     /// The type of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::TABLE.into_iter().find(|(_, known, _)| *known == name).map(|(kind, ..)| kind)
+        Self::TABLE.iter().find(|(_, known, _)| *known == name).map(|(kind, ..)| *kind)
     }
 }
 

@@ -1,11 +1,14 @@
-//! Identifiers of orders: DNS names (RFC 8555 section 7.1.4, RFC 5890) and IP addresses (RFC 8738).
+//! Identifiers of orders: DNS names (RFC 8555 section 7.1.4, RFC 5890), IP addresses (RFC 8738), devices and their secure modules
+//! (draft-ietf-acme-device-attest).
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ca_backend::AlternativeName;
+use const_oid::ObjectIdentifier;
 use serde_json::{Value, json};
 
+use crate::attestation::Identity;
 use crate::error::ProblemType;
 
 /// What a certificate shall be made out to.
@@ -20,12 +23,18 @@ pub(crate) enum Identifier {
     },
     /// An address.
     Ip(IpAddr),
+    /// A device or a secure module.
+    Device(Identity),
 }
 
 /// Why text is no identifier.
 pub(crate) type Fault = (ProblemType, &'static str);
 
+const PERMANENT_IDENTIFIER: &str = "permanent-identifier";
+const HARDWARE_MODULE: &str = "hardware-module";
+
 const DNS_BYTES_MAX: usize = 253;
+const DEVICE_BYTES_MAX: usize = 255;
 const LABEL_BYTES_MAX: usize = 63;
 
 impl Identifier {
@@ -34,7 +43,12 @@ impl Identifier {
         match kind {
             "dns" => dns(value),
             "ip" => ip(value),
-            _ => Err((ProblemType::UnsupportedIdentifier, "identifiers of this type are not served; use dns or ip")),
+            PERMANENT_IDENTIFIER => device(value),
+            HARDWARE_MODULE => module(value),
+            _ => Err((
+                ProblemType::UnsupportedIdentifier,
+                "identifiers of this type are not served; use dns, ip, permanent-identifier or hardware-module",
+            )),
         }
     }
 
@@ -43,6 +57,8 @@ impl Identifier {
         match self {
             Self::Dns { .. } => "dns",
             Self::Ip(_) => "ip",
+            Self::Device(Identity::Device { .. }) => PERMANENT_IDENTIFIER,
+            Self::Device(Identity::Module { .. }) => HARDWARE_MODULE,
         }
     }
 
@@ -54,7 +70,7 @@ impl Identifier {
     pub(crate) fn base(&self) -> Self {
         match self {
             Self::Dns { name, .. } => Self::Dns { name: name.clone(), wildcard: false },
-            Self::Ip(address) => Self::Ip(*address),
+            Self::Ip(_) | Self::Device(_) => self.clone(),
         }
     }
 
@@ -63,6 +79,12 @@ impl Identifier {
         match self {
             Self::Dns { .. } => AlternativeName::Dns(self.to_string()),
             Self::Ip(address) => AlternativeName::Ip(*address),
+            Self::Device(Identity::Device { value, assigner }) => {
+                AlternativeName::PermanentIdentifier { value: Some(value.clone()), assigner: *assigner }
+            }
+            Self::Device(Identity::Module { hardware_type, serial }) => {
+                AlternativeName::HardwareModule { hardware_type: *hardware_type, serial: serial.clone() }
+            }
         }
     }
 
@@ -79,6 +101,11 @@ impl fmt::Display for Identifier {
             Self::Dns { name, wildcard: true } => write!(f, "*.{name}"),
             Self::Dns { name, wildcard: false } => f.write_str(name),
             Self::Ip(address) => address.fmt(f),
+            Self::Device(Identity::Device { value, assigner: None }) => f.write_str(value),
+            Self::Device(Identity::Device { value, assigner: Some(assigner) }) => write!(f, "{value}/{assigner}"),
+            Self::Device(Identity::Module { hardware_type, serial }) => {
+                write!(f, "{}/{hardware_type}", String::from_utf8_lossy(serial))
+            }
         }
     }
 }
@@ -138,6 +165,36 @@ fn ip(value: &str) -> Result<Identifier, Fault> {
         return Err((ProblemType::RejectedIdentifier, "this address does not name one host"));
     }
     Ok(Identifier::Ip(address))
+}
+
+/// A value and, after a slash, an object identifier, which may be missing.
+fn with_type(value: &str) -> Result<(&str, Option<ObjectIdentifier>), Fault> {
+    let (value, kind) = match value.split_once('/') {
+        Some((value, kind)) => (value, Some(kind)),
+        None => (value, None),
+    };
+    let plain = !value.is_empty() && value.len() <= DEVICE_BYTES_MAX && !value.chars().any(char::is_control);
+    if !plain {
+        return Err((ProblemType::Malformed, "a device's identifier has 1 to 255 octets and no control characters"));
+    }
+    let kind = kind.map(str::parse).transpose();
+    let kind = kind.map_err(|_| (ProblemType::Malformed, "an object identifier follows the slash"))?;
+    Ok((value, kind))
+}
+
+fn device(value: &str) -> Result<Identifier, Fault> {
+    let (value, assigner) = with_type(value)?;
+    Ok(Identifier::Device(Identity::Device { value: value.to_owned(), assigner }))
+}
+
+/// The type may be missing in the draft, but not in the certificate.
+fn module(value: &str) -> Result<Identifier, Fault> {
+    let (serial, hardware_type) = with_type(value)?;
+    let hardware_type = hardware_type.ok_or((
+        ProblemType::RejectedIdentifier,
+        "state the module's type: its serial, a slash and an object identifier",
+    ))?;
+    Ok(Identifier::Device(Identity::Module { hardware_type, serial: serial.into() }))
 }
 
 #[cfg(test)]
@@ -219,6 +276,21 @@ mod tests {
         for value in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:192.0.2.1"] {
             assert_eq!(parsed("ip", value), Err(ProblemType::RejectedIdentifier), "{value:?}");
         }
+    }
+
+    #[test]
+    fn s14_devices_are_a_value_and_perhaps_a_type() {
+        for (kind, value) in [
+            ("permanent-identifier", "C02ABC"),
+            ("permanent-identifier", "Sérial 1/1.2.3"),
+            ("hardware-module", "00ff/1.3.6.1.4.1.99999.1"),
+        ] {
+            assert_eq!(parsed(kind, value), Ok(value.to_owned()));
+        }
+        for value in ["", "/1.2.3", "a/", "a/b", "a/1.2.3/4", "a\n", &"a".repeat(256)] {
+            assert_eq!(parsed("permanent-identifier", value), Err(ProblemType::Malformed), "{value:?}");
+        }
+        assert_eq!(parsed("hardware-module", "00ff"), Err(ProblemType::RejectedIdentifier));
     }
 
     #[test]

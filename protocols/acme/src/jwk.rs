@@ -103,6 +103,11 @@ impl AccountKey {
         self.key.spki_der()
     }
 
+    /// The thumbprint as text, for people.
+    pub(crate) fn name(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.thumbprint)
+    }
+
     pub(crate) fn thumbprint(&self) -> &Thumbprint {
         &self.thumbprint
     }

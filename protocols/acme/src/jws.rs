@@ -41,10 +41,10 @@ pub(crate) enum Signer {
 /// refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Flattened {
-    protected: String,
-    payload: String,
-    signature: String,
+pub(crate) struct Flattened {
+    pub(crate) protected: String,
+    pub(crate) payload: String,
+    pub(crate) signature: String,
 }
 
 #[derive(Deserialize)]

@@ -11,13 +11,24 @@
 //! | authorization | authorization | authorization |
 //! | validation | due time, authorization or order, challenge type or `caa` | job |
 //! | certificate | serial | account |
+//! | replacement | serial | order |
+//! | account authorization | account, `p`, authorization | expiry |
+//! | account authorization | account, `v`, identifier | authorization |
+//! | unfinished | creation of the order, order | due time |
+//! | limit | limit, digest of the subject | when it is free again |
 //! | expiry | removal time, kind, order or authorization or serial | empty |
 //! | nonce | expiry, random | empty |
 //!
 //! The nonce key lies in the nonce space under the endpoint's name alone.
 
+mod expiry;
+mod holdings;
+mod limit;
+mod unfinished;
+
 use ca_backend::{
-    EndpointName, Engine, Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time, Version, Versioned,
+    EndpointName, Engine, Entry, Error, Fault, Origin, RecordBatch, RecordError, RecordSpace, Serial, Time,
+    VerifiedSecret, Version, Versioned,
 };
 use serde_bytes::ByteBuf;
 
@@ -27,12 +38,14 @@ use crate::error::{Attempt, Failure};
 use crate::id::Id;
 use crate::jwk::{AccountKey, sha256};
 use crate::nonce::{NONCE_KEY_BYTES, Nonce, bad_nonce};
-use crate::order::{Order, OrderState};
+use crate::order::Order;
 use crate::record::{
     AccountForm, AuthorizationForm, CertificateOwnerForm, JobForm, KeyOwnerForm, NonceKeyForm, OrderForm, decode,
     encode,
 };
 use crate::validation::Job;
+
+pub(crate) use expiry::sweep;
 
 /// How long an expired object can still be looked at, so that a slow client learns what became of it.
 const GRACE_S: u64 = 24 * 3600;
@@ -103,6 +116,18 @@ impl Ledger {
         Ok(Some(Held { value, version: found.version }))
     }
 
+    /// Up to `limit` accounts after `after`, by name.
+    pub(crate) fn accounts(&self, after: Option<&Id>, limit: usize) -> Result<Vec<Account>, Error> {
+        let after = after.map(|account| self.key(&[account.octets()]));
+        let entries = self.engine.records(RecordSpace::ACME_ACCOUNT).scan(&self.prefix, after.as_deref(), limit)?;
+        let mut accounts = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(id) = entry.key.get(self.prefix.len()..).and_then(Id::from_octets) else { continue };
+            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id).map_err(Failure::into_error)?);
+        }
+        Ok(accounts)
+    }
+
     pub(crate) fn account_of_key(&self, key: &AccountKey) -> Result<Option<Held<Account>>, Error> {
         let Some(found) = self.find(RecordSpace::ACME_ACCOUNT_KEY, &[&sha256(key.spki_der())])? else {
             return Ok(None);
@@ -161,63 +186,18 @@ impl Ledger {
         self.key(&[&time(job.due), job.about.object().octets(), job.about.name().as_bytes()])
     }
 
+    /// The order that replaces a certificate.
+    pub(crate) fn replacement(&self, serial: &Serial) -> Result<Option<Id>, Error> {
+        let found = self.find(RecordSpace::ACME_REPLACEMENT, &[serial.as_bytes()])?;
+        Ok(found.and_then(|found| Id::from_octets(&found.value)))
+    }
+
     /// Up to `limit` entries of a space whose keys begin with a time before `end`.
     fn before(&self, space: RecordSpace, end: Time, limit: usize) -> Result<Vec<Entry>, Error> {
         let mut entries = self.engine.records(space).scan(&self.prefix, None, limit)?;
         let end = self.key(&[&time(end)]);
         entries.retain(|entry| entry.key < end);
         Ok(entries)
-    }
-
-    /// Removes up to `limit` objects whose time is over, and as many used nonces. Returns how many left.
-    pub(crate) fn expire(&self, now: Time, limit: usize) -> Result<usize, Error> {
-        let nonces = self.before(RecordSpace::ACME_NONCE, now, limit)?;
-        let expired = self.before(RecordSpace::ACME_EXPIRY, now, limit)?;
-        let count = nonces.len() + expired.len();
-        if count == 0 {
-            return Ok(0);
-        }
-        let mut batch = RecordBatch::new();
-        for nonce in nonces {
-            batch = batch.delete(RecordSpace::ACME_NONCE, nonce.key);
-        }
-        for entry in expired {
-            batch = self.remove_expired(batch, &entry, now)?;
-        }
-        match self.engine.commit(batch) {
-            Ok(_) => Ok(count),
-            Err(RecordError::Conflict) => Ok(0), // an order moved on meanwhile; the next round sees it anew
-            Err(RecordError::Fault(fault)) => Err(Fault::Store(fault).into()),
-        }
-    }
-
-    fn remove_expired(&self, batch: RecordBatch, entry: &Entry, now: Time) -> Result<RecordBatch, Error> {
-        let batch = batch.delete(RecordSpace::ACME_EXPIRY, entry.key.as_slice());
-        let Some((kind, name)) = entry.key.get(self.prefix.len() + TIME_BYTES..).and_then(<[u8]>::split_first) else {
-            return Ok(batch);
-        };
-        if *kind == Expiring::Certificate as u8 {
-            return Ok(batch.delete(RecordSpace::ACME_CERTIFICATE, self.key(&[name])));
-        }
-        if *kind == Expiring::Authorization as u8 {
-            return Ok(batch.delete(RecordSpace::ACME_AUTHORIZATION, self.key(&[name])));
-        }
-        let Some(order) = Id::from_octets(name).map(|id| self.order(&id)).transpose()?.flatten() else {
-            return Ok(batch);
-        };
-        let (id, account) = (order.value.id, order.value.account);
-        // An order that an operator still thinks about stays; the engine has the evidence that it rests on.
-        if let OrderState::Processing { .. } = order.value.state {
-            return Ok(batch.put(
-                RecordSpace::ACME_EXPIRY,
-                self.expiry_key(now.plus_s(GRACE_S), Expiring::Order, id.octets()),
-                Vec::new(),
-            ));
-        }
-        Ok(batch
-            .expect(RecordSpace::ACME_ORDER, self.key(&[id.octets()]), order.version)
-            .delete(RecordSpace::ACME_ORDER, self.key(&[id.octets()]))
-            .delete(RecordSpace::ACME_ACCOUNT_ORDER, self.key(&[account.octets(), id.octets()])))
     }
 
     fn expiry_key(&self, at: Time, kind: Expiring, name: &[u8]) -> Vec<u8> {
@@ -327,7 +307,7 @@ impl<'a> Change<'a> {
             .batch
             .put(RecordSpace::ACME_AUTHORIZATION, self.ledger.key(&[authorization.id.octets()]), form)
             .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
-        Ok(self)
+        self.hold(authorization)
     }
 
     pub(crate) fn update_authorization(mut self, authorization: &Held<Authorization>) -> Result<Self, Fault> {
@@ -338,7 +318,7 @@ impl<'a> Change<'a> {
             key,
             form,
         );
-        Ok(self)
+        self.hold(&authorization.value)
     }
 
     /// Holds only while the authorization stays as it was read.
@@ -373,6 +353,38 @@ impl<'a> Change<'a> {
                 encode(&CertificateOwnerForm::of(account))?,
             )
             .put(RecordSpace::ACME_EXPIRY, removal, Vec::new());
+        Ok(self)
+    }
+
+    /// Names the order that replaces a certificate; `before` is the one that failed to.
+    pub(crate) fn replace(mut self, serial: &Serial, before: Option<&Id>, order: &Id) -> Result<Self, Error> {
+        let key = self.ledger.key(&[serial.as_bytes()]);
+        let space = RecordSpace::ACME_REPLACEMENT;
+        let found = self.ledger.find(space, &[serial.as_bytes()])?;
+        self.batch = match found.filter(|found| before.is_some_and(|before| found.value == before.octets())) {
+            Some(found) => self.batch.expect(space, key.as_slice(), found.version),
+            None => self.batch.expect_absent(space, key.as_slice()),
+        }
+        .put(space, key, order.octets());
+        Ok(self)
+    }
+
+    /// Counts an account that a credential vouched for.
+    pub(crate) fn vouch(mut self, voucher: &VerifiedSecret, account: &Id, origin: &Origin) -> Result<Self, Error> {
+        let engine = &self.ledger.engine;
+        self.batch = engine.open_account(self.batch, voucher, &account.to_string(), origin)?;
+        Ok(self)
+    }
+
+    /// Adds an entry to the audit log: what becomes of an account.
+    pub(crate) fn audit(
+        mut self,
+        at: Time,
+        origin: Option<&Origin>,
+        account: &Id,
+        detail: &str,
+    ) -> Result<Self, Fault> {
+        self.batch = self.batch.audit_account(at, origin, &format!("account:{account}"), detail)?;
         Ok(self)
     }
 

@@ -4,18 +4,22 @@
 //! certificate comes from. Nothing is kept between requests but what lies in the store (`ledger`, `record`).
 //!
 //! Deviations from RFC 8555, on purpose:
-//! - The orders list leaves out invalid orders and does not sort by time.
+//! - Certificates that another endpoint or protocol issued cannot be revoked here, nor asked about (renewal information).
 //! - `keyChange` to a key that has an account answers 409 with that account's address, also if the account is the caller's own.
-//! - An account that holds authorizations for every name in another account's certificate cannot revoke it (section 7.6).
+//! - A name that no access rule allows is refused at newOrder already, with a subproblem for each (section 7.4 leaves it open).
+//! - `newAuthz` is offered only where authorizations are reused, since otherwise nothing comes of it.
 //! - An order that fails for a name or a right ends as invalid; one that fails for its CSR, or for now, stays ready.
 
 mod account;
+pub mod attestation;
 mod authorization;
 mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
+mod device_attest;
 mod directory;
+mod eab;
 mod error;
 mod id;
 mod identifier;
@@ -23,10 +27,15 @@ mod issue_value;
 mod jwk;
 mod jws;
 mod ledger;
+mod limits;
 mod nonce;
+mod operators;
 mod options;
 mod order;
+mod persistent;
+mod pre_authorization;
 mod record;
+mod renewal_info;
 mod reply;
 mod resource;
 mod revocation;
@@ -35,6 +44,7 @@ mod tls_alpn;
 mod validation;
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,14 +56,19 @@ use http::{Method, Request, Response, StatusCode};
 pub use caa::{CaaProperty, CaaSet};
 pub use call::BODY_BYTES_MAX;
 pub use challenge::ChallengeType;
+pub use eab::ExternalAccount;
 pub use error::ProblemType;
-pub use options::Options;
+pub use limits::{LIMITED, LimitOverrides, Limits};
+pub use operators::{AccountSummary, Accounts};
+pub use options::{AttestationRoots, Options};
+pub use renewal_info::EarlyRenewal;
 pub use validation::{FailureClass, Found, LEASE_S, Question, Target, Validation};
 
 use call::Call;
 use error::{Attempt, Failure, Problem};
 use ledger::Ledger;
 use nonce::Nonces;
+use order::{Order, OrderState};
 use reply::Reply;
 use resource::Resource;
 use site::Site;
@@ -81,6 +96,21 @@ impl fmt::Debug for Acme {
 
 /// How often a request is decided anew because records changed between reading and writing.
 const ATTEMPTS_MAX: usize = 5;
+
+/// How long an order that could not be finished waits for the next attempt.
+const RESUMED_AFTER_S: u64 = 60;
+
+/// Removes up to `limit` records of each kind that belong to ACME endpoints that were removed. Returns how many left; call it again
+/// while that is not zero.
+///
+/// # Errors
+/// The store's fault.
+pub fn sweep(engine: &Engine, limit: usize) -> Result<usize, Error> {
+    ledger::sweep(engine, PROTOCOL, limit)
+}
+
+/// The protocol of endpoints that speak ACME.
+const PROTOCOL: &str = "acme";
 
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
@@ -128,7 +158,7 @@ impl Acme {
     /// The store's fault.
     pub fn due_validations(&self, limit: usize) -> Result<Vec<Validation>, Error> {
         let Ok(options) = self.options() else { return Ok(Vec::new()) };
-        let context = Context { base_url: &self.base_url, options: &options };
+        let context = Context { base_url: &self.base_url, options: &options, now: self.engine.now() };
         validation::take_due(&self.ledger, &context, self.engine.now(), limit)
     }
 
@@ -137,7 +167,51 @@ impl Acme {
     /// # Errors
     /// The store's fault; the validation is then due again.
     pub fn judge(&self, validation: &Validation, found: &Found) -> Result<(), Error> {
-        validation::settle(&self.ledger, self.engine.now(), validation, found)
+        // What a disabled endpoint asked for is still recorded.
+        let options = self.options().unwrap_or_default();
+        validation::settle(&self.ledger, &options, self.engine.now(), validation, found)
+    }
+
+    /// Goes on with up to `limit` orders whose certificate was asked for a minute ago or more and is not there: after a crash, after
+    /// a fault, and though their client never comes back. Call it every few seconds.
+    ///
+    /// # Errors
+    /// The store's fault, or that of the settings.
+    pub fn resume(&self, limit: usize) -> Result<(), Error> {
+        let now = self.engine.now();
+        let unfinished = self.ledger.unfinished(now, limit)?;
+        let Some(settings) = self.engine.endpoint(&self.name).filter(|settings| settings.enabled) else {
+            return Ok(());
+        };
+        let peer =
+            Peer { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), tls: None, request_id: "resume".to_owned() };
+        for entry in unfinished {
+            let site = self.site(settings.clone(), &peer)?;
+            let order = entry.order.map(|id| self.ledger.order(&id)).transpose()?.flatten();
+            let waits = |order: &Order| matches!(order.state, OrderState::Processing { ticket: None, .. });
+            let attempt = match order.filter(|order| waits(&order.value)) {
+                Some(order) => {
+                    let again =
+                        self.ledger.change().note_unfinished(&order.value, now.plus_s(RESUMED_AFTER_S)).commit();
+                    again.and_then(|()| site.resume(order)).map(drop)
+                }
+                None => self.ledger.change().forget_unfinished(entry).commit(),
+            };
+            match attempt {
+                // Somebody else goes on with it, or the engine refused it and the order says so.
+                Ok(()) | Err(Failure::Conflict | Failure::Problem(_)) => {}
+                Err(Failure::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what limits were used that are free again. Reads all of them, so call it once an hour.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn forget_limits(&self) -> Result<(), Error> {
+        self.ledger.forget_limits(self.engine.now())
     }
 
     /// Removes up to `limit` orders, authorizations and certificate owners whose time is over, and up to `limit` used nonces. Returns
@@ -154,11 +228,10 @@ impl Acme {
         Resource::at(uri.path().strip_prefix(path_of(&self.base_url))?, uri.query())
     }
 
-    fn answer(&self, request: &Request<Bytes>, resource: &Resource, peer: &Peer) -> Attempt<Reply> {
-        let settings =
-            self.engine.endpoint(&self.name).filter(|settings| settings.enabled).ok_or_else(Problem::not_found)?;
+    /// The endpoint for one request.
+    fn site<'a>(&'a self, settings: Arc<ca_backend::Endpoint>, peer: &'a Peer) -> Result<Site<'a>, Fault> {
         let options = Options::parse(&settings.options).map_err(|refusal| Fault::Broken(refusal.private()))?;
-        let site = Site {
+        Ok(Site {
             engine: &self.engine,
             ledger: &self.ledger,
             nonces: &self.nonces,
@@ -168,14 +241,30 @@ impl Acme {
             options,
             now: self.engine.now(),
             peer,
-        };
+        })
+    }
+
+    fn answer(&self, request: &Request<Bytes>, resource: &Resource, peer: &Peer) -> Attempt<Reply> {
+        let settings =
+            self.engine.endpoint(&self.name).filter(|settings| settings.enabled).ok_or_else(Problem::not_found)?;
+        let site = self.site(settings, peer)?;
         match (request.method(), resource) {
             (&Method::GET | &Method::HEAD, Resource::Directory) => return Ok(site.directory()),
             (&Method::GET | &Method::HEAD, Resource::NewNonce) => return Ok(new_nonce(request.method())),
-            (&Method::POST, _) => {}
+            (&Method::GET | &Method::HEAD, Resource::RenewalInfo(certificate)) => {
+                return site.renewal_info(certificate);
+            }
+            (&Method::POST, resource) if !matches!(resource, Resource::RenewalInfo(_)) => {}
             (_, resource) => {
                 let read_by_get = matches!(resource, Resource::Directory | Resource::NewNonce);
-                let allowed = if read_by_get { "GET, HEAD, POST" } else { "POST" };
+                let is_public = matches!(resource, Resource::RenewalInfo(_));
+                let allowed = if is_public {
+                    "GET, HEAD"
+                } else if read_by_get {
+                    "GET, HEAD, POST"
+                } else {
+                    "POST"
+                };
                 let problem =
                     Problem::malformed(format!("allowed here: {allowed}")).with_status(StatusCode::METHOD_NOT_ALLOWED);
                 return Ok(Reply::problem(&problem).header(ALLOW, allowed));
@@ -183,7 +272,8 @@ impl Acme {
         }
         let path_and_query = request.uri().path_and_query().map_or("", |all| all.as_str());
         let below_base = path_and_query.strip_prefix(path_of(&self.base_url)).unwrap_or_default();
-        let call = site.open(request, &format!("{}{below_base}", self.base_url))?;
+        let call = site.open(request, &format!("{}{below_base}", self.base_url));
+        let call = call.map_err(|failure| site.unopened(failure, below_base))?;
         for _ in 0..ATTEMPTS_MAX {
             match signed(&site, resource, &call, request) {
                 Err(Failure::Conflict) => {}
@@ -229,6 +319,8 @@ fn signed(site: &Site<'_>, resource: &Resource, call: &Call, request: &Request<B
         Resource::NewAccount => site.new_account(call.by_key()?),
         Resource::RevokeCertificate => site.revoke_certificate(call),
         Resource::NewOrder => site.new_order(call.by_account()?),
+        Resource::NewAuthorization => site.pre_authorize(call.by_account()?),
+        Resource::RenewalInfo(certificate) => site.renewal_info(certificate),
         Resource::KeyChange => site.change_key(call.by_account()?),
         Resource::Account(id) => site.account(call.by_account()?, id),
         Resource::Orders { account, after } => site.orders(call.by_account()?, account, after.as_ref()),
@@ -236,7 +328,7 @@ fn signed(site: &Site<'_>, resource: &Resource, call: &Call, request: &Request<B
         Resource::Finalize(id) => site.finalize(call.by_account()?, id),
         Resource::Authorization(id) => site.authorization(call.by_account()?, id),
         Resource::Challenge(id, kind) => site.challenge(call.by_account()?, id, *kind),
-        Resource::Certificate(serial) => site.certificate(call.by_account()?, serial, request.headers()),
+        Resource::Certificate(serial, chain) => site.certificate(call.by_account()?, serial, *chain, request.headers()),
     }
 }
 

@@ -6,7 +6,11 @@ use ca_backend::{ProfileName, Reason, Refusal};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::attestation::{self, TrustedMakers};
 use crate::challenge::ChallengeType;
+use crate::eab::ExternalAccount;
+use crate::limits::Limits;
+use crate::renewal_info::EarlyRenewal;
 
 /// The `options` of an ACME endpoint. Everything has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -24,6 +28,8 @@ pub struct Options {
     pub profile_descriptions: BTreeMap<ProfileName, String>,
     /// The ways to show control of an identifier.
     pub challenges: Vec<ChallengeType>,
+    /// The makers of devices whose attestations are believed.
+    pub attestation_roots: AttestationRoots,
     /// How long an order and its authorizations may be used.
     pub order_lifetime_s: u64,
     /// The most identifiers in one order.
@@ -32,10 +38,37 @@ pub struct Options {
     pub http01_port: u16,
     /// The port that redirects to `https` may lead to.
     pub https_port: u16,
+    /// How long ago an account may have shown control of an identifier for another order to rest on it; zero: each order asks anew.
+    /// Above zero, control may be shown before there is an order (newAuthz).
+    pub authorization_reuse_s: u64,
+    /// Whether accounts are bound to credentials: `off`, `optional`, `required`.
+    pub external_account: ExternalAccount,
+    /// How much an account, an address or a name may ask for.
+    pub limits: Limits,
+    /// A page that says why certificates should be renewed (RFC 9773 section 4.2).
+    pub renewal_explanation_url: Option<String>,
+    /// How long clients wait before they ask for renewal information again.
+    pub renewal_retry_after_s: u32,
+    /// Certificates that are to be renewed before their time.
+    pub early_renewal: Option<EarlyRenewal>,
+    /// How many of 100 good nonces are rejected all the same, to test clients. Zero, unless you test clients.
+    pub test_rejected_nonces_percent: u8,
     /// The port that tls-alpn-01 asks.
     pub tls_alpn01_port: u16,
     /// The private and loopback address ranges that validation may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
+}
+
+/// Root certificates of the makers of devices, each in PEM. A format without roots is not accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttestationRoots {
+    /// Of the format `apple`.
+    pub apple: Vec<String>,
+    /// Of the format `tpm`.
+    pub tpm: Vec<String>,
+    /// Of the format `android-key`.
+    pub android: Vec<String>,
 }
 
 impl Default for Options {
@@ -47,22 +80,51 @@ impl Default for Options {
             caa: false,
             profile_descriptions: BTreeMap::new(),
             challenges: vec![ChallengeType::Http01, ChallengeType::Dns01, ChallengeType::TlsAlpn01],
+            attestation_roots: AttestationRoots::default(),
             order_lifetime_s: 7 * 24 * 3600,
             identifiers_max: 100,
             http01_port: 80,
             https_port: 443,
             tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
+            authorization_reuse_s: 0,
+            external_account: ExternalAccount::Off,
+            limits: Limits::default(),
+            renewal_explanation_url: None,
+            renewal_retry_after_s: 6 * 3600,
+            early_renewal: None,
+            test_rejected_nonces_percent: 0,
         }
     }
 }
 
 impl Options {
+    /// The makers of devices that are believed.
+    ///
+    /// # Errors
+    /// `Reason::Malformed` if a root is no certificate.
+    pub(crate) fn trusted_makers(&self) -> Result<TrustedMakers, Refusal> {
+        let read = |format: &str, pem: &[String]| {
+            attestation::read_roots(pem).map_err(|place| {
+                let text = format!("attestation_roots.{format}: number {place} is not one certificate in PEM");
+                Refusal::new(Reason::Malformed, text)
+            })
+        };
+        let roots = &self.attestation_roots;
+        Ok(TrustedMakers {
+            apple: read("apple", &roots.apple)?,
+            tpm: read("tpm", &roots.tpm)?,
+            android: read("android", &roots.android)?,
+        })
+    }
+
     /// Reads and checks the options of an endpoint; `null` means the defaults.
     ///
     /// # Errors
     /// `Reason::Malformed` with what is wrong.
     pub fn parse(options: &serde_json::Value) -> Result<Self, Refusal> {
+        const AUTHORIZATION_REUSE_S_MAX: u64 = 365 * 24 * 3600;
+        const TEST_REJECTED_NONCES_PERCENT_MAX: u8 = 90;
         const ORDER_LIFETIME_S: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 3600;
         let refuse = |text: String| Err(Refusal::new(Reason::Malformed, text));
         if options.is_null() {
@@ -87,11 +149,39 @@ impl Options {
                 "caa needs caa_identities, the domain names by which CAA records may name this authority".to_owned(),
             );
         }
+        const PERSISTENT_ISSUERS_MAX: usize = 10;
+        let issuers = 1..=PERSISTENT_ISSUERS_MAX;
+        if options.challenges.contains(&ChallengeType::DnsPersist01) && !issuers.contains(&options.caa_identities.len())
+        {
+            return refuse(
+                "dns-persist-01 needs 1 to 10 caa_identities, the domain names that a TXT record may name".to_owned(),
+            );
+        }
+        options.trusted_makers()?;
+        let roots = &options.attestation_roots;
+        let believes_nobody = roots.apple.is_empty() && roots.tpm.is_empty() && roots.android.is_empty();
+        if options.challenges.contains(&ChallengeType::DeviceAttest01) && believes_nobody {
+            return refuse(
+                "device-attest-01 needs attestation_roots: the makers whose attestations are believed".to_owned(),
+            );
+        }
         if options.identifiers_max == 0 {
             return refuse("identifiers_max must be greater than zero".to_owned());
         }
         if [options.http01_port, options.https_port, options.tls_alpn01_port].contains(&0) {
             return refuse("http01_port, https_port and tls_alpn01_port must be greater than zero".to_owned());
+        }
+        if options.authorization_reuse_s > AUTHORIZATION_REUSE_S_MAX {
+            return refuse("authorization_reuse_s must be at most 31536000 (a year)".to_owned());
+        }
+        if options.renewal_retry_after_s == 0 {
+            return refuse("renewal_retry_after_s must be greater than zero".to_owned());
+        }
+        if options.test_rejected_nonces_percent > TEST_REJECTED_NONCES_PERCENT_MAX {
+            return refuse("test_rejected_nonces_percent must be at most 90".to_owned());
+        }
+        if options.early_renewal.as_ref().is_some_and(|renewal| renewal.end <= renewal.start) {
+            return refuse("early_renewal must end after its start".to_owned());
         }
         Ok(options)
     }
@@ -117,10 +207,20 @@ mod tests {
             json!({ "order_lifetime_s": 1 }),
             json!({ "identifiers_max": 0 }),
             json!({ "caa": true }),
+            json!({ "challenges": ["device-attest-01"] }),
+            json!({ "challenges": ["dns-persist-01"] }),
+            json!({ "attestation_roots": { "apple": ["no certificate"] } }),
+            json!({ "attestation_roots": { "acme": [] } }),
             json!({ "http01_port": 0 }),
             json!({ "https_port": 0 }),
             json!({ "tls_alpn01_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),
+            json!({ "authorization_reuse_s": 31_536_001 }),
+            json!({ "renewal_retry_after_s": 0 }),
+            json!({ "test_rejected_nonces_percent": 91 }),
+            json!({ "limits": { "orders": 1 } }),
+            json!({ "early_renewal": { "issued_before": "2026-01-01T00:00:00Z", "start": "2026-01-02T00:00:00Z", "end": "2026-01-02T00:00:00Z" } }),
+            json!({ "early_renewal": { "issued_before": "soon", "start": "2026-01-02T00:00:00Z", "end": "2026-01-03T00:00:00Z" } }),
             json!([]),
         ] {
             assert_eq!(Options::parse(&options).unwrap_err().reason(), Reason::Malformed, "{options}");

@@ -3,15 +3,23 @@
 use std::collections::BTreeSet;
 
 use ca_backend::{
-    CertificateRequest, Challenges, EnrollmentRequest, Error, Evidence, Fault, IssuedCertificate, Origin, Outcome,
-    ProfileName, Reason, Refusal, RequestedExtensions, RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
+    CertificateRequest, CertificateSummary, Challenges, CredentialId, EnrollmentRequest, Error, Evidence, Fault,
+    Foresight, InventoryQuery, IssuedCertificate, Origin, Outcome, ProfileName, Reason, Refusal, RequestedExtensions,
+    RequestedValidity, Serial, Ticket, Time, ValidatedIdentifier,
 };
+use const_oid::db::rfc5280::ID_AD_CA_ISSUERS;
+use der::Decode;
 use der::pem::LineEnding;
 use http::StatusCode;
 use http::header::ACCEPT;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::AuthorityInfoAccessSyntax;
+use x509_cert::ext::pkix::name::GeneralName;
+
+use crate::account::Account;
 use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S};
 use crate::caa::CaaCheck;
 use crate::call::AccountCall;
@@ -21,6 +29,7 @@ use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jws::{decode, json};
 use crate::ledger::Held;
+use crate::limits::certificate_issued;
 use crate::reply::Reply;
 use crate::site::Site;
 use crate::validation::Verdict;
@@ -37,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) profile: ProfileName,
     pub(crate) validity: RequestedValidity,
     pub(crate) state: OrderState,
+    /// The certificate that it replaces, as the client named it (RFC 9773 section 5).
+    pub(crate) replaces: Option<String>,
 }
 
 /// What is recorded of an order. Whether an open one is pending, ready or lost follows from its authorizations and the time, so
@@ -114,10 +125,11 @@ struct NewOrder {
     not_before: Option<String>,
     not_after: Option<String>,
     profile: Option<String>,
+    replaces: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct WantedIdentifier {
+pub(crate) struct WantedIdentifier {
     #[serde(rename = "type")]
     kind: String,
     value: String,
@@ -128,8 +140,24 @@ struct Finalization {
     csr: String,
 }
 
+/// What an order rests on for one identifier.
+enum Source {
+    /// Control that was shown for another order, or beforehand.
+    Shown(Box<Authorization>),
+    /// An operator's grant.
+    Granted,
+    /// Control that is still to be shown.
+    Asked,
+}
+
 /// How many orders one page of the list shows.
 const ORDERS_PER_PAGE: usize = 50;
+
+/// How many certificates are looked at for the one that came of an order: as many as an account gets in the moments around a crash.
+const CERTIFICATES_LOOKED_AT: usize = 1_000;
+
+/// After how many seconds an order goes on without its client.
+const UNFINISHED_AFTER_S: u64 = 60;
 
 impl Site<'_> {
     /// Makes an order with an authorization for each identifier.
@@ -138,15 +166,44 @@ impl Site<'_> {
         let identifiers = self.wanted_identifiers(&wish.identifiers)?;
         let validity = self.wanted_validity(&wish)?;
         let profile = self.wanted_profile(wish.profile.as_deref())?;
-        let expires = self.now.plus_s(self.options.order_lifetime_s);
-        let account = call.account.value.id;
+        let account = &call.account.value;
+        let foresight = self.refuse_impossible(account, &identifiers, &profile)?;
+        let replaced = wish.replaces.as_deref().map(|text| self.replaced(account, text, &identifiers)).transpose()?;
+        let mut expires = self.now.plus_s(self.options.order_lifetime_s);
+        let mut found = Vec::with_capacity(identifiers.len());
+        for (identifier, unchallenged) in identifiers.iter().zip(foresight.unchallenged) {
+            found.push(match self.reusable(account, identifier)? {
+                Some(shown) => Source::Shown(Box::new(shown.value)),
+                None if unchallenged => Source::Granted,
+                None => Source::Asked,
+            });
+        }
+        // An order does not outlive what it rests on.
+        for source in &found {
+            if let Source::Shown(authorization) = source {
+                expires = expires.min(authorization.expires);
+            }
+        }
+        let pending = found.iter().filter(|source| matches!(source, Source::Asked)).count();
+        let in_window = replaced.as_ref().is_some_and(|replaced| replaced.in_window);
+        let uses = self.admit_order(account, &identifiers, pending, in_window)?;
+        let mut made = Vec::new();
         let mut authorizations = Vec::with_capacity(identifiers.len());
-        for identifier in &identifiers {
-            authorizations.push(self.new_authorization(&account, identifier, expires)?);
+        for (identifier, source) in identifiers.iter().zip(found) {
+            let authorization = match source {
+                Source::Shown(authorization) => {
+                    authorizations.push(*authorization);
+                    continue;
+                }
+                Source::Granted => self.granted_authorization(&account.id, identifier, expires),
+                Source::Asked => self.new_authorization(&account.id, identifier, expires)?,
+            };
+            made.push(authorization.clone());
+            authorizations.push(authorization);
         }
         let order = Order {
             id: self.new_id(),
-            account,
+            account: account.id,
             created: self.now,
             expires,
             identifiers,
@@ -154,13 +211,18 @@ impl Site<'_> {
             profile,
             validity,
             state: OrderState::Open,
+            replaces: wish.replaces,
         };
         let mut change = self.ledger.change().spend(&call.nonce).add_order(&order)?;
-        for authorization in &authorizations {
+        for authorization in &made {
             change = change.add_authorization(authorization)?;
         }
-        change.commit()?;
-        let document = self.order_document(&order, &OrderStatus::Pending);
+        if let Some(replaced) = &replaced {
+            change = change.replace(&replaced.serial, replaced.before.as_ref(), &order.id)?;
+        }
+        uses.into_iter().fold(change, |change, used| used.count(change)).commit()?;
+        let status = self.status(&order, authorizations.iter());
+        let document = self.order_document(&order, &status);
         Ok(Reply::json(StatusCode::CREATED, &document).location(&self.order_url(&order.id)))
     }
 
@@ -169,7 +231,7 @@ impl Site<'_> {
         call.no_payload()?;
         let order = self.own_order(call, id)?;
         self.ledger.change().spend(&call.nonce).commit()?;
-        self.go_on(order)
+        self.resume(order)
     }
 
     /// Takes the CSR of an order whose identifiers are all shown, and asks the engine for the certificate.
@@ -187,10 +249,10 @@ impl Site<'_> {
         };
         if repeats {
             self.ledger.change().spend(&call.nonce).commit()?;
-            return self.go_on(order);
+            return self.resume(order);
         }
         let authorizations = self.authorizations_of(&order.value)?;
-        let status = self.status(&order.value, &authorizations);
+        let status = self.status(&order.value, authorizations.iter().map(|held| &held.value));
         if status != OrderStatus::Ready {
             let text = format!("the order is {}, not ready", status.name());
             return Err(Problem::new(ProblemType::OrderNotReady, text).into());
@@ -198,13 +260,19 @@ impl Site<'_> {
 
         // 2. The CSR asks for what was ordered, with a key of its own.
         names_of(&request, &order.value.identifiers)?;
+        let key = request.key().subject_key().fingerprint();
+        if authorizations.iter().any(|held| held.value.attested_key.is_some_and(|attested| attested != key)) {
+            return Err(bad_csr("the key is not the one that the device attested").into());
+        }
         if self.ledger.is_account_key(request.key().subject_key().spki_der())? {
             return Err(bad_csr("the key is an account key; make a key for the certificate").into());
         }
 
         // 3. From here on the order belongs to this CSR, also if this node dies at once.
         order.value.state = OrderState::Processing { csr, ticket: None, caa: CaaCheck::NotAsked };
-        let mut change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
+        let due = self.now.plus_s(UNFINISHED_AFTER_S);
+        let change = self.ledger.change().spend(&call.nonce).update_order(&order)?;
+        let mut change = change.note_unfinished(&order.value, due);
         for authorization in &authorizations {
             change = change.rest_on(authorization);
         }
@@ -215,7 +283,15 @@ impl Site<'_> {
     }
 
     /// The certificate with its chain, without the root (RFC 8555 section 7.4.2).
-    pub(crate) fn certificate(&self, call: &AccountCall, serial: &Serial, request: &http::HeaderMap) -> Attempt<Reply> {
+    ///
+    /// Chain 1 is the alternate one: with the root, for devices that are given nothing else.
+    pub(crate) fn certificate(
+        &self,
+        call: &AccountCall,
+        serial: &Serial,
+        chain: u8,
+        request: &http::HeaderMap,
+    ) -> Attempt<Reply> {
         call.no_payload()?;
         if self.ledger.certificate_owner(serial)? != Some(call.account.value.id) {
             return Err(Problem::not_found().into());
@@ -224,9 +300,17 @@ impl Site<'_> {
         self.ledger.change().spend(&call.nonce).commit()?;
         let accept = request.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if accept.contains("application/pkix-cert") && !accept.contains("application/pem-certificate-chain") {
-            return Ok(Reply::body(StatusCode::OK, "application/pkix-cert", certificate.der));
+            let above = ca_issuers_url(&certificate.der);
+            let reply = Reply::body(StatusCode::OK, "application/pkix-cert", certificate.der);
+            return Ok(match above {
+                Some(url) => reply.link(&url, "up"),
+                None => reply,
+            });
         }
-        Ok(Reply::body(StatusCode::OK, "application/pem-certificate-chain", pem_chain(&certificate)?))
+        let body = pem_chain(&certificate, chain == 1)?;
+        let address = format!("{}/certificate/{serial}", self.base_url);
+        let alternate = if chain == 1 { address } else { format!("{address}/1") };
+        Ok(Reply::body(StatusCode::OK, "application/pem-certificate-chain", body).link(&alternate, "alternate"))
     }
 
     /// The account's orders, in pages (RFC 8555 section 7.1.2.1).
@@ -239,7 +323,8 @@ impl Site<'_> {
         let mut urls = Vec::new();
         for order in &page {
             if let Some(order) = self.ledger.order(order)? {
-                let status = self.status(&order.value, &self.authorizations_of(&order.value)?);
+                let authorizations = self.authorizations_of(&order.value)?;
+                let status = self.status(&order.value, authorizations.iter().map(|held| &held.value));
                 if !matches!(status, OrderStatus::Invalid(_)) {
                     urls.push(self.order_url(&order.value.id));
                 }
@@ -253,6 +338,45 @@ impl Site<'_> {
             }
             Some(_) | None => reply,
         })
+    }
+
+    /// Goes on with an order that was left in the middle. Its certificate may be there already: issued just before the node died,
+    /// and so long ago that the engine no longer takes the same request for a repeat.
+    pub(crate) fn resume(&self, mut order: Held<Order>) -> Attempt<Reply> {
+        if let OrderState::Processing { csr, ticket: None, .. } = &order.value.state
+            && let Some(certificate) = self.issued_before(&order.value, csr)?
+        {
+            let csr_digest = crate::jwk::sha256(csr);
+            order.value.state = OrderState::Valid { serial: certificate.serial, csr_digest };
+            self.record_certificate(&order, &certificate.serial, certificate.not_after)?;
+        }
+        self.go_on(order)
+    }
+
+    /// The certificate that came of an order without the order knowing: it has the CSR's key, is younger than the order and belongs
+    /// to no other.
+    fn issued_before(&self, order: &Order, csr: &[u8]) -> Attempt<Option<CertificateSummary>> {
+        let wanted = CertificateRequest::open(csr)?.key().subject_key().spki_der().to_vec();
+        let query = InventoryQuery {
+            requester: Some(format!("account:{}", order.account)),
+            issued_from: Some(order.created),
+            limit: CERTIFICATES_LOOKED_AT,
+            ..InventoryQuery::default()
+        };
+        for certificate in self.engine.search(&query)?.items {
+            let fits = crate::revocation::public_key_of(&certificate.der)? == wanted;
+            if fits && self.ledger.certificate_owner(&certificate.serial)?.is_none() {
+                return Ok(Some(certificate));
+            }
+        }
+        Ok(None)
+    }
+
+    fn record_certificate(&self, order: &Held<Order>, serial: &Serial, not_after: Time) -> Attempt<()> {
+        let change = self.ledger.change().update_order(order)?.note_finished(&order.value);
+        let change = change.add_certificate(serial, not_after, &order.value.account)?;
+        let used = certificate_issued(self.ledger, self.now, &self.options, &order.value.identifiers)?;
+        used.into_iter().fold(change, |change, used| used.count(change)).commit()
     }
 
     /// Asks the engine for what is still missing, records the answer, and shows the order.
@@ -271,17 +395,15 @@ impl Site<'_> {
         };
         match outcome {
             Ok(Outcome::Issued(certificate)) => {
-                let account = order.value.account;
                 let csr_digest = crate::jwk::sha256(&csr);
                 order.value.state = OrderState::Valid { serial: certificate.serial, csr_digest };
-                let change = self.ledger.change().update_order(&order)?;
-                change.add_certificate(&certificate.serial, certificate.not_after, &account)?.commit()?;
+                self.record_certificate(&order, &certificate.serial, certificate.not_after)?;
                 self.order_reply(&order.value, RETRY_AFTER_S)
             }
             Ok(Outcome::Pending { ticket: named, retry_after_s }) => {
                 if ticket.as_ref() != Some(&named) {
                     order.value.state = OrderState::Processing { csr, ticket: Some(named), caa };
-                    self.ledger.change().update_order(&order)?.commit()?;
+                    self.ledger.change().update_order(&order)?.note_finished(&order.value).commit()?;
                 }
                 self.order_reply(&order.value, retry_after_s)
             }
@@ -328,8 +450,13 @@ impl Site<'_> {
             | Reason::UnknownCertificate
             | Reason::UnknownProfile => OrderState::Invalid { problem: problem.kind, detail: problem.detail.clone() },
         };
-        self.ledger.change().update_order(&order)?.commit()?;
+        self.ledger.change().update_order(&order)?.note_finished(&order.value).commit()?;
         Err(problem.into())
+    }
+
+    /// The credential that the order's account is bound to.
+    fn credential_of(&self, order: &Order) -> Result<Option<CredentialId>, Error> {
+        Ok(self.ledger.account(&order.account)?.and_then(|account| account.value.credential))
     }
 
     fn enrollment(&self, order: &Order, csr: &[u8]) -> Result<EnrollmentRequest, Error> {
@@ -349,7 +476,7 @@ impl Site<'_> {
             evidence: Evidence::Challenges(Challenges {
                 account: order.account.to_string(),
                 identifiers,
-                credential: None,
+                credential: self.credential_of(order)?,
             }),
             origin: self.origin(&order.id.to_string(), request.digest()),
             key: request.key().clone(),
@@ -363,12 +490,46 @@ impl Site<'_> {
             endpoint: Some(self.settings.name.clone()),
             transaction: transaction.to_owned(),
             request_digest,
-            peer: Some(self.peer.address.ip()),
+            peer: Some(self.peer.address.ip()).filter(|address| !address.is_unspecified()),
             request_id: self.peer.request_id.clone(),
         }
     }
 
-    fn wanted_identifiers(&self, wanted: &[WantedIdentifier]) -> Result<Vec<Identifier>, Problem> {
+    /// Refuses what no access rule allows, before anybody shows control in vain.
+    pub(crate) fn refuse_impossible(
+        &self,
+        account: &Account,
+        identifiers: &[Identifier],
+        profile: &ProfileName,
+    ) -> Attempt<Foresight> {
+        let requester = Challenges {
+            account: account.id.to_string(),
+            identifiers: Vec::new(),
+            credential: account.credential.clone(),
+        };
+        let names: Vec<_> = identifiers.iter().map(Identifier::alternative_name).collect();
+        let foresight = self.engine.foresee(&self.settings.name, &requester, profile, &names)?;
+        let refused: Vec<_> = identifiers
+            .iter()
+            .zip(&foresight.names)
+            .filter_map(|(identifier, refusal)| Some((identifier, refusal.as_ref()?)))
+            .map(|(identifier, refusal)| Subproblem {
+                identifier: identifier.document(),
+                kind: ProblemType::RejectedIdentifier,
+                detail: refusal.public().to_owned(),
+            })
+            .collect();
+        if !refused.is_empty() {
+            let text = format!("the access rules do not allow {} of the identifiers", refused.len());
+            return Err(Problem { subproblems: refused, ..Problem::new(ProblemType::RejectedIdentifier, text) }.into());
+        }
+        match &foresight.together {
+            Some(refusal) => Err(Problem::from(refusal).into()),
+            None => Ok(foresight),
+        }
+    }
+
+    pub(crate) fn wanted_identifiers(&self, wanted: &[WantedIdentifier]) -> Result<Vec<Identifier>, Problem> {
         if wanted.is_empty() {
             return Err(Problem::malformed("an order names at least one identifier"));
         }
@@ -420,7 +581,7 @@ impl Site<'_> {
     }
 
     /// The profile of that name, or the endpoint's first one (draft-ietf-acme-profiles).
-    fn wanted_profile(&self, name: Option<&str>) -> Attempt<ProfileName> {
+    pub(crate) fn wanted_profile(&self, name: Option<&str>) -> Attempt<ProfileName> {
         let offered = &self.settings.profiles;
         match name {
             Some(name) => {
@@ -456,8 +617,15 @@ impl Site<'_> {
         Ok(found)
     }
 
+    /// Whether nothing can come of an order any more.
+    pub(crate) fn is_lost(&self, order: &Order) -> Attempt<bool> {
+        let authorizations = self.authorizations_of(order)?;
+        let status = self.status(order, authorizations.iter().map(|held| &held.value));
+        Ok(matches!(status, OrderStatus::Invalid(_)))
+    }
+
     /// The state at this moment.
-    fn status(&self, order: &Order, authorizations: &[Held<Authorization>]) -> OrderStatus {
+    fn status<'a>(&self, order: &Order, authorizations: impl Iterator<Item = &'a Authorization>) -> OrderStatus {
         match &order.state {
             OrderState::Processing { .. } => return OrderStatus::Processing,
             OrderState::Valid { .. } => return OrderStatus::Valid,
@@ -468,7 +636,9 @@ impl Site<'_> {
         }
         let mut pending = false;
         let mut lost = Vec::new();
-        for authorization in authorizations.iter().map(|held| &held.value) {
+        let mut found = 0;
+        for authorization in authorizations {
+            found += 1;
             match authorization.status(self.now) {
                 AuthorizationStatus::Valid => {}
                 AuthorizationStatus::Pending => pending = true,
@@ -477,7 +647,7 @@ impl Site<'_> {
                 }
             }
         }
-        if self.now >= order.expires || authorizations.len() != order.authorizations.len() {
+        if self.now >= order.expires || found != order.authorizations.len() {
             return OrderStatus::Invalid(Problem::malformed("the order expired before it was finalized"));
         }
         match lost.as_slice() {
@@ -497,7 +667,8 @@ impl Site<'_> {
     }
 
     fn order_reply(&self, order: &Order, retry_after_s: u32) -> Attempt<Reply> {
-        let status = self.status(order, &self.authorizations_of(order)?);
+        let authorizations = self.authorizations_of(order)?;
+        let status = self.status(order, authorizations.iter().map(|held| &held.value));
         let reply =
             Reply::json(StatusCode::OK, &self.order_document(order, &status)).location(&self.order_url(&order.id));
         Ok(match status {
@@ -521,6 +692,9 @@ impl Site<'_> {
                     members.insert(name.into(), time.to_string().into());
                 }
             }
+            if let Some(replaces) = &order.replaces {
+                members.insert("replaces".into(), replaces.as_str().into());
+            }
             if let OrderStatus::Invalid(problem) = status {
                 members.insert("error".into(), problem.document());
             }
@@ -540,7 +714,25 @@ pub(crate) fn bad_csr(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemType::BadCsr, detail)
 }
 
-fn pem_chain(certificate: &IssuedCertificate) -> Result<String, Fault> {
+/// Where a certificate says that its issuer's is.
+fn ca_issuers_url(certificate: &[u8]) -> Option<String> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let (_, access) = certificate.tbs_certificate().get_extension::<AuthorityInfoAccessSyntax>().ok()??;
+    access.0.iter().find_map(|description| match &description.access_location {
+        GeneralName::UniformResourceIdentifier(url) => {
+            (description.access_method == ID_AD_CA_ISSUERS).then(|| url.to_string())
+        }
+        GeneralName::OtherName(_)
+        | GeneralName::Rfc822Name(_)
+        | GeneralName::DnsName(_)
+        | GeneralName::DirectoryName(_)
+        | GeneralName::EdiPartyName(_)
+        | GeneralName::IpAddress(_)
+        | GeneralName::RegisteredId(_) => None,
+    })
+}
+
+fn pem_chain(certificate: &IssuedCertificate, with_root: bool) -> Result<String, Fault> {
     let pem = |der: &[u8]| {
         der::pem::encode_string("CERTIFICATE", LineEnding::LF, der)
             .map_err(|error| Fault::Broken(format!("a certificate cannot be written as PEM: {error}")))
@@ -548,6 +740,9 @@ fn pem_chain(certificate: &IssuedCertificate) -> Result<String, Fault> {
     let mut text = pem(&certificate.der)?;
     for above in &certificate.chain {
         text.push_str(&pem(above)?);
+    }
+    if with_root {
+        text.push_str(&pem(&certificate.root)?);
     }
     Ok(text)
 }

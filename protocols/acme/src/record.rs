@@ -2,7 +2,7 @@
 //!
 //! A member that is added later gets a default; a form that changes otherwise gets a new version and keeps its old reader.
 
-use ca_backend::{Fault, ProfileName, RequestedValidity, Serial, StoreFault, Ticket, Time};
+use ca_backend::{CredentialId, Fault, ProfileName, RequestedValidity, Serial, StoreFault, Ticket, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -15,6 +15,7 @@ use crate::error::{Attempt, ProblemType};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
+use crate::limits::LimitOverrides;
 use crate::order::{Order, OrderState};
 use crate::validation::{About, Job};
 
@@ -113,6 +114,10 @@ pub(crate) struct AccountForm {
     contact: Vec<String>,
     terms_agreed: Option<Time>,
     created: Time,
+    #[serde(default, skip_serializing_if = "LimitOverrides::is_none")]
+    limits: LimitOverrides,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialId>,
 }
 
 impl From<&Account> for AccountForm {
@@ -124,6 +129,8 @@ impl From<&Account> for AccountForm {
             contact: account.contact.clone(),
             terms_agreed: account.terms_agreed,
             created: account.created,
+            limits: account.limits.clone(),
+            credential: account.credential.clone(),
         }
     }
 }
@@ -138,6 +145,8 @@ impl AccountForm {
             contact: self.contact,
             terms_agreed: self.terms_agreed,
             created: self.created,
+            limits: self.limits,
+            credential: self.credential,
         })
     }
 }
@@ -172,6 +181,8 @@ pub(crate) struct OrderForm {
     not_before: Option<Time>,
     not_after: Option<Time>,
     state: OrderStateForm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -243,6 +254,7 @@ impl From<&Order> for OrderForm {
             profile: order.profile.clone(),
             not_before: order.validity.not_before,
             not_after: order.validity.not_after,
+            replaces: order.replaces.clone(),
             state: match &order.state {
                 OrderState::Open => OrderStateForm::Open,
                 OrderState::Processing { csr, ticket, caa } => OrderStateForm::Processing {
@@ -273,6 +285,7 @@ impl OrderForm {
             authorizations: self.authorizations.iter().map(|octets| id(octets)).collect::<Result<_, _>>()?,
             profile: self.profile,
             validity: RequestedValidity { not_before: self.not_before, not_after: self.not_after },
+            replaces: self.replaces,
             state: match self.state {
                 OrderStateForm::Open => OrderState::Open,
                 OrderStateForm::Processing { csr, ticket: text, caa } => OrderState::Processing {
@@ -299,6 +312,8 @@ pub(crate) struct AuthorizationForm {
     expires: Time,
     state: AuthorizationStateForm,
     challenges: Vec<ChallengeForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attested_key: Option<ByteBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -306,6 +321,7 @@ pub(crate) struct AuthorizationForm {
 enum AuthorizationStateForm {
     Pending,
     Valid { method: String, at: Time, detail: String },
+    Granted { at: Time },
     Invalid,
     Deactivated,
 }
@@ -338,10 +354,12 @@ impl From<&Authorization> for AuthorizationForm {
                 AuthorizationState::Valid { method, at, detail } => {
                     AuthorizationStateForm::Valid { method: method.name().to_owned(), at: *at, detail: detail.clone() }
                 }
+                AuthorizationState::Granted { at } => AuthorizationStateForm::Granted { at: *at },
                 AuthorizationState::Invalid => AuthorizationStateForm::Invalid,
                 AuthorizationState::Deactivated => AuthorizationStateForm::Deactivated,
             },
             challenges: authorization.challenges.iter().map(ChallengeForm::from).collect(),
+            attested_key: authorization.attested_key.map(|key| ByteBuf::from(key.as_slice())),
         }
     }
 }
@@ -358,10 +376,12 @@ impl AuthorizationForm {
                 AuthorizationStateForm::Valid { method, at, detail } => {
                     AuthorizationState::Valid { method: challenge_type(&method)?, at, detail }
                 }
+                AuthorizationStateForm::Granted { at } => AuthorizationState::Granted { at },
                 AuthorizationStateForm::Invalid => AuthorizationState::Invalid,
                 AuthorizationStateForm::Deactivated => AuthorizationState::Deactivated,
             },
             challenges: self.challenges.into_iter().map(Challenge::try_from).collect::<Result<_, _>>()?,
+            attested_key: self.attested_key.map(|key| octets32(&key)).transpose()?,
         })
     }
 }

@@ -14,13 +14,20 @@ pub(crate) enum Resource {
     NewOrder,
     RevokeCertificate,
     KeyChange,
+    NewAuthorization,
+    /// The name of a certificate, as it stands in the address.
+    RenewalInfo(String),
     Account(Id),
-    Orders { account: Id, after: Option<Id> },
+    Orders {
+        account: Id,
+        after: Option<Id>,
+    },
     Order(Id),
     Finalize(Id),
     Authorization(Id),
     Challenge(Id, ChallengeType),
-    Certificate(Serial),
+    /// A certificate with the chain of that number: 0 ends below the root, 1 with it.
+    Certificate(Serial, u8),
 }
 
 impl Resource {
@@ -34,6 +41,8 @@ impl Resource {
             ("new-order", None, _) => Self::NewOrder,
             ("revoke-cert", None, _) => Self::RevokeCertificate,
             ("key-change", None, _) => Self::KeyChange,
+            ("new-authz", None, _) => Self::NewAuthorization,
+            ("renewal-info", Some(certificate), None) => Self::RenewalInfo(certificate.to_owned()),
             ("account", Some(id), None) => Self::Account(Id::parse(id)?),
             ("account", Some(id), Some("orders")) => {
                 let after = query.and_then(|query| query.strip_prefix("after=")).and_then(Id::parse);
@@ -47,8 +56,13 @@ impl Resource {
             ("authorization", Some(id), None) => Self::Authorization(Id::parse(id)?),
             ("challenge", Some(id), Some(kind)) => Self::Challenge(Id::parse(id)?, ChallengeType::named(kind)?),
             // One certificate has one address: the serial's own spelling.
-            ("certificate", Some(serial), None) => {
-                Self::Certificate(Serial::parse(serial).ok().filter(|parsed| parsed.to_string() == serial)?)
+            ("certificate", Some(serial), chain) => {
+                let serial = Serial::parse(serial).ok().filter(|parsed| parsed.to_string() == serial)?;
+                match chain {
+                    None => Self::Certificate(serial, 0),
+                    Some("1") => Self::Certificate(serial, 1),
+                    Some(_) => return None,
+                }
             }
             _ => return None,
         };
@@ -67,7 +81,7 @@ mod tests {
         assert_eq!(Resource::at(&format!("/order/{id}/finalize"), None), Some(Resource::Finalize(id)));
         let page = Resource::at(&format!("/account/{id}/orders"), Some(&format!("after={id}")));
         assert_eq!(page, Some(Resource::Orders { account: id, after: Some(id) }));
-        assert!(matches!(Resource::at("/certificate/4f0a", None), Some(Resource::Certificate(_))));
+        assert!(matches!(Resource::at("/certificate/4f0a", None), Some(Resource::Certificate(_, 0))));
         for path in [
             "",
             "/",
@@ -78,6 +92,8 @@ mod tests {
             "/order/",
             "/order/short",
             "/certificate/4F0A",
+            "/certificate/4f0a/0",
+            "/certificate/4f0a/2",
             "/certificate/004f0a",
             &format!("/order/{id}/"),
             &format!("/order/{id}/other"),

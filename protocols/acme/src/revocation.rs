@@ -1,17 +1,20 @@
-//! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, or with the certificate's own key.
+//! Revocation (RFC 8555 section 7.6): by the account that a certificate was issued to, by one that shows control of every name in it,
+//! or with the certificate's own key.
 
 use ca_backend::{
     CertificateState, CertificateSummary, Challenges, Evidence, Reason, Refusal, RevocationReason, RevocationRequest,
-    Serial, StatusChange,
+    Serial, StatusChange, ValidatedIdentifier,
 };
 use der::{Decode, Encode};
 use http::StatusCode;
 use serde::Deserialize;
 use x509_cert::Certificate;
 
+use crate::authorization::AuthorizationStatus;
 use crate::call::Call;
 use crate::error::{Attempt, Problem, ProblemType};
 use crate::id::Id;
+use crate::identifier::Identifier;
 use crate::jwk::sha256;
 use crate::jws::{decode, json};
 use crate::reply::Reply;
@@ -37,17 +40,25 @@ impl Site<'_> {
         let public_key = public_key_of(&certificate.der)?;
         let is_owner = matches!(call, Call::Account(call) if call.account.value.id == owner);
         let holds_key = matches!(call, Call::Key(call) if call.key.spki_der() == public_key);
-        if !is_owner && !holds_key {
-            let text = "sign with the account that the certificate was issued to, or with the certificate's own key";
+        let shown = match call {
+            Call::Account(call) if !is_owner => self.control_of_all(&call.account.value.id, &certificate)?,
+            Call::Account(_) | Call::Key(_) => None,
+        };
+        if !is_owner && !holds_key && shown.is_none() {
+            let text = "sign with the account that the certificate was issued to, with one that holds valid authorizations for every \
+                        name in it, or with the certificate's own key";
             return Err(Problem::unauthorized(text).into());
         }
         if certificate.state == CertificateState::Revoked {
             return Err(Problem::new(ProblemType::AlreadyRevoked, "the certificate is revoked already").into());
         }
-        let evidence = if holds_key {
-            Evidence::Certificate(self.engine.verify_certificate(&presented)?)
-        } else {
-            Evidence::Challenges(Challenges { account: owner.to_string(), identifiers: Vec::new(), credential: None })
+        let evidence = match call {
+            Call::Key(_) => Evidence::Certificate(self.engine.verify_certificate(&presented)?),
+            Call::Account(call) => Evidence::Challenges(Challenges {
+                account: call.account.value.id.to_string(),
+                identifiers: shown.unwrap_or_default(),
+                credential: None,
+            }),
         };
         self.ledger.change().spend(call.nonce()).commit()?;
         let request = RevocationRequest {
@@ -59,6 +70,24 @@ impl Site<'_> {
         };
         self.engine.revoke(&request)?;
         Ok(Reply::empty(StatusCode::OK))
+    }
+
+    /// What shows the account's control of every name in a certificate; `None` if one is missing.
+    fn control_of_all(
+        &self,
+        account: &Id,
+        certificate: &CertificateSummary,
+    ) -> Attempt<Option<Vec<ValidatedIdentifier>>> {
+        let mut shown = Vec::new();
+        for name in &certificate.alternative_names {
+            let identifier = name.split_once(':').and_then(|(kind, value)| Identifier::parse(kind, value).ok());
+            let Some(identifier) = identifier else { return Ok(None) };
+            let held = self.ledger.shown(account, &identifier)?;
+            let held = held.filter(|held| held.value.status(self.now) == AuthorizationStatus::Valid);
+            let Some(evidence) = held.and_then(|held| held.value.evidence()) else { return Ok(None) };
+            shown.push(evidence);
+        }
+        Ok((!shown.is_empty()).then_some(shown))
     }
 
     /// The stored certificate that is the presented one octet for octet, and the account it was issued to.
@@ -75,7 +104,7 @@ impl Site<'_> {
     }
 }
 
-fn public_key_of(certificate: &[u8]) -> Attempt<Vec<u8>> {
+pub(crate) fn public_key_of(certificate: &[u8]) -> Attempt<Vec<u8>> {
     let malformed =
         |error: der::Error| ca_backend::Fault::Broken(format!("a stored certificate cannot be read: {error}"));
     let certificate = Certificate::from_der(certificate).map_err(malformed)?;

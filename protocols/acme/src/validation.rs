@@ -15,8 +15,10 @@ use crate::challenge::{ChallengeType, bracketed, judge, key_authorization};
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
+use crate::limits::{Limit, one_more, validations_of};
 use crate::options::Options;
 use crate::order::Order;
+use crate::persistent::Persistent;
 use crate::site::Site;
 
 /// How long a job belongs to the node that took it. Longer than any single look may take.
@@ -44,6 +46,7 @@ pub struct Validation {
 #[derive(Clone, Debug)]
 enum Expected {
     KeyAuthorization(String),
+    Persistent(Persistent),
     Issuance(Issuance),
 }
 
@@ -53,7 +56,7 @@ impl Validation {
     pub fn key_authorization(&self) -> &str {
         match &self.expected {
             Expected::KeyAuthorization(text) => text,
-            Expected::Issuance(_) => "",
+            Expected::Persistent(_) | Expected::Issuance(_) => "",
         }
     }
 
@@ -64,9 +67,11 @@ impl Validation {
     }
 
     fn judge(&self, found: &Found) -> Verdict {
-        match &self.expected {
-            Expected::KeyAuthorization(text) => judge(text, &self.question, found),
-            Expected::Issuance(issuance) => issuance.judge(found),
+        match (&self.expected, &self.question) {
+            (Expected::KeyAuthorization(text), question) => judge(text, question, found),
+            (Expected::Persistent(record), Question::Dns01 { name }) => record.judge(name, found),
+            (Expected::Persistent(record), _) => record.judge("", found),
+            (Expected::Issuance(issuance), _) => issuance.judge(found),
         }
     }
 }
@@ -237,6 +242,7 @@ impl About {
 pub(crate) struct Context<'a> {
     pub(crate) base_url: &'a str,
     pub(crate) options: &'a Options,
+    pub(crate) now: Time,
 }
 
 impl Context<'_> {
@@ -273,8 +279,18 @@ impl Context<'_> {
         authorization: &Authorization,
     ) -> Option<Validation> {
         let challenge = authorization.challenges.iter().find(|challenge| challenge.kind == kind)?;
-        let question = kind.question(&authorization.identifier, &challenge.token)?;
-        let expected = Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()));
+        let account_url = self.account_url(&account.id);
+        let question = kind.question(&authorization.identifier, &challenge.token, &account_url)?;
+        let expected = if kind == ChallengeType::DnsPersist01 {
+            Expected::Persistent(Persistent {
+                issuers: self.options.caa_identities.clone(),
+                account_url,
+                wildcard: authorization.identifier.is_wildcard(),
+                at: self.now,
+            })
+        } else {
+            Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()))
+        };
         Some(Validation { job, question, expected })
     }
 
@@ -288,7 +304,7 @@ impl Context<'_> {
 
 impl Site<'_> {
     fn context(&self) -> Context<'_> {
-        Context { base_url: self.base_url, options: &self.options }
+        Context { base_url: self.base_url, options: &self.options, now: self.now }
     }
 
     /// The job of a challenge that the client has just answered, taken by this node.
@@ -339,12 +355,18 @@ pub(crate) fn take_due(
 }
 
 /// Records what a look brought. An answer that comes after its job went to somebody else is ignored.
-pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found: &Found) -> Result<(), Error> {
+pub(crate) fn settle(
+    ledger: &Ledger,
+    options: &Options,
+    now: Time,
+    validation: &Validation,
+    found: &Found,
+) -> Result<(), Error> {
     const ATTEMPTS_MAX: usize = 5;
     let verdict = validation.judge(found);
     for _ in 0..ATTEMPTS_MAX {
         let Some(job) = ledger.job(&validation.job)? else { return Ok(()) };
-        match settle_once(ledger, now, &job, &verdict) {
+        match settle_once(ledger, options, now, &job, &verdict) {
             Err(Failure::Conflict) => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(()) => return Ok(()),
@@ -353,7 +375,7 @@ pub(crate) fn settle(ledger: &Ledger, now: Time, validation: &Validation, found:
     Err(Fault::TryLater { after_s: 1 }.into())
 }
 
-fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, verdict: &Verdict) -> Attempt<()> {
+fn settle_once(ledger: &Ledger, options: &Options, now: Time, job: &Held<Job>, verdict: &Verdict) -> Attempt<()> {
     let change = ledger.change().remove_job(job);
     let tries = job.value.tries.saturating_add(1);
     if matches!(verdict, Verdict::NoAnswer(..)) && tries < TRIES_MAX {
@@ -365,6 +387,19 @@ fn settle_once(ledger: &Ledger, now: Time, job: &Held<Job>, verdict: &Verdict) -
             let Some(mut authorization) = ledger.authorization(&authorization)? else { return change.commit() };
             if !authorization.value.decide(kind, now, verdict) {
                 return change.commit();
+            }
+            let shown = &mut authorization.value;
+            let mut change = change;
+            match &shown.state {
+                AuthorizationState::Valid { .. } => {
+                    shown.expires = shown.expires.max(now.plus_s(options.authorization_reuse_s));
+                }
+                AuthorizationState::Invalid => {
+                    let subject = validations_of(&shown.account, &shown.identifier);
+                    let failure = one_more(ledger, now, &options.limits, Limit::FailedValidations, subject)?;
+                    change = failure.and_then(Result::ok).into_iter().fold(change, |change, used| used.count(change));
+                }
+                AuthorizationState::Pending | AuthorizationState::Granted { .. } | AuthorizationState::Deactivated => {}
             }
             change.update_authorization(&authorization)?.commit()
         }

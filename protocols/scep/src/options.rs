@@ -40,6 +40,8 @@ pub struct Options {
     pub pending_max: usize,
     /// The authority that will follow this endpoint's one: what GetNextCACert tells.
     pub next_authority: Option<AuthorityName>,
+    /// Intune as the judge of devices. Read by whoever mounts the endpoint, which hands over the verifier.
+    pub intune: Option<serde_json::Value>,
 }
 
 /// What GetCACert answers.
@@ -70,6 +72,7 @@ impl Default for Options {
             pending_max_s: 7 * DAY_S,
             pending_max: 1_000,
             next_authority: None,
+            intune: None,
         }
     }
 }
@@ -119,6 +122,7 @@ impl Options {
             ("POSTPKIOperation", self.post),
             ("Renewal", self.renewal),
             ("SHA-512", true),
+            (quirk_strongswan_looks_for_sha384(), true),
             ("SHA-256", true),
             ("SHA-1", self.allow_sha1),
             ("AES", true),
@@ -129,6 +133,12 @@ impl Options {
         ];
         keywords.iter().filter(|(_, announced)| *announced).map(|(keyword, _)| format!("{keyword}\n")).collect()
     }
+}
+
+/// RFC 8894 has no such keyword, though SHA-384 is taken. strongSwan's pki before 5.9.9 mistakes the numbers of keywords for masks, and
+/// so finds AES, SCEPStandard and Renewal only where this one stands.
+const fn quirk_strongswan_looks_for_sha384() -> &'static str {
+    "SHA-384"
 }
 
 #[cfg(test)]
@@ -160,9 +170,9 @@ mod tests {
     fn s09_weak_algorithms_are_announced_only_where_they_are_allowed() {
         assert_eq!(
             Options::default().capabilities(),
-            "POSTPKIOperation\nRenewal\nSHA-512\nSHA-256\nAES\nSCEPStandard\n"
+            "POSTPKIOperation\nRenewal\nSHA-512\nSHA-384\nSHA-256\nAES\nSCEPStandard\n"
         );
         let legacy = Options { allow_sha1: true, allow_triple_des: true, post: false, ..Options::default() };
-        assert_eq!(legacy.capabilities(), "Renewal\nSHA-512\nSHA-256\nSHA-1\nAES\nDES3\n");
+        assert_eq!(legacy.capabilities(), "Renewal\nSHA-512\nSHA-384\nSHA-256\nSHA-1\nAES\nDES3\n");
     }
 }

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use ca_backend::{KeyAlgorithm, RegistrationAuthority};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::ID_DATA;
+use const_oid::db::rfc5912::RSA_ENCRYPTION;
 use der::asn1::{OctetString, PrintableString};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use pkcs7::{Attribute, Cipher, Digest, KeyTransport, SigningIdentity, seal, sign};
+use spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
 use crate::error::{FailInfo, Failure, HttpError, Rejection};
@@ -86,11 +88,17 @@ pub(crate) fn signed(
     let algorithm = authority.key.algorithm();
     let identity = SigningIdentity {
         certificate: &authority.certificate,
-        signature_algorithm: &algorithm.signature_algorithm(),
+        signature_algorithm: &quirk_strongswan_rsa_encryption(),
         // What KeyAlgorithm::signature_algorithm has for RSA, the only keys that registration authorities have.
         digest: if algorithm == KeyAlgorithm::Rsa4096 { Digest::Sha512 } else { Digest::Sha256 },
     };
     sign(content, attributes, &identity, &[&authority.certificate], |message| Ok(authority.key.sign(message)?))
+}
+
+/// RFC 3370 section 3.2 permits rsaEncryption beside sha256WithRSAEncryption and its like, and clients read nothing else: strongSwan,
+/// and what is built on old versions of OpenSSL.
+fn quirk_strongswan_rsa_encryption() -> AlgorithmIdentifierOwned {
+    AlgorithmIdentifierOwned { oid: RSA_ENCRYPTION, parameters: Some(der::asn1::Any::null()) }
 }
 
 /// A PrintableString if the text is one. A transactionID that is none goes back as it came.

@@ -1,0 +1,100 @@
+//! What a module's return codes mean for what to do next.
+
+use cryptoki::error::{Error, RvError};
+
+use crate::error::KeyFault;
+
+/// Why a call on the module brought no result.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The session, the login or a handle is no longer good: a new session may be.
+    Session(String),
+    /// The token is away, or the module forgot everything: it must be begun anew.
+    Token(String),
+    /// Trying again would bring the same.
+    Final(KeyFault),
+}
+
+impl Failure {
+    /// What the caller learns when trying again did not help.
+    pub(crate) fn into_fault(self) -> KeyFault {
+        match self {
+            Self::Session(why) | Self::Token(why) => KeyFault::Unavailable(why),
+            Self::Final(fault) => fault,
+        }
+    }
+}
+
+impl From<KeyFault> for Failure {
+    fn from(fault: KeyFault) -> Self {
+        Self::Final(fault)
+    }
+}
+
+/// Texts of the library name the function and the return code, never its arguments.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let why = error.to_string();
+        match &error {
+            Error::Pkcs11(code, _) => of_code(code, why),
+            Error::NullFunctionPointer | Error::NotSupported | Error::MissingSymbol(_) => {
+                Self::Final(KeyFault::Unsupported(why))
+            }
+            Error::LibraryLoading(_) => Self::Token(why),
+            Error::TryFromInt(_)
+            | Error::TryFromSlice(_)
+            | Error::ParseInt(_)
+            | Error::Utf8(_)
+            | Error::NulError(_)
+            | Error::InvalidValue
+            | Error::PinNotSet => Self::Final(KeyFault::Unusable(why)),
+        }
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // there are a hundred codes, and vendors add to them
+fn of_code(code: &RvError, why: String) -> Failure {
+    match code {
+        RvError::CryptokiNotInitialized
+        | RvError::DeviceRemoved
+        | RvError::TokenNotPresent
+        | RvError::TokenNotRecognized
+        | RvError::SlotIdInvalid => Failure::Token(why),
+        RvError::MechanismInvalid
+        | RvError::MechanismParamInvalid
+        | RvError::FunctionNotSupported
+        | RvError::KeyFunctionNotPermitted
+        | RvError::KeyTypeInconsistent
+        | RvError::KeySizeRange
+        | RvError::AttributeTypeInvalid
+        | RvError::AttributeValueInvalid
+        | RvError::AttributeReadOnly
+        | RvError::TemplateIncomplete
+        | RvError::TemplateInconsistent
+        | RvError::DomainParamsInvalid
+        | RvError::CurveNotSupported
+        | RvError::TokenWriteProtected
+        | RvError::SessionReadOnly
+        | RvError::ActionProhibited => Failure::Final(KeyFault::Unsupported(why)),
+        // Sessions, handles, logins, a device that stumbles, and whatever a vendor made up: worth a new session.
+        _ => Failure::Session(why),
+    }
+}
+
+/// Whether a code says that a ciphertext is bad, as far as modules say so at all.
+pub(crate) fn may_mean_bad_ciphertext(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Pkcs11(
+            RvError::EncryptedDataInvalid
+                | RvError::EncryptedDataLenRange
+                | RvError::DataInvalid
+                | RvError::DataLenRange
+                | RvError::GeneralError
+                | RvError::FunctionFailed
+                | RvError::DeviceError
+                | RvError::ArgumentsBad,
+            _
+        )
+    )
+}

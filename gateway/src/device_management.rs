@@ -1,0 +1,125 @@
+//! Intune for the endpoints that ask for it: its way out, its secret, and the regular question for what to revoke.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ca_backend::{DeviceVerifier, EndpointName, Engine, Error, Reason, Refusal};
+use config::ValidationSettings;
+use http::HeaderValue;
+use mdm::{ClientCredential, Intune, IntuneOptions};
+use tokio::runtime::Handle;
+
+use crate::egress::{Remote, Route};
+use crate::outside_secret;
+use crate::pool::Lane;
+
+/// One endpoint's Intune. Clones are one and the same.
+#[derive(Clone)]
+pub struct IntuneLink {
+    intune: Arc<Intune>,
+    engine: Engine,
+    runtime: Handle,
+    lane: Arc<Lane>,
+    /// When to ask for revocations again, in Unix seconds; the greatest number while a question is on its way.
+    due: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for IntuneLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IntuneLink").field(&self.intune).finish()
+    }
+}
+
+impl IntuneLink {
+    /// Reads the secret and builds the way out. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// A refusal that says what is wrong with the options, the secret or the roots.
+    pub fn new(
+        engine: Engine,
+        endpoint: EndpointName,
+        options: &serde_json::Value,
+        settings: &ValidationSettings,
+        own: Vec<SocketAddr>,
+        runtime: Handle,
+        lane: Arc<Lane>,
+    ) -> Result<Self, Error> {
+        let options = IntuneOptions::parse(options)?;
+        let credential = credential(&options)?;
+        let outbound = Remote::new(settings, route(&options)?, own, runtime.clone())?;
+        let intune = Arc::new(Intune::new(engine.clone(), endpoint, options, credential, Arc::new(outbound)));
+        Ok(Self { intune, engine, runtime, lane, due: Arc::default() })
+    }
+
+    /// What judges the devices of the endpoint.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<dyn DeviceVerifier> {
+        self.intune.clone()
+    }
+
+    /// Asks what to revoke, if it is time, in the lane of remote work. Returns at once.
+    pub fn poll(&self) {
+        let Some(every_s) = self.intune.revocation_poll_s() else { return };
+        let now = self.engine.now().unix();
+        let due = self.due.load(Ordering::SeqCst);
+        let taken = now >= due && self.due.compare_exchange(due, u64::MAX, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !taken {
+            return;
+        }
+        let this = self.clone();
+        let asking = self.lane.run(move || {
+            match this.intune.revoke_as_asked() {
+                Ok(0) => {}
+                Ok(revoked) => tracing::info!(endpoint = %this.intune.endpoint(), revoked, "revoked as Intune asked"),
+                // Intune's part of it is in the log already.
+                Err(error) => {
+                    tracing::warn!(endpoint = %this.intune.endpoint(), ?error, "failed to revoke as Intune asked");
+                }
+            }
+        });
+        let (next, due) = (now.saturating_add(every_s), self.due.clone());
+        match asking {
+            Ok(asking) => {
+                self.runtime.spawn(async move {
+                    // A panic is in the log; the next question comes in its time.
+                    let _ = asking.await;
+                    due.store(next, Ordering::SeqCst);
+                });
+            }
+            Err(_full) => due.store(now.saturating_add(1), Ordering::SeqCst),
+        }
+    }
+}
+
+fn credential(options: &IntuneOptions) -> Result<ClientCredential, Refusal> {
+    match (&options.secret, &options.certificate, &options.key) {
+        (Some(secret), None, None) => Ok(ClientCredential::Secret(outside_secret::read(secret)?)),
+        (None, Some(certificate), Some(key)) => {
+            let pem = std::fs::read(certificate).map_err(|error| {
+                let text = format!("the certificate {} cannot be read: {}", certificate.display(), error.kind());
+                Refusal::new(Reason::NotReady, text)
+            })?;
+            ClientCredential::certificate(&pem, outside_secret::read(key)?.as_bytes())
+        }
+        _ => Err(Refusal::new(Reason::Malformed, "intune wants either a secret, or a certificate and its key")),
+    }
+}
+
+fn route(options: &IntuneOptions) -> Result<Route, Refusal> {
+    let authorization = options.proxy_authorization.as_ref().map(outside_secret::read).transpose()?;
+    let authorization = authorization.map(|text| {
+        let mut value = HeaderValue::from_str(&text)?;
+        value.set_sensitive(true);
+        Ok::<_, http::header::InvalidHeaderValue>(value)
+    });
+    Ok(Route {
+        networks: options.reachable_networks.clone(),
+        roots: options.roots.clone(),
+        proxy: options.proxy.clone(),
+        proxy_authorization: authorization
+            .transpose()
+            .map_err(|_| Refusal::new(Reason::Malformed, "intune.proxy_authorization is no text of a header"))?,
+    })
+}

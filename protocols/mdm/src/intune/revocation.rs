@@ -1,0 +1,106 @@
+//! Certificates that Intune wants revoked.
+
+use ca_backend::{
+    CertificateState, Error, Evidence, Fault, Origin, ProtocolName, Reason, RevocationReason, RevocationRequest,
+    Serial, StatusChange,
+};
+
+use super::Intune;
+use super::conversation::Service;
+use super::wire::{
+    Download, DownloadParameters, Downloaded, RevocationError, RevocationResult, RevocationWish, Upload, Uploaded,
+};
+
+/// Requests taken at a time; the service gives no more.
+const REQUESTS_MAX: usize = 500;
+
+impl Intune {
+    /// Fetches what Intune wants revoked, revokes what this endpoint issued, and reports. Returns how many certificates are
+    /// revoked now. Call it every few minutes; what was not reported is given again.
+    ///
+    /// # Errors
+    /// A fault if a service or the store cannot be reached.
+    pub fn revoke_as_asked(&self) -> Result<usize, Error> {
+        let issuer = self.issuer_name()?;
+        let wish = Download {
+            download_parameters: DownloadParameters { max_requests: REQUESTS_MAX, issuer_name: Some(&issuer) },
+        };
+        let wishes: Downloaded =
+            self.ask(Service::Revocation, "CertificateAuthorityRequests/downloadRevocationRequests", &wish)?;
+        let results: Vec<_> = wishes.value.into_iter().take(REQUESTS_MAX).map(|wish| self.revoke(wish)).collect();
+        if results.is_empty() {
+            return Ok(0);
+        }
+        let revoked = results.iter().filter(|result| result.succeeded).count();
+        let uploaded: Uploaded =
+            self.ask(Service::Revocation, "CertificateAuthorityRequests/uploadRevocationResults", &Upload { results })?;
+        if !uploaded.value {
+            tracing::warn!(endpoint = %self.endpoint, "Intune did not take the results of revocations; it will ask again");
+        }
+        Ok(revoked)
+    }
+
+    fn revoke(&self, wish: RevocationWish) -> RevocationResult {
+        let (error_code, error_message) = match self.revoke_one(&wish.serial_number) {
+            Ok(()) => (RevocationError::None, String::new()),
+            Err(failed) => failed,
+        };
+        RevocationResult {
+            request_context: wish.request_context,
+            succeeded: error_code == RevocationError::None,
+            error_code,
+            error_message,
+        }
+    }
+
+    fn revoke_one(&self, serial: &str) -> Result<(), (RevocationError, String)> {
+        let invalid = |_| (RevocationError::ParameterDataInvalidError, "this is no serial number".to_owned());
+        let serial = Serial::parse(serial.trim()).map_err(invalid)?;
+        let unavailable = |error: Error| {
+            tracing::error!(endpoint = %self.endpoint, %serial, ?error, "failed to revoke what Intune asked for");
+            (RevocationError::ServiceUnavailableException, "try again later".to_owned())
+        };
+        // Only what devices of this endpoint got: a tenant has no say in anything else that the authority issued.
+        let ours = self.engine.find_certificate(&serial).map_err(unavailable)?;
+        let ours = ours.filter(|found| {
+            found.endpoint.as_ref() == Some(&self.endpoint) && found.requester.starts_with(super::REQUESTER_PREFIX)
+        });
+        let Some(found) = ours else {
+            return Err((RevocationError::CertificateNotFoundError, "no such certificate was issued here".to_owned()));
+        };
+        if found.state == CertificateState::Revoked {
+            return Ok(());
+        }
+        let protocol = ProtocolName::new("intune").map_err(|refusal| unavailable(refusal.into()))?;
+        let revoked = self.engine.revoke(&RevocationRequest {
+            serial,
+            change: StatusChange::Revoke { reason: RevocationReason::CessationOfOperation, invalidity: None },
+            comment: "asked for by Intune".to_owned(),
+            evidence: Evidence::Operator(self.engine.operator(&format!("intune of {}", self.endpoint))),
+            origin: Origin {
+                protocol,
+                endpoint: None,
+                transaction: serial.to_string(),
+                request_digest: [0; 32],
+                peer: None,
+                request_id: String::new(),
+            },
+        });
+        match revoked {
+            Ok(_) => Ok(()),
+            Err(Error::Refused(refusal)) if refusal.reason() == Reason::AlreadyRevoked => Ok(()),
+            Err(Error::Refused(refusal)) => {
+                Err((RevocationError::NonRetryableServiceException, refusal.public().to_owned()))
+            }
+            Err(error @ Error::Fault(_)) => Err(unavailable(error)),
+        }
+    }
+
+    /// The issuer's name as the success notifications state it: by this Intune knows which certificates are ours.
+    fn issuer_name(&self) -> Result<String, Error> {
+        let authority = self.authority()?;
+        let authorities = self.engine.authorities()?;
+        let found = authorities.into_iter().find(|other| other.name == authority);
+        found.map(|found| found.subject.to_string()).ok_or_else(|| Fault::TryLater { after_s: 60 }.into())
+    }
+}

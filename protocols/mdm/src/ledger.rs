@@ -1,0 +1,168 @@
+//! What the web service keeps: which certificate belongs to which device and user, and which calls were made with a key that makes
+//! them safe to repeat. Each record is JSON after a version octet.
+
+use ca_backend::{EndpointName, Engine, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A call made with an idempotency key is remembered this long, in seconds.
+const CALL_S: u64 = 86_400;
+/// Calls forgotten in one step.
+const STEP: usize = 500;
+const VERSION: u8 = 1;
+
+/// Whom a certificate is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) configuration: String,
+    pub(crate) device: Option<String>,
+    pub(crate) user: Option<String>,
+}
+
+/// A call that may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct CallForm {
+    digest: [u8; 32],
+    serial: Option<String>,
+}
+
+/// What is known of a call.
+pub(crate) enum Known {
+    /// It is the first with this key, or its first attempt came to no end.
+    First,
+    /// It brought this certificate.
+    Done(Serial),
+    /// The key was used for something else.
+    Another,
+}
+
+/// Names a call: when, who, which key.
+pub(crate) struct CallKey {
+    now: Time,
+    name: [u8; 32],
+}
+
+pub(crate) struct Ledger<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) endpoint: &'a EndpointName,
+}
+
+impl Ledger<'_> {
+    pub(crate) fn call_key(&self, requester: &str, key: &str) -> CallKey {
+        // The lengths keep the parts apart.
+        let mut text = Vec::new();
+        for part in [self.endpoint.as_str(), requester, key] {
+            text.extend((part.len() as u64).to_be_bytes());
+            text.extend(part.as_bytes());
+        }
+        CallKey { now: self.engine.now(), name: crate::sha256(&text) }
+    }
+
+    /// Whether a call was made before.
+    pub(crate) fn begin(&self, key: &CallKey, digest: [u8; 32]) -> Result<Known, Error> {
+        let calls = self.engine.records(RecordSpace::MDM_CALL);
+        for at in [key.now, key.now.minus_s(CALL_S)] {
+            let Some(found) = calls.find(&key.at(at))? else { continue };
+            let form: CallForm = decode(&found.value)?;
+            return Ok(match form.serial {
+                _ if form.digest != digest => Known::Another,
+                None => Known::First,
+                Some(serial) => Known::Done(Serial::parse(&serial)?),
+            });
+        }
+        let form = encode(&CallForm { digest, serial: None })?;
+        let batch = RecordBatch::new().expect_absent(RecordSpace::MDM_CALL, key.at(key.now)).put(
+            RecordSpace::MDM_CALL,
+            key.at(key.now),
+            form,
+        );
+        match self.engine.commit(batch) {
+            // The same call came in twice at once.
+            Err(RecordError::Conflict) => Err(Fault::TryLater { after_s: 1 }.into()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(Known::First),
+        }
+    }
+
+    /// Records what a certificate is for, and what a call brought.
+    pub(crate) fn issued(
+        &self,
+        serial: &Serial,
+        holder: &Holder,
+        call: Option<(&CallKey, [u8; 32])>,
+    ) -> Result<(), Error> {
+        let mut batch = RecordBatch::new().put(RecordSpace::MDM_CERTIFICATE, serial.as_bytes(), encode(holder)?);
+        for (kind, id) in [('d', &holder.device), ('u', &holder.user)] {
+            if let Some(id) = id {
+                let key = [self.holder_prefix(kind, id).as_slice(), serial.as_bytes()].concat();
+                batch = batch.put(RecordSpace::MDM_HOLDER, key, Vec::new());
+            }
+        }
+        if let Some((key, digest)) = call {
+            let form = encode(&CallForm { digest, serial: Some(serial.to_string()) })?;
+            batch = batch.put(RecordSpace::MDM_CALL, key.at(key.now), form);
+        }
+        self.engine.commit(batch)?;
+        Ok(())
+    }
+
+    pub(crate) fn holder(&self, serial: &Serial) -> Result<Option<Holder>, Error> {
+        let found = self.engine.records(RecordSpace::MDM_CERTIFICATE).find(serial.as_bytes())?;
+        found.map(|found| decode(&found.value)).transpose()
+    }
+
+    /// The serials of a device (`d`) or user (`u`), after a cursor, with the next cursor.
+    pub(crate) fn serials(
+        &self,
+        kind: char,
+        id: &str,
+        after: Option<&Serial>,
+        limit: usize,
+    ) -> Result<Vec<Serial>, Error> {
+        let prefix = self.holder_prefix(kind, id);
+        let after = after.map(|serial| [prefix.as_slice(), serial.as_bytes()].concat());
+        let found = self.engine.records(RecordSpace::MDM_HOLDER).scan(&prefix, after.as_deref(), limit)?;
+        let serial = |key: &[u8]| Serial::from_magnitude(key.get(prefix.len()..).unwrap_or_default());
+        found.into_iter().map(|entry| Ok(serial(&entry.key)?)).collect()
+    }
+
+    fn holder_prefix(&self, kind: char, id: &str) -> Vec<u8> {
+        // The identifier is of any length and content.
+        format!("{}\0{kind}{}\0", self.endpoint, hex::encode(crate::sha256(id.as_bytes()))).into_bytes()
+    }
+}
+
+impl CallKey {
+    fn at(&self, at: Time) -> Vec<u8> {
+        // Old ones lie together, and go together.
+        [(at.unix() / CALL_S).to_be_bytes().as_slice(), &self.name].concat()
+    }
+}
+
+/// Forgets calls that are too old to be repeated. Returns how many; call it again while that is not zero.
+pub(crate) fn forget_calls(engine: &Engine) -> Result<usize, Error> {
+    let calls = engine.records(RecordSpace::MDM_CALL).scan(&[], None, STEP)?;
+    let oldest = (engine.now().unix() / CALL_S).saturating_sub(1).to_be_bytes();
+    let old: Vec<_> = calls.into_iter().filter(|entry| entry.key.as_slice() < oldest.as_slice()).collect();
+    if old.is_empty() {
+        return Ok(0);
+    }
+    let count = old.len();
+    let batch = old.into_iter().fold(RecordBatch::new(), |batch, entry| batch.delete(RecordSpace::MDM_CALL, entry.key));
+    engine.commit(batch)?;
+    Ok(count)
+}
+
+fn encode(form: &impl Serialize) -> Result<Vec<u8>, Fault> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, form).map_err(|error| Fault::Broken(error.to_string()))?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let broken = |why: String| Fault::Broken(format!("a record of device management: {why}"));
+    match bytes {
+        [VERSION, form @ ..] => serde_json::from_slice(form).map_err(|error| broken(error.to_string()).into()),
+        _ => Err(broken("unknown version".to_owned()).into()),
+    }
+}

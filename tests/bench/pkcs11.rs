@@ -1,0 +1,103 @@
+//! Signatures with a key in a SoftHSM token through the engine's key store, beside what the token does by itself with the same number
+//! of sessions. The engine verifies each signature too, as it does before one leaves.
+//!
+//! Both are measured in turns, since the machine may do other things as well; the best turn of each counts.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
+
+#[allow(dead_code)] // each benchmark uses a part of it
+mod measure;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use ca_backend::testing::TokenSigner;
+use ca_backend::{KeyAlgorithm, TokenSettings};
+use clap::Parser;
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+use tests::token::SoftToken;
+
+use measure::{Cost, on_threads};
+
+/// Measures signatures in a token.
+#[derive(Parser)]
+struct Arguments {
+    /// Sessions at once.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    sessions: Vec<usize>,
+    /// Milliseconds for each turn.
+    #[arg(long, default_value_t = 1000)]
+    turn_ms: u64,
+    /// Turns of each kind.
+    #[arg(long, default_value_t = 5)]
+    turns: u32,
+    /// What cargo says to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The octets of a usual TBSCertificate.
+const MESSAGE: [u8; 600] = [0x5a; 600];
+
+fn main() {
+    let arguments = Arguments::parse();
+    let turn = Duration::from_millis(arguments.turn_ms);
+    println!("algorithm  sessions  token signs/s  engine signs/s  ratio");
+    for algorithm in [KeyAlgorithm::EcP256, KeyAlgorithm::Rsa2048] {
+        for &sessions in &arguments.sessions {
+            let token = SoftToken::softhsm("bench");
+            let signer =
+                TokenSigner::generate(TokenSettings { sessions, ..token.settings() }, "bench", algorithm).unwrap();
+            let bare = Bare::open(&token, sessions, algorithm);
+            let (mut of_token, mut of_engine) = (0.0_f64, 0.0_f64);
+            for _ in 0..arguments.turns {
+                of_token = of_token.max(bare.rate(turn).per_s());
+                // As many again wait, so that no session does.
+                let engine = on_threads(2 * sessions as u64, turn, |_, _| drop(signer.sign(&MESSAGE).unwrap()));
+                of_engine = of_engine.max(engine.per_s());
+            }
+            println!(
+                "{:<9}  {sessions:>8}  {of_token:>13.0}  {of_engine:>14.0}  {:>5.2}",
+                algorithm.to_string(),
+                of_engine / of_token
+            );
+        }
+    }
+}
+
+/// The token without the engine.
+struct Bare {
+    sessions: Vec<Mutex<(Session, ObjectHandle)>>,
+    algorithm: KeyAlgorithm,
+}
+
+impl Bare {
+    /// The engine has logged in already, which counts for the whole process.
+    fn open(token: &SoftToken, sessions: usize, algorithm: KeyAlgorithm) -> Self {
+        let module = Pkcs11::new(token.module()).unwrap();
+        let _the_engine_did = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        let slot = module.get_slots_with_initialized_token().unwrap()[0];
+        let open = || {
+            let session = module.open_ro_session(slot).unwrap();
+            let wanted = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(b"bench".to_vec())];
+            let key = session.find_objects(&wanted).unwrap()[0];
+            Mutex::new((session, key))
+        };
+        Self { sessions: (0..sessions).map(|_| open()).collect(), algorithm }
+    }
+
+    fn rate(&self, time: Duration) -> Cost {
+        on_threads(self.sessions.len() as u64, time, |thread, _| {
+            let own = self.sessions[thread as usize].lock().unwrap();
+            let (session, key) = &*own;
+            let signature = match self.algorithm {
+                KeyAlgorithm::EcP256 => session.sign(&Mechanism::Ecdsa, *key, digest(&SHA256, &MESSAGE).as_ref()),
+                _ => session.sign(&Mechanism::Sha256RsaPkcs, *key, &MESSAGE),
+            };
+            drop(signature.unwrap());
+        })
+    }
+}

@@ -1,0 +1,264 @@
+//! Real SCEP clients against the real daemon: scepclient, strongSwan's pki, and certmonger's scep-submit.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::daemon::Site;
+use tests::openssl::OpenSsl;
+use tests::scep_client::{Device, Message};
+
+const ENDPOINT: &str = "starter-scep";
+const HOST: &str = "device.example.org";
+
+/// A client's directory, and the endpoint that it knows.
+struct Client<'a> {
+    site: &'a Site,
+    directory: TempDir,
+}
+
+impl<'a> Client<'a> {
+    fn new(site: &'a Site) -> Self {
+        Self { site, directory: TempDir::new().unwrap() }
+    }
+
+    fn url(&self) -> String {
+        format!("http://localhost:{}/scep/{ENDPOINT}", self.site.http_port)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        let run =
+            Command::new(program).args(arguments).current_dir(self.directory.path()).stdin(Stdio::null()).output();
+        run.unwrap_or_else(|error| panic!("{program} (tests/run installs it): {error}"))
+    }
+
+    /// scepclient with a key and certificate of this name.
+    fn scepclient(&self, name: &str, challenge: &str) -> Output {
+        let fingerprint = self.fingerprint();
+        // It keeps request and self-signed certificate beside the key, and takes what it finds there.
+        std::fs::create_dir_all(self.path(name)).unwrap();
+        let (key, certificate, url) = (format!("{name}/client.key"), format!("{name}.pem"), self.url());
+        self.run(
+            "scepclient",
+            &[
+                "-server-url",
+                &url,
+                "-challenge",
+                challenge,
+                "-ca-fingerprint",
+                &fingerprint,
+                "-private-key",
+                &key,
+                "-certificate",
+                &certificate,
+                "-cn",
+                HOST,
+            ],
+        )
+    }
+
+    /// The registration authority's fingerprint, as the starter tells it.
+    fn fingerprint(&self) -> String {
+        let text = tests::daemon::text(&self.site.path("state/starter.txt"));
+        let (_, rest) = text.split_once("-ca-fingerprint ").expect("the starter says how to enroll");
+        rest.split_whitespace().next().unwrap().to_owned()
+    }
+
+    /// `pki --scep` with a new key of this name, into a certificate of this name.
+    fn pki(&self, name: &str, more: &[&str]) -> Output {
+        let (key, url) = (self.path(&format!("{name}.key")), self.url());
+        if !key.is_file() {
+            let made = self.run("openssl", &["genrsa", "-out", key.to_str().unwrap(), "2048"]);
+            assert!(made.status.success());
+        }
+        let dn = format!("CN={HOST}, O=test");
+        let fixed = [
+            "--scep",
+            "--url",
+            &url,
+            "--in",
+            key.to_str().unwrap(),
+            "--dn",
+            &dn,
+            "--san",
+            HOST,
+            "--outform",
+            "pem",
+            "--cacert-enc",
+            "ra.pem",
+            "--cacert-sig",
+            "ra.pem",
+            "--cacert",
+            "ca.pem",
+            "--cacert",
+            "ca-1.pem",
+        ];
+        let output = self.run("pki", &[&fixed, more].concat());
+        std::fs::write(self.path(&format!("{name}.pem")), &output.stdout).unwrap();
+        output
+    }
+
+    fn judge(&self, name: &str) {
+        let ssl = OpenSsl::new();
+        let copy = |from: PathBuf, to: &str| ssl.put(to, std::fs::read(from).unwrap());
+        copy(self.site.path("state/root.pem"), "root.pem");
+        copy(self.path(&format!("{name}.pem")), "leaf.pem");
+        let url = format!("http://localhost:{}/ca/issuing.pem", self.site.http_port);
+        let chain = self.run("curl", &["--silent", "--fail", &url]);
+        ssl.put("chain.pem", chain.stdout);
+        ssl.run("verify -x509_strict -CAfile root.pem -untrusted chain.pem leaf.pem");
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+#[track_caller]
+fn fails_with(output: &Output, words: &str) {
+    assert!(!output.status.success() && text(output).contains(words), "{}", text(output));
+}
+
+fn static_challenge(site: &Site) -> String {
+    tests::daemon::text(&site.path("state/scep-challenge"))
+}
+
+fn one_time_challenge(site: &Site) -> String {
+    let made = site.json(&["credential", "create", "--endpoint", ENDPOINT, "--purpose", "challenge", "--uses", "1"]);
+    made["secret"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+}
+
+fn change(site: &Site, change: impl FnOnce(&mut Value)) {
+    let mut endpoint = site.json(&["endpoint", "show", ENDPOINT]);
+    change(&mut endpoint);
+    let path = site.path("endpoint.json");
+    std::fs::write(&path, endpoint.to_string()).unwrap();
+    let _stored = site.json(&["endpoint", "put", path.to_str().unwrap()]);
+}
+
+fn approve_the_one(site: &Site) {
+    let waiting = site.json(&["request", "list"]);
+    let list = waiting.as_array().or_else(|| waiting["requests"].as_array()).unwrap_or_else(|| panic!("{waiting}"));
+    let ticket = list[0]["ticket"].as_str().unwrap();
+    let _approved = site.json(&["request", "approve", ticket]);
+}
+
+#[test]
+fn scepclient_enrolls_with_both_kinds_of_challenge_renews_and_waits_for_approval() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    let client = Client::new(&site);
+    succeeds(&client.scepclient("static", &static_challenge(&site)));
+    client.judge("static");
+    fails_with(&client.scepclient("wrong", "00000000000000000000000000000000"), "badRequest");
+
+    let challenge = one_time_challenge(&site);
+    succeeds(&client.scepclient("once", &challenge));
+    client.judge("once");
+    fails_with(&client.scepclient("twice", &challenge), "badRequest");
+
+    // With a certificate there, it sends a RenewalReq with the key and the request that it has.
+    let before = std::fs::read(client.path("static.pem")).unwrap();
+    succeeds(&client.scepclient("static", ""));
+    client.judge("static");
+    assert!(!before.is_empty());
+
+    change(&site, |endpoint| endpoint["rules"] = json!([]));
+    let name = "waits".to_owned();
+    let waiting = std::thread::scope(|scope| {
+        let polling = scope.spawn(|| client.scepclient(&name, ""));
+        while site.json(&["request", "list"]).to_string().matches("ticket").count() == 0 {
+            assert!(!polling.is_finished(), "{}", text(&client.scepclient(&name, "")));
+            std::thread::yield_now();
+        }
+        approve_the_one(&site);
+        polling.join().unwrap()
+    });
+    succeeds(&waiting);
+    client.judge("waits");
+}
+
+#[test]
+fn strongswan_pki_gets_the_authorities_enrolls_polls_and_renews() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    let client = Client::new(&site);
+    let url = client.url();
+    succeeds(
+        &client.run("pki", &["--scepca", "--url", &url, "--caout", "ca.pem", "--raout", "ra.pem", "--outform", "pem"]),
+    );
+
+    succeeds(&client.pki("static", &["--password", &static_challenge(&site)]));
+    client.judge("static");
+    fails_with(&client.pki("wrong", &["--password", "00000000000000000000000000000000"]), "badRequest");
+    let challenge = one_time_challenge(&site);
+    succeeds(&client.pki("once", &["--password", &challenge, "--digest", "sha512"]));
+    client.judge("once");
+    fails_with(&client.pki("twice", &["--password", &challenge]), "badRequest");
+
+    let (certificate, key) = (client.path("static.pem"), client.path("static.key"));
+    succeeds(&client.pki("renewed", &["--cert", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()]));
+    client.judge("renewed");
+
+    change(&site, |endpoint| endpoint["rules"] = json!([]));
+    let waiting = std::thread::scope(|scope| {
+        let polling = scope.spawn(|| client.pki("waits", &["--interval", "1", "--maxpolltime", "60"]));
+        while site.json(&["request", "list"]).to_string().matches("ticket").count() == 0 {
+            assert!(!polling.is_finished(), "pki gave up");
+            std::thread::yield_now();
+        }
+        approve_the_one(&site);
+        polling.join().unwrap()
+    });
+    succeeds(&waiting);
+    client.judge("waits");
+}
+
+/// scep-submit builds no messages itself: certmonger hands them over, and here the tests do.
+#[test]
+fn certmongers_scep_submit_gets_capabilities_authorities_and_a_certificate() {
+    const SUBMIT: &str = "/usr/lib/certmonger/scep-submit";
+    let site = Site::new("");
+    let _daemon = site.start();
+    let client = Client::new(&site);
+    let url = client.url();
+    let capabilities = client.run(SUBMIT, &["-u", &url, "-c"]);
+    succeeds(&capabilities);
+    assert!(text(&capabilities).contains("SCEPStandard"));
+    let authorities = client.run(SUBMIT, &["-u", &url, "-C"]);
+    succeeds(&authorities);
+    let blocks: Vec<_> = text(&authorities).split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect();
+    let ssl = OpenSsl::new();
+    // It prints the registration authority first.
+    let (authority, others) = blocks.split_first().unwrap();
+    ssl.put("ra.pem", authority);
+    ssl.run("x509 -in ra.pem -outform DER -out ra.der");
+    std::fs::write(client.path("ra.pem"), authority).unwrap();
+    std::fs::write(client.path("others.pem"), others.concat()).unwrap();
+    let root = site.path("state/root.pem");
+
+    let device = Device::new(&format!("cn={HOST}"));
+    let submit = |challenge: &str, transaction: &str| {
+        let csr = device.csr(&format!("cn={HOST}"), Some(challenge), &[HOST]);
+        let message = device.seal(&Message::pkcs_req(transaction, csr), &ssl.take("ra.der"));
+        std::fs::write(client.path("message"), tests::openssl::pem("PKCS7", &message)).unwrap();
+        let root = root.to_str().unwrap();
+        client.run(SUBMIT, &["-u", &url, "-p", "-r", "ra.pem", "-R", root, "-N", root, "-I", "others.pem", "message"])
+    };
+    let answered = submit(&static_challenge(&site), "one");
+    succeeds(&answered);
+    let answered = submit(&one_time_challenge(&site), "two");
+    succeeds(&answered);
+    let refused = submit("00000000000000000000000000000000", "three");
+    assert!(!refused.status.success(), "{}", text(&refused));
+}
