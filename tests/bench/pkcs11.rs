@@ -93,9 +93,10 @@ impl Bare {
         on_threads(self.sessions.len() as u64, time, |thread, _| {
             let own = self.sessions[thread as usize].lock().unwrap();
             let (session, key) = &*own;
-            let signature = match self.algorithm {
-                KeyAlgorithm::EcP256 => session.sign(&Mechanism::Ecdsa, *key, digest(&SHA256, &MESSAGE).as_ref()),
-                _ => session.sign(&Mechanism::Sha256RsaPkcs, *key, &MESSAGE),
+            let signature = if self.algorithm == KeyAlgorithm::EcP256 {
+                session.sign(&Mechanism::Ecdsa, *key, digest(&SHA256, &MESSAGE).as_ref())
+            } else {
+                session.sign(&Mechanism::Sha256RsaPkcs, *key, &MESSAGE)
             };
             drop(signature.unwrap());
         })
