@@ -106,7 +106,7 @@ impl Engine {
                 .delete(Space::InFlight, entry.key.clone())
                 .delete(Space::Origin, form.origin_key.clone())
                 .put(Space::Certificate, entry.key.clone(), record::encode(&closed)?)
-                .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), record::encode(&revoked)?)
+                .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), revoked.encode())
                 .add(crate::revoke::revision_counter(issuer), 1);
             let record = AuditRecord::new(now, Action::Closed)
                 .origin(&form.origin.0)

@@ -21,9 +21,13 @@ use crate::status::RevocationReason;
 /// The version of every form in this file. A form that changes gets its own reader for the old version.
 const VERSION: u8 = 1;
 
+/// Room for most forms, so that an encoding does not grow by copying.
+const ENCODED_BYTES_USUAL: usize = 2 << 10;
+
 /// Encodes a stored form.
 pub(crate) fn encode<T: Serialize>(form: &T) -> Result<Vec<u8>, Fault> {
-    let mut bytes = vec![VERSION];
+    let mut bytes = Vec::with_capacity(ENCODED_BYTES_USUAL);
+    bytes.push(VERSION);
     ciborium::into_writer(form, &mut bytes)
         .map_err(|error| Fault::Broken(format!("a record cannot be encoded: {error}")))?;
     Ok(bytes)
@@ -244,8 +248,9 @@ pub(crate) struct UntoldDeviceForm {
     pub(crate) at: Time,
 }
 
-/// A revoked or held certificate, by issuer number and serial.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// A revoked or held certificate, by issuer number and serial. A CRL reads up to a million of them, so that their octets are
+/// `version || time || CRLReason || invalidity date, or zeros || expiry`, times as 8 octets of Unix seconds, big endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RevokedForm(
     /// When.
     pub(crate) Time,
@@ -256,6 +261,29 @@ pub(crate) struct RevokedForm(
     /// The certificate's expiry.
     pub(crate) Time,
 );
+
+impl RevokedForm {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self(at, reason, invalidity, not_after) = self;
+        let time = |time: Time| time.unix().to_be_bytes();
+        let invalidity = time(invalidity.unwrap_or_default());
+        [&[VERSION], time(*at).as_slice(), &[reason.code()], &invalidity, &time(*not_after)].concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let fields = || {
+            let (&VERSION, bytes) = bytes.split_first()? else { return None };
+            let (at, bytes) = bytes.split_first_chunk()?;
+            let (reason, bytes) = bytes.split_first()?;
+            let (invalidity, bytes) = bytes.split_first_chunk()?;
+            let time = |octets: &[u8; 8]| Time::from_unix(u64::from_be_bytes(*octets));
+            let invalidity = Some(time(invalidity)).filter(|date| *date != Time::default());
+            let reason = RevocationReason::from_code(*reason)?;
+            Some(Self(time(at), reason, invalidity, time(bytes.try_into().ok()?)))
+        };
+        fields().ok_or_else(|| StoreFault::Corrupt("the record of a revocation cannot be decoded".to_owned()).into())
+    }
+}
 
 /// An authority, by name.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -95,11 +95,9 @@ impl Engine {
             .add(revision_counter(form.issuer), 1)
             .append(Log::Event, record::encode(&EventForm(at, event, *serial, form.issuer))?);
         batch = match status {
-            StatusForm::Revoked { at, reason, invalidity } => batch.put(
-                Space::Revoked,
-                revoked_key,
-                record::encode(&RevokedForm(at, reason, invalidity, form.not_after))?,
-            ),
+            StatusForm::Revoked { at, reason, invalidity } => {
+                batch.put(Space::Revoked, revoked_key, RevokedForm(at, reason, invalidity, form.not_after).encode())
+            }
             StatusForm::Good | StatusForm::Closed { .. } => batch.delete(Space::Revoked, revoked_key),
         };
         if matches!(request.change, StatusChange::Revoke { reason: RevocationReason::KeyCompromise, .. }) {
@@ -306,7 +304,7 @@ impl Engine {
             let entries = self.inner.store.scan(Space::Revoked, &range, SCAN_ENTRIES)?;
             let at_end = entries.len() < SCAN_ENTRIES;
             for entry in &entries {
-                let RevokedForm(at, reason, invalidity, not_after) = record::decode(&entry.value)?;
+                let RevokedForm(at, reason, invalidity, not_after) = RevokedForm::decode(&entry.value)?;
                 if not_after >= kept_since {
                     builder
                         .push(entry.key.get(4..).unwrap_or_default(), at, reason, invalidity)

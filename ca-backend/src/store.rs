@@ -8,6 +8,7 @@ mod directory;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 mod group;
+mod journal;
 mod memory;
 mod progress;
 mod queue;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use self::committer::Committer;
 use self::directory::StoreDirectory;
+use self::journal::{JOURNAL_DIRECTORY, Journaled};
 use self::memory::MemoryTable;
 use self::redb::{REDB_FILE, RedbTable};
 use self::sled::{SLED_DIRECTORY, SledTable};
@@ -64,6 +66,8 @@ impl fmt::Display for StoreKind {
 pub struct StoreOptions {
     /// Memory for the engine's cache, in octets.
     pub cache_bytes: u64,
+    /// How long a file of the journal gets before it is fed to the engine, in octets. Twice as long while the engine is busy.
+    pub journal_bytes: u64,
     /// Writes are refused with [`StoreFault::Full`] when less than this is free on the disk, in octets: the engines do not get
     /// over a disk that is really full.
     pub reserve_bytes: u64,
@@ -90,13 +94,19 @@ pub(crate) fn open(kind: StoreKind, directory: &Path, options: StoreOptions) -> 
         StoreKind::Sled => {
             let claimed = claim()?;
             claimed.refuse_beside(REDB_FILE)?;
-            Arc::new(Committer::start(SledTable::open(claimed, options.cache_bytes)?)?)
+            claimed.refuse_without(SLED_DIRECTORY, JOURNAL_DIRECTORY)?;
+            let journal = claimed.join(JOURNAL_DIRECTORY);
+            let table = SledTable::open(claimed, options.cache_bytes)?;
+            Arc::new(Committer::start(Journaled::open(table, &journal, options.journal_bytes)?)?)
         }
         StoreKind::Redb => {
             let claimed = claim()?;
             claimed.refuse_beside(SLED_DIRECTORY)?;
+            claimed.refuse_without(REDB_FILE, JOURNAL_DIRECTORY)?;
+            let journal = claimed.join(JOURNAL_DIRECTORY);
             let cache_bytes = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
-            Arc::new(Committer::start(RedbTable::open(claimed, cache_bytes)?)?)
+            let table = RedbTable::open(claimed, cache_bytes)?;
+            Arc::new(Committer::start(Journaled::open(table, &journal, options.journal_bytes)?)?)
         }
     };
     check_format(store.as_ref())?;

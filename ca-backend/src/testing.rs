@@ -98,7 +98,7 @@ impl Bench {
     /// # Errors
     /// If the store cannot be opened.
     pub fn on(kind: StoreKind, directory: &Path) -> Result<Self, Error> {
-        let options = StoreOptions { cache_bytes: 64 << 20, reserve_bytes: 16 << 20 };
+        let options = StoreOptions { cache_bytes: 64 << 20, journal_bytes: 256 << 10, reserve_bytes: 16 << 20 };
         Ok(Self {
             clock: Arc::new(FakeClock::at(Time::from_unix(NOON_S))),
             rng: Arc::new(crate::clock::SystemRng),

@@ -80,7 +80,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.concurrency_max", validation.concurrency_max),
         ("validation.connections_per_address_max", validation.connections_per_address_max),
     ];
-    let seconds: [(&'static str, u64); 17] = [
+    let seconds: [(&'static str, u64); 18] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
         ("limits.body_read_timeout_s", limits.body_read_timeout_s),
         ("limits.idle_timeout_s", limits.idle_timeout_s),
@@ -98,6 +98,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.dns_timeout_s", validation.dns_timeout_s),
         ("validation.timeout_s", validation.timeout_s),
         ("store.cache_bytes", settings.store.cache_bytes),
+        ("store.journal_bytes", settings.store.journal_bytes),
     ];
     let zero = counts
         .into_iter()

@@ -115,13 +115,15 @@ pub struct StoreSettings {
     pub engine: StoreEngine,
     /// Memory that the engine may use for pages, in bytes.
     pub cache_bytes: u64,
+    /// How much is written to the journal before the engine gets it, in bytes. Up to four times as much is kept in memory.
+    pub journal_bytes: u64,
     /// Free space below which issuing stops, so that revocation still has room, in bytes.
     pub reserve_bytes: u64,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { engine: StoreEngine::Sled, cache_bytes: 64 << 20, reserve_bytes: 256 << 20 }
+        Self { engine: StoreEngine::Sled, cache_bytes: 64 << 20, journal_bytes: 8 << 20, reserve_bytes: 256 << 20 }
     }
 }
 

@@ -185,7 +185,12 @@ pub fn store_kind(settings: &Settings) -> StoreKind {
 /// The storage engine's share of the machine.
 #[must_use]
 pub fn store_options(settings: &Settings) -> StoreOptions {
-    StoreOptions { cache_bytes: settings.store.cache_bytes, reserve_bytes: settings.store.reserve_bytes }
+    let store = &settings.store;
+    StoreOptions {
+        cache_bytes: store.cache_bytes,
+        journal_bytes: store.journal_bytes,
+        reserve_bytes: store.reserve_bytes,
+    }
 }
 
 fn engine_settings(settings: &Settings) -> EngineSettings {

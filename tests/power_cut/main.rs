@@ -178,9 +178,10 @@ impl Disk {
         let path = self.directory.path();
         let acknowledgements = path.join("acknowledged at the cut");
         fs::copy(path.join("acknowledged"), &acknowledgements)?;
-        let copy = path.join("copy");
-        copy_of_one_moment(&path.join("disk"), &copy)?;
-        let mounted = Mounted::mount(&copy, &path.join("mounted copy"))?;
+        // A file of its own each time: the loop device of the round before may still hold on to its file, with what it knew of it.
+        let copy = tempfile::NamedTempFile::new_in(path)?;
+        copy_of_one_moment(&path.join("disk"), copy.path())?;
+        let mounted = Mounted::mount(copy.path(), &path.join("mounted copy"))?;
         let store = mounted.path.join("store");
         if !store.exists() {
             return Ok(if fs::metadata(&acknowledgements)?.len() == 0 {

@@ -57,7 +57,7 @@ fn the_main_flow_works_on_redb() {
 
 #[test]
 fn an_export_of_one_engine_imported_into_another_keeps_everything_and_goes_on() {
-    let options = StoreOptions { cache_bytes: 16 << 20, reserve_bytes: 1 << 20 };
+    let options = StoreOptions { cache_bytes: 16 << 20, journal_bytes: 16 << 10, reserve_bytes: 1 << 20 };
     for (from, to) in [(StoreKind::Sled, StoreKind::Redb), (StoreKind::Redb, StoreKind::Sled)] {
         let (old, new) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut pki = Pki::on(Bench::on(from, old.path()).unwrap(), settings());
@@ -78,7 +78,7 @@ fn an_export_of_one_engine_imported_into_another_keeps_everything_and_goes_on() 
 
 #[test]
 fn a_damaged_export_is_refused_and_leaves_no_usable_store() {
-    let options = StoreOptions { cache_bytes: 16 << 20, reserve_bytes: 1 << 20 };
+    let options = StoreOptions { cache_bytes: 16 << 20, journal_bytes: 16 << 10, reserve_bytes: 1 << 20 };
     let pki = Pki::start();
     let mut export = Vec::new();
     pki.engine.export(&mut export).unwrap();

@@ -17,7 +17,7 @@ use crate::figures;
 pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// How much of the disk a write may use in the worst case, per octet written: sled rewrites whole pages.
-const WRITE_AMPLIFICATION: u64 = 8;
+pub(super) const WRITE_AMPLIFICATION: u64 = 8;
 
 /// How many octets of values one [`Store::dump`] returns at most, not counting the last entry.
 const DUMP_BYTES: usize = 4 << 20;
@@ -203,7 +203,7 @@ impl<T: Table> Shared<T> {
         self.table.room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
         let deletes_in = writes.iter().filter(|(_, value)| value.is_none()).filter_map(|(key, _)| key.first().copied());
         self.progress.begin(last, deletes_in);
-        let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(writes)))
+        let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(Arc::new(writes))))
             .unwrap_or_else(|panic| Err(broken(panic.as_ref())));
         match applied {
             Ok(()) => {

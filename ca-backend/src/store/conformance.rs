@@ -1,6 +1,6 @@
 //! What every engine must do, and what is particular to one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::transfer::{TransferError, export, import};
 use super::*;
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 32 << 20, reserve_bytes: 1 << 20 };
+const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 32 << 20, journal_bytes: 4 << 10, reserve_bytes: 1 << 20 };
 
 /// A store in a directory of its own.
 struct Place {
@@ -75,6 +75,7 @@ on_every_engine! {
     a_key_that_is_too_long_is_refused
     a_store_of_a_newer_release_is_refused
     torture_is_whole_after_every_stop
+    many_changes_leave_what_a_map_would_hold
 }
 
 fn value(store: &dyn Store, space: Space, key: &[u8]) -> Option<Vec<u8>> {
@@ -561,6 +562,49 @@ fn torture_is_whole_after_every_stop(place: Place) {
     drop(place);
 }
 
+/// In a space whose entries lie together and in one where they do not, across journal and engine, in both directions.
+fn many_changes_leave_what_a_map_would_hold(mut place: Place) {
+    let mut map = std::collections::BTreeMap::new();
+    let mut numbers = noise(1 << 16, 17).into_iter().map(u32::from).cycle();
+    let mut number = |below: u32| (numbers.next().unwrap() << 8 | numbers.next().unwrap()) % below;
+    for round in 0..120_u32 {
+        let mut batch = Batch::new();
+        for _ in 0..number(40) {
+            let space = [Space::ByName, Space::Certificate, Space::Ticket][number(3) as usize];
+            let key = number(900).to_be_bytes().to_vec();
+            let value = (number(4) > 0).then(|| noise(number(300) as usize, round));
+            batch.writes.push((space, key.clone(), value.clone()));
+            match value {
+                Some(value) => drop(map.insert((space, key), value)),
+                None => drop(map.remove(&(space, key))),
+            }
+        }
+        place.store().commit(batch).unwrap();
+        if round % 40 == 39 && place.is_durable() {
+            place.reopen();
+        }
+        for space in [Space::ByName, Space::Certificate, Space::Ticket] {
+            let range = Range {
+                from: number(900).to_be_bytes().to_vec(),
+                until: (number(3) > 0).then(|| number(900).to_be_bytes().to_vec()),
+                reverse: number(2) > 0,
+            };
+            let limit = number(100) as usize;
+            let within = |key: &Vec<u8>| *key >= range.from && range.until.as_ref().is_none_or(|until| key < until);
+            let mut expected: Vec<_> =
+                map.iter().filter(|((of, key), _)| *of == space && within(key)).map(|((_, k), v)| (k, v)).collect();
+            if range.reverse {
+                expected.reverse();
+            }
+            expected.truncate(limit);
+            let found = place.store().scan(space, &range, limit).unwrap();
+            assert_eq!(found.iter().map(|entry| (&entry.key, &entry.value)).collect::<Vec<_>>(), expected, "{range:?}");
+            let key = number(900).to_be_bytes().to_vec();
+            assert_eq!(value(place.store(), space, &key).as_ref(), map.get(&(space, key)));
+        }
+    }
+}
+
 fn copy_of(directory: &Path) -> TempDir {
     let copy = TempDir::new().unwrap();
     copy_below(directory, copy.path());
@@ -673,6 +717,82 @@ fn a_disk_below_its_reserve_refuses_commits_and_serves_reads() {
     }
 }
 
+/// The store of three commits, closed while all of them stand in one file of the journal, and that file.
+fn closed_with_journal(kind: StoreKind) -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let options = StoreOptions { journal_bytes: 1 << 20, ..OPTIONS };
+    let store = open(kind, directory.path(), options).unwrap();
+    for key in ["one", "two", "three"] {
+        store.commit(Batch::new().put(Space::Origin, key, noise(100, 3))).unwrap();
+    }
+    drop(store);
+    let newest = fs::read_dir(directory.path().join("journal")).unwrap().map(|entry| entry.unwrap().path()).max();
+    (directory, newest.unwrap())
+}
+
+#[test]
+fn a_torn_end_of_the_journal_takes_only_what_nobody_was_told_of() {
+    for kind in [StoreKind::Sled, StoreKind::Redb] {
+        let (directory, file) = closed_with_journal(kind);
+        let whole = fs::metadata(&file).unwrap().len();
+        File::options().write(true).open(&file).unwrap().set_len(whole - 1).unwrap();
+        for _ in 0..2 {
+            let store = open(kind, directory.path(), OPTIONS).unwrap();
+            assert!(value(store.as_ref(), Space::Origin, b"one").is_some());
+            assert!(value(store.as_ref(), Space::Origin, b"two").is_some());
+            assert_eq!(value(store.as_ref(), Space::Origin, b"three"), None);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_or_missing_file_of_the_journal_is_refused() {
+    let refused = |directory: &TempDir, what: &str| {
+        let fault = open(StoreKind::Sled, directory.path(), OPTIONS).unwrap_err();
+        assert!(matches!(&fault, StoreFault::Corrupt(text) if text.contains(what)), "{fault}");
+    };
+    let (directory, file) = closed_with_journal(StoreKind::Sled);
+    let mut octets = fs::read(&file).unwrap();
+    octets[60] ^= 1;
+    fs::write(&file, octets).unwrap();
+    refused(&directory, "damaged");
+
+    let (directory, file) = closed_with_journal(StoreKind::Sled);
+    drop(open(StoreKind::Sled, directory.path(), OPTIONS).unwrap());
+    drop(open(StoreKind::Sled, directory.path(), StoreOptions { journal_bytes: 1, ..OPTIONS }).unwrap());
+    fs::remove_file(&file).unwrap_or_default(); // it may have been fed
+    let oldest = fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    fs::remove_file(oldest).unwrap();
+    refused(&directory, "missing");
+
+    let (directory, _) = closed_with_journal(StoreKind::Sled);
+    fs::remove_dir_all(directory.path().join("sled")).unwrap();
+    refused(&directory, "no sled");
+}
+
+#[test]
+fn what_the_engine_could_not_take_stays_in_the_journal() {
+    let directory = TempDir::new().unwrap();
+    let journal = directory.path().join("journal");
+    let table = BrittleTable::default();
+    table.panics.store(true, std::sync::atomic::Ordering::SeqCst);
+    let store = Committer::start(Journaled::open(table, &journal, 1).unwrap()).unwrap();
+    let mut acknowledged = Vec::new();
+    for number in 0..1_000_u32 {
+        match store.commit(Batch::new().put(Space::Origin, number.to_be_bytes(), "x")) {
+            Ok(_) => acknowledged.push(number),
+            Err(_) => break,
+        }
+    }
+    assert!((1..1_000).contains(&acknowledged.len()), "{}", acknowledged.len());
+    store.health().unwrap_err();
+    drop(store);
+    let store = Committer::start(Journaled::open(MemoryTable::default(), &journal, 1).unwrap()).unwrap();
+    for number in acknowledged {
+        assert!(value(&store, Space::Origin, &number.to_be_bytes()).is_some());
+    }
+}
+
 /// A table that fails or panics on command.
 #[derive(Debug, Default)]
 struct BrittleTable {
@@ -693,7 +813,7 @@ impl table::Table for BrittleTable {
         self.inner.walk(range, visit)
     }
 
-    fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
+    fn apply(&self, writes: Arc<table::Writes>) -> Result<(), StoreFault> {
         assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "the table broke");
         self.inner.apply(writes)
     }
@@ -744,7 +864,7 @@ impl table::Table for EagerTable {
         self.inner.walk(range, visit)
     }
 
-    fn apply(&self, writes: table::Writes) -> Result<(), StoreFault> {
+    fn apply(&self, writes: Arc<table::Writes>) -> Result<(), StoreFault> {
         self.inner.apply(writes)?;
         self.visible.send(()).unwrap();
         self.may_settle.lock().unwrap().recv().unwrap();

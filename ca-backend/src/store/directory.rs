@@ -52,6 +52,15 @@ impl StoreDirectory {
         Ok(())
     }
 
+    /// Refuses to begin an engine anew whose journal is there.
+    pub(super) fn refuse_without(&self, engine: &str, journal: &str) -> Result<(), StoreFault> {
+        if self.join(journal).exists() && !self.join(engine).exists() {
+            let message = format!("{} holds {journal}, but no {engine}; restore a backup", self.path.display());
+            return Err(StoreFault::Corrupt(message));
+        }
+        Ok(())
+    }
+
     /// Makes something that `create` builds under another name appear under its own name all at once and for good.
     ///
     /// What an interrupted creation left behind is removed first: nothing in it was ever acknowledged.

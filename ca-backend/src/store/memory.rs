@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::table::{RawKey, RawRange, RawValue, Table, Writes};
 use crate::error::StoreFault;
@@ -33,9 +33,9 @@ impl Table for MemoryTable {
         Ok(())
     }
 
-    fn apply(&self, writes: Writes) -> Result<(), StoreFault> {
+    fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in writes {
+        for (key, value) in Arc::unwrap_or_clone(writes) {
             match value {
                 Some(value) => rows.insert(key, value),
                 None => rows.remove(&key),

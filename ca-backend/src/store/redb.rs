@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use ::redb::{Builder, Database, Durability, ReadableDatabase, TableDefinition};
 
@@ -27,7 +28,7 @@ impl RedbTable {
         if !path.exists() {
             directory.create(REDB_FILE, |unfinished| {
                 let database = Builder::new().set_cache_size(cache_bytes).create(unfinished).map_err(redb_fault)?;
-                write(&database, Writes::new()) // makes the table, so that readers find it
+                write(&database, &Writes::new()) // makes the table, so that readers find it
             })?;
         }
         let database = open_existing(&path, cache_bytes)?;
@@ -39,12 +40,12 @@ fn open_existing(path: &Path, cache_bytes: usize) -> Result<Database, StoreFault
     Builder::new().set_cache_size(cache_bytes).open(path).map_err(redb_fault)
 }
 
-fn write(database: &Database, writes: Writes) -> Result<(), StoreFault> {
+fn write(database: &Database, writes: &Writes) -> Result<(), StoreFault> {
     let mut transaction = database.begin_write().map_err(redb_fault)?;
     transaction.set_durability(Durability::Immediate).map_err(redb_fault)?;
     {
         let mut records = transaction.open_table(RECORDS).map_err(redb_fault)?;
-        for (key, value) in &writes {
+        for (key, value) in writes {
             match value {
                 Some(value) => records.insert(key.as_slice(), value.as_slice()).map_err(redb_fault)?,
                 None => records.remove(key.as_slice()).map_err(redb_fault)?,
@@ -79,8 +80,8 @@ impl Table for RedbTable {
         Ok(())
     }
 
-    fn apply(&self, writes: Writes) -> Result<(), StoreFault> {
-        write(&self.database, writes)
+    fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault> {
+        write(&self.database, &writes)
     }
 
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {

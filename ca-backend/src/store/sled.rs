@@ -6,19 +6,25 @@
 //! - `conf` and the directories are never synced, and over an empty `conf` sled silently begins a new database. So a store is created
 //!   under another name, synced, and renamed; a damaged one is refused.
 //! - It frees and reuses a segment once the pages that lay in it were written, not synced, elsewhere. A segment can be reused only
-//!   after sled rolled over to a second new segment, so groups are kept smaller than a segment ([`SEGMENT_BYTES`]): the `fdatasync`
-//!   of the group that moved the pages comes before the reuse.
+//!   after sled rolled over to a second new segment, so batches are kept smaller than a segment ([`SEGMENT_BYTES`]): the `fdatasync`
+//!   of the batch that moved the pages comes before the reuse.
 //! - A page of more than a quarter segment goes to a file of its own in `blobs`, which is never synced. So values are cut into
 //!   pieces ([`PIECE_BYTES`]) and keys are bounded, such that no page grows so large.
+//! - A leaf holds sixteen keys at most, and a change costs about the same whatever its length. So in the spaces with many short
+//!   entries neighbours lie together in [`block`]s, and groups come through a [journal](super::journal), many at once.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
 //! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
+
+mod block;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
+use std::iter::Peekable;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -31,10 +37,13 @@ use crate::error::StoreFault;
 /// sled's directory, in the store's directory.
 pub(super) const SLED_DIRECTORY: &str = "sled";
 
-/// How much sled writes before it goes on to another place in the file. Eight times `queue::GROUP_BYTES_MAX`: 5.6 to 6.4 octets
-/// reached the disk per octet of a full group when measured. A single batch that is larger than that limit may roll over twice, so
-/// long values are better written in several batches. A page with 256 keys of `committer::KEY_BYTES_MAX` fits a quarter segment.
+/// How much sled writes before it goes on to another place in the file. A single value that is larger may roll over twice, so long
+/// values are better written in several batches. A page with 256 keys of `committer::KEY_BYTES_MAX` fits a quarter segment.
 const SEGMENT_BYTES: usize = 2 << 20;
+
+/// What is written at once, as far as values allow: less than twice as much. That is an eighth of a segment, and sled, which writes
+/// each change and every tenth time the whole page of sixteen, puts some three octets on the disk for one.
+const BATCH_BYTES: usize = 128 << 10;
 
 /// Values are cut into pieces of this size; the last piece is shorter, possibly empty. A page holds some 20 entries at most.
 const PIECE_BYTES: usize = 8 << 10;
@@ -45,6 +54,25 @@ const PIECES: u8 = 0xff;
 
 /// `conf` of this length or less is one that sled would replace, and its database with it.
 const EMPTY_CONF_BYTES: u64 = 8;
+
+/// A batch, and about how much is in it.
+#[derive(Default)]
+struct Growing {
+    rows: Batch,
+    bytes: usize,
+}
+
+impl Growing {
+    fn insert(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
+        self.rows.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.bytes = self.bytes.saturating_add(key.len());
+        self.rows.remove(key);
+    }
+}
 
 /// A sled database.
 pub(super) struct SledTable {
@@ -73,6 +101,96 @@ impl SledTable {
         let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
         let long_values = Mutex::new(find_long_values(&database)?);
         Ok(Self { database, file, long_values, directory })
+    }
+
+    /// The block of a space in which a key would be, and the key it lies under.
+    fn block_around(&self, space: u8, key: &[u8]) -> Result<Option<(IVec, RawValue)>, StoreFault> {
+        loop {
+            let Some(row) = self.database.range([space].as_slice()..=key).next_back() else {
+                return Ok(None);
+            };
+            let (fence, first) = row.map_err(sled_fault)?;
+            if let Some(block) = self.join_pieces(&fence, first)? {
+                return Ok(Some((fence, block)));
+            }
+        }
+    }
+
+    /// Takes the writes that fall into one block.
+    fn put_in_blocks<'w>(
+        &self,
+        batch: &mut Growing,
+        space: u8,
+        block_bytes_max: usize,
+        writes: &mut Peekable<impl Iterator<Item = (&'w RawKey, &'w Option<RawValue>)>>,
+    ) -> Result<(), StoreFault> {
+        let Some((first, _)) = writes.peek() else { return Ok(()) };
+        let (fence, before) = match self.block_around(space, first)? {
+            Some((fence, block)) => (fence.to_vec(), block),
+            None => (vec![space], Vec::new()),
+        };
+        let space_end = vec![space.saturating_add(1)];
+        let following = (Bound::Excluded(fence.as_slice()), Bound::Excluded(space_end.as_slice()));
+        let next = self.database.range::<&[u8], _>(following).next().transpose().map_err(sled_fault)?;
+        let at_end = next.is_none();
+        let end = next.map_or(space_end, |(next, _)| next.to_vec());
+        let mut changes = Vec::new();
+        let mut bytes = 0_usize;
+        while bytes < BATCH_BYTES
+            && let Some((key, value)) = writes.next_if(|(key, _)| **key < end)
+        {
+            bytes = bytes.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
+            changes.push((key.get(1..).unwrap_or_default(), value.as_deref()));
+        }
+        let after = block::merge(block::entries(&before)?, &changes);
+        let mut blocks = block::pack(&after, block_bytes_max, at_end).into_iter();
+        match blocks.next() {
+            Some((_, block)) if block == before => {}
+            Some((_, block)) => self.put(batch, &fence, Some(&block)),
+            None => self.put(batch, &fence, None),
+        }
+        for (key, block) in blocks {
+            self.put(batch, &[&[space], key.as_slice()].concat(), Some(&block));
+        }
+        // What is left for this block has to find it as it is now.
+        if writes.peek().is_some_and(|(key, _)| **key < end) {
+            self.write(std::mem::take(batch))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a row to a batch, in pieces if it is long.
+    fn put(&self, batch: &mut Growing, key: &[u8], value: Option<&[u8]>) {
+        let mut long_values = lock(&self.long_values);
+        let further_before = long_values.get(key).copied().unwrap_or(0);
+        let further_now = value.map_or(0, |value| further_pieces(value.len()));
+        if let Some(value) = value {
+            for (number, piece) in (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()])) {
+                batch.insert(&piece_key(key, number), piece);
+            }
+        }
+        for number in further_now.saturating_add(1)..=further_before {
+            batch.remove(&piece_key(key, number));
+        }
+        match further_now {
+            0 if further_before > 0 => drop(long_values.remove(key)),
+            0 => {}
+            _ => drop(long_values.insert(key.to_vec(), further_now)),
+        }
+        match value {
+            Some(value) => batch.insert(key, value.get(..PIECE_BYTES).unwrap_or(value)),
+            None => batch.remove(key),
+        }
+    }
+
+    /// Makes a batch durable.
+    fn write(&self, batch: Growing) -> Result<(), StoreFault> {
+        if batch.bytes == 0 {
+            return Ok(());
+        }
+        self.database.apply_batch(batch.rows).map_err(sled_fault)?;
+        self.database.flush().map_err(sled_fault)?;
+        self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
     }
 
     /// Puts the pieces of a value together; `None` if it is gone meanwhile.
@@ -114,10 +232,16 @@ impl SledTable {
 
 impl Table for SledTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
-        match self.database.get(key).map_err(sled_fault)? {
-            Some(first) => self.join_pieces(key, first),
-            None => Ok(None),
-        }
+        let Some((&space, wanted)) = key.split_first().filter(|(space, _)| block::bytes_max(**space).is_some()) else {
+            return match self.database.get(key).map_err(sled_fault)? {
+                Some(first) => self.join_pieces(key, first),
+                None => Ok(None),
+            };
+        };
+        let Some((_, block)) = self.block_around(space, key)? else {
+            return Ok(None);
+        };
+        Ok(block::find(&block, wanted)?.map(<[u8]>::to_vec))
     }
 
     fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
@@ -125,48 +249,54 @@ impl Table for SledTable {
         if until <= range.from {
             return Ok(());
         }
-        let mut rows = self.database.range(range.from.as_slice()..until.as_slice());
+        let from = match range.from.first() {
+            Some(&space) if block::bytes_max(space).is_some() => {
+                self.block_around(space, &range.from)?.map_or_else(|| range.from.clone(), |(fence, _)| fence.to_vec())
+            }
+            Some(_) | None => range.from.clone(),
+        };
+        let mut rows = self.database.range(from.as_slice()..until.as_slice());
         while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
             let (key, first) = row.map_err(sled_fault)?;
-            if let Some(value) = self.join_pieces(&key, first)?
-                && !visit(&key, value)
-            {
-                break;
+            let Some(value) = self.join_pieces(&key, first)? else { continue };
+            let space = key.first().copied().unwrap_or_default();
+            if block::bytes_max(space).is_none() {
+                if !visit(&key, value) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let mut entries = block::entries(&value)?;
+            if range.reverse {
+                entries.reverse();
+            }
+            for (key, value) in entries {
+                let key = [&[space], key].concat();
+                if key >= range.from && key < until && !visit(&key, value.to_vec()) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    fn apply(&self, writes: Writes) -> Result<(), StoreFault> {
-        let mut long_values = lock(&self.long_values);
-        let mut batch = Batch::default();
-        for (key, value) in writes {
-            let further_before = long_values.get(&key).copied().unwrap_or(0);
-            let further_now = value.as_ref().map_or(0, |value| further_pieces(value.len()));
-            if let Some(value) = &value {
-                for (number, piece) in (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()])) {
-                    batch.insert(piece_key(&key, number), piece);
+    fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault> {
+        let mut batch = Growing::default();
+        let mut writes = writes.iter().peekable();
+        while let Some((key, value)) = writes.peek() {
+            let space = key.first().copied().unwrap_or_default();
+            match block::bytes_max(space) {
+                Some(block_bytes_max) => self.put_in_blocks(&mut batch, space, block_bytes_max, &mut writes)?,
+                None => {
+                    self.put(&mut batch, key, value.as_deref());
+                    writes.next();
                 }
             }
-            for number in further_now.saturating_add(1)..=further_before {
-                batch.remove(piece_key(&key, number));
-            }
-            match further_now {
-                0 if further_before > 0 => drop(long_values.remove(&key)),
-                0 => {}
-                _ => drop(long_values.insert(key.clone(), further_now)),
-            }
-            match value {
-                Some(mut value) => {
-                    value.truncate(PIECE_BYTES);
-                    batch.insert(key, value);
-                }
-                None => batch.remove(key),
+            if batch.bytes >= BATCH_BYTES {
+                self.write(std::mem::take(&mut batch))?;
             }
         }
-        self.database.apply_batch(batch).map_err(sled_fault)?;
-        self.database.flush().map_err(sled_fault)?;
-        self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
+        self.write(batch)
     }
 
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Space, Version, Versioned};
 use crate::error::StoreFault;
@@ -32,9 +33,9 @@ pub(super) trait Table: Send + Sync + fmt::Debug + 'static {
     /// same [`Table::apply`] that precedes it in the range has been.
     fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault>;
 
-    /// Applies all of the writes or none, and returns once they are durable. After an error it is unknown whether they will be
-    /// there when the table is opened again.
-    fn apply(&self, writes: Writes) -> Result<(), StoreFault>;
+    /// Applies the writes and returns once they are durable. After an error or a crash, each may be there or not: it takes a
+    /// [journal](super::journal) in front to make it all or nothing.
+    fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault>;
 
     /// Whether there is room to write about `bytes` octets; [`StoreFault::Full`] if not.
     fn room(&self, bytes: u64) -> Result<(), StoreFault>;

@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::engine::{Engine, IssuedCertificate};
 use crate::error::{Error, Fault};
-use crate::record::{self, CertificateForm, InFlightForm, Positional, RevokedForm};
+use crate::record::{CertificateForm, InFlightForm, Positional, RevokedForm};
 use crate::request::EnrollmentRequest;
 use crate::revoke::{revision_counter, revoked_key};
 use crate::serial::Serial;
@@ -99,9 +99,7 @@ pub fn load_revocations(engine: &Engine, path: &str, count: u64) -> Result<(), E
         let at = now.minus_s(left);
         let form = RevokedForm(at, RevocationReason::KeyCompromise, None, now.plus_s(left));
         let serial = Serial::generate(at, engine.inner.rng.as_ref());
-        batch = batch
-            .put(Space::Revoked, revoked_key(issuer, &serial), record::encode(&form)?)
-            .add(revision_counter(issuer), 1);
+        batch = batch.put(Space::Revoked, revoked_key(issuer, &serial), form.encode()).add(revision_counter(issuer), 1);
         if left % REVOCATIONS_PER_COMMIT == 1 {
             commit(engine, std::mem::take(&mut batch))?;
         }
