@@ -18,6 +18,7 @@ use crate::evidence::{Approval, Evidence};
 use crate::label::{EndpointName, ProtocolName};
 use crate::record::{self, UntoldDeviceForm};
 use crate::request::{EnrollmentRequest, Origin, RevocationRequest, StatusChange};
+use crate::revoke::Revocation;
 use crate::serial::Serial;
 use crate::status::RevocationReason;
 use crate::store::{Batch, Range, Space};
@@ -101,6 +102,34 @@ impl Engine {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Revokes what a device got at an endpoint, on the word of the system that vouched for it: the devices of a system are those
+    /// whose names begin with it and a colon. A system has no say in anything else that the authority issued.
+    ///
+    /// # Errors
+    /// `UnknownCertificate` if no device of this system got such a certificate at the endpoint, or what [`Engine::revoke`] says.
+    pub fn revoke_for_system(
+        &self,
+        endpoint: &EndpointName,
+        system: &str,
+        serial: &Serial,
+        origin: Origin,
+    ) -> Result<Revocation, Error> {
+        let devices = format!("device:{system}:");
+        let found = self.find_certificate(serial)?;
+        if !found
+            .is_some_and(|found| found.endpoint.as_ref() == Some(endpoint) && found.requester.starts_with(&devices))
+        {
+            return Err(Refusal::new(Reason::UnknownCertificate, "no such certificate was issued here").into());
+        }
+        self.revoke(&RevocationRequest {
+            serial: *serial,
+            change: StatusChange::Revoke { reason: RevocationReason::CessationOfOperation, invalidity: None },
+            comment: format!("asked for by {system}"),
+            evidence: Evidence::Operator(self.operator(&format!("{system} of {endpoint}"))),
+            origin,
+        })
     }
 
     /// Tells the verifier behind a request what became of it. A certificate that it cannot be told of is revoked.

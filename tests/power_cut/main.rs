@@ -13,6 +13,7 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -157,6 +158,8 @@ impl Disk {
             .arg(mounted.path.join("store"))
             .arg(seed.to_string())
             .stdout(acknowledgements)
+            // A group of its own: the system wakes the stopped members of a group whose shell ends.
+            .process_group(0)
             .spawn()?;
         Ok(Self { engine, seed, writer: Writer { child }, _mounted: mounted, directory })
     }

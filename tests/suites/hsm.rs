@@ -76,9 +76,11 @@ fn hsm_down_is_try_later_leaves_the_serial_reserved_and_issuing_goes_on_by_itsel
     let first = issue(&pki, "first.example.org").unwrap();
     let open = |pki: &Pki| audited(&pki.engine, Action::WillSign).len() - audited(&pki.engine, Action::Signed).len();
     let before = open(&pki);
+    // The same two requests throughout, as clients send them again.
+    let [a, b] = ["a.example.org", "b.example.org"].map(Wish::for_host);
     token.happens("absent");
-    for host in ["a.example.org", "b.example.org"] {
-        tells_to_try_later(issue(&pki, host));
+    for wish in [&a, &b] {
+        tells_to_try_later(wish.issue(&pki.engine));
     }
     // Status is told as before.
     assert!(matches!(pki.engine.status(ISSUING, &first.serial).unwrap(), CertStatus::Good));
@@ -88,8 +90,8 @@ fn hsm_down_is_try_later_leaves_the_serial_reserved_and_issuing_goes_on_by_itsel
     assert_eq!(reserved, 2);
 
     token.is_well();
-    eventually(|| issue(&pki, "a.example.org").ok());
-    issue(&pki, "b.example.org").unwrap();
+    eventually(|| a.issue(&pki.engine).ok());
+    b.issue(&pki.engine).unwrap();
     assert_eq!(open(&pki), before);
     assert_eq!(pki.engine.key_health(), [("token".to_owned(), KeyHealth::Usable)]);
 }

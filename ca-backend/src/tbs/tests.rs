@@ -138,6 +138,9 @@ const CLIENT: &str = "TLS Web Client Authentication";
 const SERVER: &str = "TLS Web Server Authentication";
 const EMAIL: &str = "E-mail Protection";
 
+/// Built-in profiles for our own needs, which the appendix does not have.
+const OURS: [&str; 1] = ["basic-ra"];
+
 /// The appendix "Certificate profile reference", row by row. basic-ocsp has the one documented deviation in its key usage.
 const APPENDIX: &[Row] = &[
     Row("basic-ca-root", AUTHORITY, Never),
@@ -235,7 +238,8 @@ fn request_for(profile: &Profile) -> RequestedExtensions {
 
 #[test]
 fn every_row_of_the_appendix_holds_in_certificates_read_back_by_openssl() {
-    assert_eq!(APPENDIX.len(), Profile::built_in().len());
+    let listed = Profile::built_in().iter().filter(|profile| !OURS.contains(&profile.id.as_str()));
+    assert_eq!(APPENDIX.len(), listed.count());
     let scratch = tempfile::tempdir().unwrap();
     let directory = scratch.path();
     let root = root();

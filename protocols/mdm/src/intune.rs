@@ -40,8 +40,8 @@ use wire::{Failure, FailureNotification, ResultAnswer, Success, SuccessNotificat
 const CALLER: &str = concat!("certgate/", env!("CARGO_PKG_VERSION"));
 /// Characters of the longest description of a failure.
 const DESCRIPTION_CHARS_MAX: usize = 255;
-/// How the engine names devices that Intune vouched for.
-const REQUESTER_PREFIX: &str = "device:intune:";
+/// What the names of devices that Intune vouched for begin with, before a colon.
+const SYSTEM: &str = "intune";
 
 /// One tenant's Intune, for one endpoint.
 pub struct Intune {
@@ -153,7 +153,7 @@ impl DeviceVerifier for Intune {
         };
         self.validation_service("validateRequest", &Validation { request })?;
         // Intune does not say which device it is; the exchange is what it vouched for.
-        Ok(format!("intune:{}", claim.transaction))
+        Ok(format!("{SYSTEM}:{}", claim.transaction))
     }
 
     fn issued(&self, claim: &DeviceClaim, certificate: &IssuedCertificate) -> Result<(), Error> {

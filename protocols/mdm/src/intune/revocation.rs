@@ -1,9 +1,6 @@
 //! Certificates that Intune wants revoked.
 
-use ca_backend::{
-    CertificateState, Error, Evidence, Fault, Origin, ProtocolName, Reason, RevocationReason, RevocationRequest,
-    Serial, StatusChange,
-};
+use ca_backend::{Error, Fault, Origin, ProtocolName, Reason, Serial};
 
 use super::Intune;
 use super::conversation::Service;
@@ -60,35 +57,22 @@ impl Intune {
             tracing::error!(endpoint = %self.endpoint, %serial, ?error, "failed to revoke what Intune asked for");
             (RevocationError::ServiceUnavailableException, "try again later".to_owned())
         };
-        // Only what devices of this endpoint got: a tenant has no say in anything else that the authority issued.
-        let ours = self.engine.find_certificate(&serial).map_err(unavailable)?;
-        let ours = ours.filter(|found| {
-            found.endpoint.as_ref() == Some(&self.endpoint) && found.requester.starts_with(super::REQUESTER_PREFIX)
-        });
-        let Some(found) = ours else {
-            return Err((RevocationError::CertificateNotFoundError, "no such certificate was issued here".to_owned()));
-        };
-        if found.state == CertificateState::Revoked {
-            return Ok(());
-        }
         let protocol = ProtocolName::new("intune").map_err(|refusal| unavailable(refusal.into()))?;
-        let revoked = self.engine.revoke(&RevocationRequest {
-            serial,
-            change: StatusChange::Revoke { reason: RevocationReason::CessationOfOperation, invalidity: None },
-            comment: "asked for by Intune".to_owned(),
-            evidence: Evidence::Operator(self.engine.operator(&format!("intune of {}", self.endpoint))),
-            origin: Origin {
-                protocol,
-                endpoint: None,
-                transaction: serial.to_string(),
-                request_digest: [0; 32],
-                peer: None,
-                request_id: String::new(),
-            },
-        });
+        let origin = Origin {
+            protocol,
+            endpoint: None,
+            transaction: serial.to_string(),
+            request_digest: [0; 32],
+            peer: None,
+            request_id: String::new(),
+        };
+        let revoked = self.engine.revoke_for_system(&self.endpoint, super::SYSTEM, &serial, origin);
         match revoked {
             Ok(_) => Ok(()),
             Err(Error::Refused(refusal)) if refusal.reason() == Reason::AlreadyRevoked => Ok(()),
+            Err(Error::Refused(refusal)) if refusal.reason() == Reason::UnknownCertificate => {
+                Err((RevocationError::CertificateNotFoundError, refusal.public().to_owned()))
+            }
             Err(Error::Refused(refusal)) => {
                 Err((RevocationError::NonRetryableServiceException, refusal.public().to_owned()))
             }
