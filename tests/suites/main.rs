@@ -21,6 +21,7 @@ mod interop_acme_clients;
 mod interop_certbot;
 mod interop_dns;
 mod interop_instant_acme;
+mod interop_mdm;
 mod interop_scep;
 mod intune;
 mod inventory;

@@ -1,0 +1,178 @@
+//! Device management through the real daemon: a SCEP client that none of us wrote with the stand-in of Intune behind the endpoint,
+//! and curl at the web service.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ca_backend::testing::NOON_S;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::daemon::{Site, text};
+use tests::intune::{Mishap, SECRET, StandIn};
+use tests::key::Key;
+use tests::openssl::OpenSsl;
+
+const INTUNE_PROFILE: &str = "intune-digital-signature";
+const WEB_PROFILE: &str = "mdmws-digital-signature";
+/// What scepclient asks for with `-cn pc1`.
+const SUBJECT: &str = "cn=pc1,ou=MDM,o=scep-client,c=US";
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn run(directory: &Path, program: &str, arguments: &[&str]) -> Output {
+    let run = Command::new(program).args(arguments).current_dir(directory).stdin(Stdio::null()).output();
+    run.unwrap_or_else(|error| panic!("{program} (tests/run installs it): {error}"))
+}
+
+/// Lets the issuing authority of the starter serve this kind of profile too.
+fn offer(site: &Site, service: &str) {
+    let services = ["privatessl", "scep", service];
+    let arguments: Vec<_> = services.iter().flat_map(|service| ["--service", service]).collect();
+    let _changed = site.json(&[&["authority", "change", "issuing"], arguments.as_slice()].concat());
+}
+
+/// Hands an endpoint to the daemon, whatever it says to that.
+fn put(site: &Site, endpoint: &Value) -> Output {
+    let file = site.path("endpoint.json");
+    std::fs::write(&file, endpoint.to_string()).unwrap();
+    site.output(&["endpoint", "put", file.to_str().unwrap()])
+}
+
+#[track_caller]
+fn put_well(site: &Site, endpoint: &Value) {
+    let output = put(site, endpoint);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+fn count(site: &Site, profile: &str, state: &str) -> usize {
+    let found = site.json(&["certificate", "list", "--profile", profile, "--state", state]);
+    found["items"].as_array().unwrap_or_else(|| panic!("{found}")).len()
+}
+
+/// The endpoint `intune`, whose devices the stand-in judges; its secret lies in a file.
+fn intune_endpoint(stand_in: &StandIn, secret: &Path) -> Value {
+    let mut intune = stand_in.options();
+    intune["secret"] = json!({"file": secret});
+    let subject: Vec<_> = ["cn", "ou", "o", "c"].map(|kind| json!({"attribute": kind, "value": "*"})).into();
+    json!({
+        "name": "intune", "protocol": "scep", "authority": "issuing", "profiles": [INTUNE_PROFILE],
+        // scepclient knows SHA-1 and DES only.
+        "options": {"intune": intune, "allow_sha1": true, "allow_des": true},
+        "rules": [{
+            "name": "devices", "requesters": [{"evidence": "device", "requester": "device:intune:*"}],
+            "profiles": [INTUNE_PROFILE], "allow": {"subject": subject},
+        }],
+    })
+}
+
+/// A new device with this challenge, and the certificate that scepclient got for it.
+fn scepclient(site: &Site, challenge: &str) -> (Output, Option<Vec<u8>>) {
+    let directory = TempDir::new().unwrap();
+    let url = format!("http://localhost:{}/scep/intune", site.http_port);
+    // Endpoints of one authority share its registration authority, whose fingerprint the starter tells.
+    let starter = text(&site.path("state/starter.txt"));
+    let (_, rest) = starter.split_once("-ca-fingerprint ").expect("the starter says how to enroll");
+    let fingerprint = rest.split_whitespace().next().unwrap();
+    let files = ["-private-key", "client.key", "-certificate", "client.pem"];
+    let request = ["-server-url", &url, "-ca-fingerprint", fingerprint, "-challenge", challenge, "-cn", "pc1"];
+    let output = run(directory.path(), "scepclient", &[request.as_slice(), &files].concat());
+    let certificate = std::fs::read(directory.path().join("client.pem")).ok();
+    (output, certificate)
+}
+
+#[test]
+fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_of() {
+    let stand_in = StandIn::start();
+    let site = Site::new("");
+    let daemon = site.start();
+    let secret = site.path("intune.secret");
+    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    let endpoint = intune_endpoint(&stand_in, &secret);
+    offer(&site, "intune");
+
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    put_well(&site, &endpoint);
+
+    let good = stand_in.challenge(SUBJECT, &[], NOON_S + 3_600);
+    let (output, certificate) = scepclient(&site, &good);
+    let certificate = certificate.unwrap_or_else(|| panic!("{}\n{}", said(&output), daemon.log()));
+    assert!(output.status.success(), "{}", said(&output));
+    let ssl = OpenSsl::new();
+    ssl.put("leaf.pem", certificate);
+    let serial = ssl.run("x509 -in leaf.pem -noout -serial").trim().trim_start_matches("serial=").to_owned();
+    let successes = stand_in.seen().successes.clone();
+    assert_eq!(successes.len(), 1);
+    assert_eq!(successes[0]["certificateSerialNumber"], serial);
+    assert_eq!(count(&site, INTUNE_PROFILE, "normal"), 1);
+
+    let other = stand_in.challenge("cn=pc2,ou=MDM,o=scep-client,c=US", &[], NOON_S + 3_600);
+    let (output, certificate) = scepclient(&site, &other);
+    assert!(!output.status.success() && certificate.is_none(), "{}", said(&output));
+    assert!(said(&output).contains("badRequest"), "{}", said(&output));
+    assert_eq!((count(&site, INTUNE_PROFILE, "normal"), stand_in.seen().successes.len()), (1, 1));
+
+    stand_in.next("successNotification", Mishap::Code("Unknown"));
+    let (output, certificate) = scepclient(&site, &good);
+    assert!(!output.status.success() && certificate.is_none(), "{}", said(&output));
+    let states = (count(&site, INTUNE_PROFILE, "normal"), count(&site, INTUNE_PROFILE, "revoked"));
+    assert_eq!(states, (1, 1), "the certificate that Intune was not told of is revoked");
+    assert_eq!(stand_in.seen().successes.len(), 1);
+
+    let log = daemon.log();
+    assert!(!log.contains(SECRET) && !log.contains(&good) && !log.contains(&other), "a secret is in the log");
+}
+
+#[test]
+fn curl_gets_a_certificate_from_the_web_service_for_a_token_and_none_without() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    offer(&site, "mdmws");
+    put_well(
+        &site,
+        &json!({
+            "name": "fleet", "protocol": "mdm", "authority": "issuing", "profiles": [WEB_PROFILE],
+            "options": {"configurations": [{
+                "name": "wifi", "profile": WEB_PROFILE, "key": "ec-p256",
+                "subject": [{"attribute": "cn", "value": "{device.serial}"}],
+            }]},
+            "rules": [{
+                "name": "the fleet", "requesters": [{"evidence": "secret", "requester": "credential:mdm"}],
+                "profiles": [WEB_PROFILE], "allow": {"subject": [{"attribute": "cn", "value": "*"}]},
+            }],
+        }),
+    );
+    let token =
+        ["credential", "create", "--endpoint", "fleet", "--purpose", "token", "--right", "issue", "--id", "mdm"];
+    let made = site.json(&token);
+    let token = made["secret"].as_str().unwrap_or_else(|| panic!("{made}"));
+
+    let ssl = OpenSsl::new();
+    let csr = STANDARD.encode(Key::ec().csr("cn=ignored"));
+    let wish =
+        json!({"configuration": "wifi", "device": {"id": "d1", "serial": "C02X"}, "user": {"id": "ann"}, "csr": csr});
+    ssl.put("wish.json", wish.to_string());
+    let root = site.path("state/root.pem");
+    let ask = |base_url: &str, authorization: &str| {
+        let url = format!("{base_url}/mdm/fleet/certificates");
+        let fixed = ["--silent", "--show-error", "--data", "@wish.json", "--output", "answer", "--write-out"];
+        let more = ["%{http_code}", "--cacert", root.to_str().unwrap(), "--header", authorization, &url];
+        said(&run(ssl.directory(), "curl", &[fixed.as_slice(), &more].concat()))
+    };
+    let https = format!("https://localhost:{}", site.https_port);
+    let bearer = format!("Authorization: Bearer {token}");
+    assert_eq!(ask(&https, "Authorization: Bearer of-nothing"), "401");
+    assert_eq!(ask(&format!("http://localhost:{}", site.http_port), &bearer), "404", "it is served with TLS only");
+    assert_eq!(count(&site, WEB_PROFILE, "normal"), 0);
+
+    assert_eq!(ask(&https, &bearer), "201", "{}", String::from_utf8_lossy(&ssl.take("answer")));
+    let answer: Value = serde_json::from_slice(&ssl.take("answer")).unwrap();
+    let chain = answer["certificate"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    ssl.put("leaf.pem", chain);
+    assert!(ssl.run("x509 -in leaf.pem -noout -subject").contains("C02X"));
+    assert_eq!(count(&site, WEB_PROFILE, "normal"), 1);
+}
