@@ -33,6 +33,16 @@ impl fmt::Debug for IntuneLink {
 }
 
 impl IntuneLink {
+    /// Whether options could be used now: what they say, and the secret that they name.
+    ///
+    /// # Errors
+    /// A refusal that says what is wrong.
+    pub fn check(options: &serde_json::Value) -> Result<(), Refusal> {
+        let options = IntuneOptions::parse(options)?;
+        credential(&options)?;
+        route(&options).map(drop)
+    }
+
     /// Reads the secret and builds the way out. Nothing is asked yet.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ const PROTOCOLS: &[Protocol] = &[
         name: "scep",
         check: |endpoint| {
             let options = scep::Options::parse(&endpoint.options)?;
-            options.intune.as_ref().map(mdm::IntuneOptions::parse).transpose().map(drop)
+            options.intune.as_ref().map_or(Ok(()), IntuneLink::check)
         },
         mount: Wiring::mount_scep,
     },

@@ -95,6 +95,10 @@ fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_
     let endpoint = intune_endpoint(&stand_in, &secret);
     offer(&site, "intune");
 
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = put(&site, &endpoint);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("chmod 600"), "{}", said(&refused));
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     put_well(&site, &endpoint);
 
