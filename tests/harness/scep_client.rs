@@ -17,7 +17,7 @@ use http::{Request, Response};
 use pkcs7::{
     Attribute, Bag, Cipher, Digest, Envelope, KeyTransport, Legacy, SignedMessage, SigningIdentity, seal, sign,
 };
-use scep::Scep;
+use scep::{Judges, Scep};
 use serde_json::{Value, json};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::name::Name;
@@ -126,7 +126,7 @@ fn put_endpoint(engine: &Engine, rules: Value, options: Value) {
 fn mount(engine: &Engine) -> Scep {
     let authority = ca_backend::AuthorityName::new(ISSUING).unwrap();
     engine.keep_registration_authority(&authority, ca_backend::KeyAlgorithm::Rsa2048).unwrap();
-    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), None).unwrap()
+    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), Judges::default()).unwrap()
 }
 
 /// A challenge of the endpoint.

@@ -37,3 +37,4 @@ mod revocation;
 mod scep;
 mod tidy;
 mod validation;
+mod webhook;
