@@ -76,6 +76,11 @@ impl ScepBench {
         self.scep = mount(&self.pki.engine);
     }
 
+    /// Mounts the endpoint anew, with these judges.
+    pub fn judged_by(&mut self, judges: Judges) {
+        self.scep = Scep::mount(self.pki.engine.clone(), EndpointName::new(ENDPOINT).unwrap(), judges).unwrap();
+    }
+
     /// Changes rules and options.
     pub fn change(&self, rules: Value, options: Value) {
         put_endpoint(&self.pki.engine, rules, options);

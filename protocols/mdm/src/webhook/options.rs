@@ -29,7 +29,7 @@ pub struct WebhookOptions {
     /// Whether renewals are asked about. If not, the certificate that is renewed proves enough.
     #[serde(default)]
     pub renewals: bool,
-    /// Whether requests without a challenge are asked about. If not, they wait for an operator.
+    /// Whether requests without a challenge are asked about. If not, the rules decide whether they wait for an operator.
     #[serde(default)]
     pub without_challenge: bool,
     /// How long one question may take as a whole, repeats included, in seconds.
