@@ -29,6 +29,7 @@ mod issuing;
 mod judges;
 mod kill;
 mod mdm;
+mod mounts;
 mod operators;
 mod pkcs7;
 mod post_quantum;
