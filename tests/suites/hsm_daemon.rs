@@ -1,24 +1,13 @@
 //! The daemon with its keys in tokens, as operators meet it.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::daemon::Site;
+use tests::daemon::{Site, eventually};
 use tests::token::{PIN, SoftToken};
 
 /// Where `--key-store` finds a token that no settings name.
 fn key_store(token: &SoftToken, label: &str) -> String {
     let (module, pin) = (token.module(), token.pin_file(PIN));
     format!("pkcs11:token={label}?module-path={}&pin-source={}", module.display(), pin.display())
-}
-
-/// Asks until the answer is right: a token is looked for again after a moment.
-fn eventually(what: impl Fn() -> bool) {
-    let began = ca_backend::Stopwatch::start();
-    while !what() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it did not come back");
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
 }
 
 /// The condition of a part, as `/readyz` tells it.

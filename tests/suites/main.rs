@@ -30,6 +30,7 @@ mod judges;
 mod keys;
 mod kill;
 mod mdm;
+mod mounts;
 mod operators;
 mod pkcs7;
 mod post_quantum;
