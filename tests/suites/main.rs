@@ -27,6 +27,7 @@ mod intune;
 mod inventory;
 mod issuing;
 mod judges;
+mod keys;
 mod kill;
 mod mdm;
 mod mounts;
