@@ -107,13 +107,16 @@ impl ScepBench {
         let reply = self.send("GET", "/scep/devices?operation=GetCACert", "");
         assert_eq!(reply.headers()["content-type"], "application/x-x509-ca-ra-cert");
         let bag = Bag::read(reply.body()).unwrap();
-        let is_rsa = |der: &&Vec<u8>| {
-            let view = pkcs7::CertificateView::of(der).unwrap();
-            SubjectPublicKeyInfoOwned::from_der(view.public_key).unwrap().algorithm.oid
-                == const_oid::db::rfc5912::RSA_ENCRYPTION
-        };
-        bag.certificates.iter().find(is_rsa).expect("a registration authority").clone()
+        let found = bag.certificates.iter().find(|der| is_registration_authority(der));
+        found.expect("a registration authority").clone()
     }
+}
+
+/// Whether a certificate is that of a registration authority.
+#[must_use]
+pub fn is_registration_authority(der: &[u8]) -> bool {
+    let view = pkcs7::CertificateView::of(der).unwrap();
+    String::from_utf8_lossy(view.subject).contains("Registration authority")
 }
 
 fn put_endpoint(engine: &Engine, rules: Value, options: Value) {

@@ -34,5 +34,6 @@ mod pkcs7;
 mod post_quantum;
 mod revocation;
 mod scep;
+mod scep_authorities;
 mod tidy;
 mod validation;
