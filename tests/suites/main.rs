@@ -35,5 +35,6 @@ mod post_quantum;
 mod revocation;
 mod scep;
 mod scep_authorities;
+mod scep_quirks;
 mod tidy;
 mod validation;

@@ -1,11 +1,11 @@
 //! SCEP at the endpoint's boundary: what clients get, and what becomes of messages that nobody should send.
 
-use ca_backend::{Action, KeyAlgorithm, RevocationReason, Serial, StatusChange};
-use der::{Decode, Encode};
+use ca_backend::{Action, KeyAlgorithm, RevocationReason, StatusChange};
+use der::Encode;
 use pkcs7::{Bag, Cipher, Digest, KeyTransport, Legacy, SignedMessage};
 use serde_json::{Value, json};
 use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki};
-use tests::scep_client::{Answer, Device, Message, ScepBench, rules};
+use tests::scep_client::{Answer, Device, Message, ScepBench, indefinite, rules, serial};
 
 const SUBJECT: &str = "cn=device-1";
 
@@ -32,11 +32,6 @@ fn approve_the_one(bench: &ScepBench) {
     let waiting = bench.pki.engine.waiting(None, 10).unwrap();
     let [one] = waiting.as_slice() else { panic!("one request waits: {waiting:?}") };
     bench.pki.engine.approve(&one.ticket, OPERATOR).unwrap();
-}
-
-fn serial(certificate: &[u8]) -> Serial {
-    let serial = pkcs7::CertificateView::of(certificate).unwrap().serial;
-    Serial::from_integer(der::asn1::AnyRef::from_der(serial).unwrap().value()).unwrap()
 }
 
 #[test]
@@ -414,23 +409,4 @@ fn find(within: &[u8], part: &[u8]) -> usize {
 
 fn tlv_sequence(parts: &[&[u8]]) -> Vec<u8> {
     der::asn1::Any::new(der::Tag::Sequence, parts.concat()).unwrap().to_der().unwrap()
-}
-
-/// Every constructed value with an indefinite length, long OCTET STRINGs in pieces.
-fn indefinite(der: &[u8]) -> Vec<u8> {
-    const PIECE: usize = 100;
-    let element = pkcs7::only_element(der).unwrap();
-    let tag = der[0];
-    if tag & 0x20 != 0 {
-        let children: Vec<u8> =
-            pkcs7::elements(element.content).unwrap().iter().flat_map(|child| indefinite(child.whole)).collect();
-        return [&[tag, 0x80], children.as_slice(), &[0, 0]].concat();
-    }
-    // OCTET STRING, and [0] in place of one.
-    if (tag == 0x04 || tag == 0x80) && element.content.len() > PIECE {
-        let piece = |octets: &[u8]| der::asn1::OctetString::new(octets).unwrap().to_der().unwrap();
-        let pieces: Vec<u8> = element.content.chunks(PIECE).flat_map(piece).collect();
-        return [&[tag | 0x20, 0x80], pieces.as_slice(), &[0, 0]].concat();
-    }
-    der.to_vec()
 }

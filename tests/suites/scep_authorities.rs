@@ -138,7 +138,7 @@ impl<'a> Stage<'a> {
     }
 
     fn directory(&self) -> PathBuf {
-        let directory = self.site.path("client");
+        let directory = self.site.path(&format!("client-{}", self.algorithm));
         std::fs::create_dir_all(&directory).unwrap();
         directory
     }
