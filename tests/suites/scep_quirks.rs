@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use der::asn1::Any;
-use der::{Encode, Tag};
+use der::{Tag, Tagged};
 use pkcs7::{Bag, Cipher, Digest, KeyTransport};
 use serde_json::{Value, json};
 use tests::daemon::{Site, text};
