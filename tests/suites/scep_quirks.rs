@@ -254,6 +254,9 @@ fn tags(der: &[u8], from: usize, found: &mut Vec<usize>) {
     }
 }
 
+/// Makes a message of an altered layer.
+type Wrap<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
 /// Cut anywhere, and every field with another tag, an emptied content, a swapped neighbour or a length beyond its end: an answer in
 /// order, and never a certificate that the whole message did not bring.
 #[test]
@@ -270,8 +273,7 @@ fn s20_every_field_of_a_message_cut_retagged_emptied_swapped_or_oversized_is_ref
     // Of the outer message every octet is under the signature or decides about it; the envelope is altered under a good one.
     let outer = |altered: &[u8]| altered.to_vec();
     let inner = |altered: &[u8]| device.wrap(&message, Some(altered));
-    let layers: [(&str, &[u8], &dyn Fn(&[u8]) -> Vec<u8>); 2] =
-        [("message", &whole, &outer), ("envelope", &envelope, &inner)];
+    let layers: [(&str, &[u8], Wrap<'_>); 2] = [("message", &whole, &outer), ("envelope", &envelope, &inner)];
     let mut texts = std::collections::BTreeSet::new();
     for (layer, der, wrap) in layers {
         let mut judge = |altered: &[u8], what: &str| {
