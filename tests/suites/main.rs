@@ -40,3 +40,4 @@ mod scep_authorities;
 mod scep_quirks;
 mod tidy;
 mod validation;
+mod webhook;
