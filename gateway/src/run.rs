@@ -247,7 +247,8 @@ pub fn run(settings: &Settings, options: RunOptions, ready: impl FnOnce(&Ready))
         .map_err(|error| RunError::System { doing: "start the network threads".to_owned(), error })?;
     let sockets = runtime.block_on(Sockets::bind(settings))?;
     let engine = open_engine(settings)?;
-    engine.maintain();
+    // What depends on how much is stored is done by the jobs, beside the first clients.
+    engine.prepare_to_serve();
     let starter = if options.starter { Some(starter::prepare(&engine, settings)?) } else { None };
     let mut server_certificate = ServerCertificate::new(engine.clone(), settings)?;
     // The first client may come as soon as the daemon says that it is ready.

@@ -73,7 +73,7 @@ pub fn settings() -> Settings {
 pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterError> {
     make_what_is_missing(engine, settings)?;
     // What was not finished the last time goes on here.
-    engine.maintain();
+    engine.prepare_to_serve();
     let root = engine.authority(&AuthorityName::new(ROOT)?);
     let certificate = root.ok().filter(|root| root.state == AuthorityState::Active).and_then(|root| root.certificate);
     let root_path = settings.state_dir.join("root.pem");
