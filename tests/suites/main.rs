@@ -38,3 +38,4 @@ mod revocation;
 mod scep;
 mod tidy;
 mod validation;
+mod webhook;
