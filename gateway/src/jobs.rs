@@ -6,9 +6,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ca_backend::{AuthorityState, Engine, KeyHealth};
+use config::Settings;
 
 use crate::device_management::IntuneLink;
 use crate::server_certificate::ServerCertificate;
+use crate::starter::{self, StarterError};
 use crate::telemetry::{self, Figures};
 use crate::validation::Validator;
 use crate::wiring::Wiring;
@@ -72,6 +74,27 @@ pub fn keep_server_certificate(mut server_certificate: ServerCertificate, stop: 
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// Makes the starter PKI once its key store is there, or gives up when the sender of `stop` is gone. A thread of its own, since a
+/// token that hangs holds each attempt up.
+pub fn make_starter(engine: &Engine, settings: &Settings, wiring: &Wiring, stop: &Receiver<()>) {
+    let mut waits = true;
+    while waits && stop.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+        survive("make the starter PKI", || match starter::prepare(engine, settings) {
+            Ok(_) => {
+                wiring.remount();
+                waits = false;
+                let text = starter::text_path(settings);
+                tracing::info!(text = %text.display(), "the starter PKI is made; the text says how to use it");
+            }
+            Err(StarterError::Waits(why)) => tracing::debug!(why, "the starter PKI still waits"),
+            Err(error) => {
+                waits = false;
+                tracing::error!(%error, "there is no starter PKI: put right what it says, then start the daemon again");
+            }
+        });
     }
 }
 
