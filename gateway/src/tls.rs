@@ -1,5 +1,7 @@
 //! TLS of the gateway: versions, the server certificate and its change while running, and what a client shows of itself.
 
+mod files;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+
+pub use files::CertificateFiles;
 
 /// HTTP/2 is offered first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
