@@ -205,7 +205,8 @@ fn zones(settings: &Settings) -> Result<(), Wrong> {
 
 fn perspectives(settings: &Settings) -> Result<(), Wrong> {
     for (name, perspective) in &settings.validation.perspectives {
-        let wrong = |why: &str| Err(wrong("validation.perspectives", format!("[validation.perspectives.{name}]: {why}")));
+        let wrong =
+            |why: &str| Err(wrong("validation.perspectives", format!("[validation.perspectives.{name}]: {why}")));
         let plain = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
         if name.is_empty() || !name.bytes().all(plain) {
             return wrong("a perspective's name has lower-case letters, digits and hyphens");

@@ -385,12 +385,7 @@ pub struct PerspectiveSettings {
 
 impl Default for PerspectiveSettings {
     fn default() -> Self {
-        Self {
-            client_roots_path: None,
-            client_names: Vec::new(),
-            ports: vec![80, 443],
-            reachable_networks: Vec::new(),
-        }
+        Self { client_roots_path: None, client_names: Vec::new(), ports: vec![80, 443], reachable_networks: Vec::new() }
     }
 }
 

@@ -128,6 +128,7 @@ fn route(options: &IntuneOptions) -> Result<Route, Refusal> {
         networks: options.reachable_networks.clone(),
         roots: options.roots.clone(),
         proxy: options.proxy.clone(),
+        identity: None,
         proxy_authorization: authorization
             .transpose()
             .map_err(|_| Refusal::new(Reason::Malformed, "intune.proxy_authorization is no text of a header"))?,

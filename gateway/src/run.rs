@@ -292,11 +292,11 @@ impl Daemon<'_> {
         ));
         wiring.remount().map_err(RunError::Mount)?;
 
-        let changed = wiring.clone();
+        let (changed, checking) = (wiring.clone(), wiring.clone());
         let https_condition = server_certificate.condition();
         let admin_state = AdminState {
             engine: engine.clone(),
-            check_endpoint: Arc::new(Wiring::check),
+            check_endpoint: Arc::new(move |endpoint| checking.accepts(endpoint)),
             endpoints_changed: Arc::new(move || {
                 if let Err(error) = changed.remount() {
                     tracing::error!(endpoint = error.endpoint, error = ?error.error, "failed to mount a changed endpoint");
@@ -368,13 +368,16 @@ impl Daemon<'_> {
     }
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, RunError> {
+pub(crate) fn thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, RunError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| RunError::System { doing: format!("start the thread {name}"), error })
 }
 
-async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
+pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
     Listener::bind(address).await.map_err(|error| RunError::Listen { name, address, error })
 }

@@ -8,6 +8,7 @@ use ca_backend::{Endpoint, Engine, Error, Reason, Refusal};
 use config::Settings;
 use tokio::runtime::Handle;
 
+use crate::corroboration::Perspectives;
 use crate::device_management::IntuneLink;
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
@@ -83,6 +84,7 @@ pub struct Wiring {
     egress: Result<NodeEgress, EgressError>,
     /// The sockets of this node, which nothing of ours may reach.
     own: Vec<SocketAddr>,
+    perspectives: Perspectives,
     validators: Mutex<Vec<Validator>>,
     intunes: Mutex<Vec<IntuneLink>>,
     remounting: Mutex<()>,
@@ -110,6 +112,7 @@ impl Wiring {
     ) -> Self {
         Self {
             egress: NodeEgress::new(&settings.validation, own.clone()),
+            perspectives: Perspectives::new(&settings.validation, &own, &runtime),
             own,
             engine,
             settings,
@@ -128,6 +131,24 @@ impl Wiring {
     /// A refusal that says what is wrong.
     pub fn check(endpoint: &Endpoint) -> Result<(), Refusal> {
         (protocol_of(endpoint)?.check)(endpoint)
+    }
+
+    /// Whether an endpoint could be mounted on this node: as [`Wiring::check`], and the node has the perspectives that it names.
+    ///
+    /// # Errors
+    /// A refusal that says what is wrong.
+    pub fn accepts(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
+        Self::check(endpoint)?;
+        match endpoint.protocol.as_str() {
+            "acme" => self.perspectives.check(&acme::Options::parse(&endpoint.options)?.perspectives),
+            _ => Ok(()),
+        }
+    }
+
+    /// The remote perspectives of this node, for timed work.
+    #[must_use]
+    pub fn perspectives(&self) -> &Perspectives {
+        &self.perspectives
     }
 
     /// Puts the enabled endpoints and the status services in force, as they are now.
@@ -193,8 +214,10 @@ impl Wiring {
     fn mount_acme(&self, settings: &Endpoint) -> Result<Vec<Mount>, Error> {
         let options = acme::Options::parse(&settings.options)?;
         let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        self.perspectives.check(&options.perspectives)?;
         let look = Look::new(egress, &options);
-        let validator = Validator::new(look, self.runtime.clone(), self.lanes.remote.clone());
+        let validator =
+            Validator::new(look, self.perspectives.clone(), self.runtime.clone(), self.lanes.remote.clone());
         let path = format!("/acme/{}", settings.name);
         let url = format!("{}{path}", self.settings.https.base_url);
         let start = validator.clone();

@@ -45,11 +45,21 @@ pub struct LookRequest {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Look {
     #[serde(rename = "http-01")]
-    Http01 { target: Host, path: String },
+    Http01 {
+        target: Host,
+        path: String,
+    },
     #[serde(rename = "tls-alpn-01")]
-    TlsAlpn01 { target: Host, server_name: String },
-    Txt { name: String },
-    Caa { names: Vec<String> },
+    TlsAlpn01 {
+        target: Host,
+        server_name: String,
+    },
+    Txt {
+        name: String,
+    },
+    Caa {
+        names: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +88,22 @@ pub struct LookAnswer {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Sight {
     /// The body in Base64.
-    Http { status: u16, body: String, address: IpAddr },
+    Http {
+        status: u16,
+        body: String,
+        address: IpAddr,
+    },
     Txt(Vec<String>),
     /// The certificate, DER, in Base64.
-    Certificate { der: String, address: IpAddr },
+    Certificate {
+        der: String,
+        address: IpAddr,
+    },
     Caa(Vec<CaaRecords>),
-    Failed { class: Failure, text: String },
+    Failed {
+        class: Failure,
+        text: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,9 +180,7 @@ impl LookRequest {
             Look::TlsAlpn01 { server_name, .. } if !is_name(&server_name) => {
                 return Err(wrong("the server name is no host name".to_owned()));
             }
-            Look::TlsAlpn01 { target: host, server_name } => {
-                Question::TlsAlpn01 { target: target(host)?, server_name }
-            }
+            Look::TlsAlpn01 { target: host, server_name } => Question::TlsAlpn01 { target: target(host)?, server_name },
             // All challenges lie below such a label: _acme-challenge, _LABEL._acme-challenge, _validation-persist.
             Look::Txt { name } if !is_name(&name) || !name.starts_with('_') => {
                 return Err(wrong("the name is not one of a challenge".to_owned()));
@@ -331,6 +349,9 @@ mod tests {
         assert!(LookRequest::decode(format!("{right}{ports},\"proxy\":\"x\"}}").as_bytes()).is_err());
         assert!(LookRequest::decode(format!("{right}\"ports\":{{\"http01\":70000}}}}").as_bytes()).is_err());
         let many = vec!["a"; CAA_NAMES_MAX + 1].join("\",\"");
-        assert!(LookRequest::decode(format!("{{\"look\":{{\"caa\":{{\"names\":[\"{many}\"]}}}},{ports}}}").as_bytes()).is_err());
+        assert!(
+            LookRequest::decode(format!("{{\"look\":{{\"caa\":{{\"names\":[\"{many}\"]}}}},{ports}}}").as_bytes())
+                .is_err()
+        );
     }
 }

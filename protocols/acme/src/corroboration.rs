@@ -77,7 +77,8 @@ impl Quorum {
             let names: Vec<_> = confirming.into_iter().collect();
             return Verdict::Shown(format!("{shown}, confirmed by {}", names.join(", ")));
         }
-        let (problem, why) = denials.iter().chain(&silences).copied().next().unwrap_or((ProblemType::ServerInternal, ""));
+        let (problem, why) =
+            denials.iter().chain(&silences).copied().next().unwrap_or((ProblemType::ServerInternal, ""));
         let mut text = format!(
             "{} of {} remote perspectives did not confirm what this server saw ({} may fail): {} saw something else, {} saw nothing",
             denials.len() + silences.len(),
@@ -108,14 +109,19 @@ mod tests {
     }
 
     fn verdict(quorum: &Quorum, confirmed: usize, denied: usize) -> Verdict {
-        let verdicts: Vec<_> = quorum.perspectives.iter().enumerate().map(|(place, name)| {
-            let verdict = match place {
-                _ if place < confirmed => Some(Verdict::Shown("here".to_owned())),
-                _ if place < confirmed + denied => Some(Verdict::NotShown(ProblemType::Caa, "no".to_owned())),
-                _ => None,
-            };
-            (name.as_str(), verdict)
-        }).collect();
+        let verdicts: Vec<_> = quorum
+            .perspectives
+            .iter()
+            .enumerate()
+            .map(|(place, name)| {
+                let verdict = match place {
+                    _ if place < confirmed => Some(Verdict::Shown("here".to_owned())),
+                    _ if place < confirmed + denied => Some(Verdict::NotShown(ProblemType::Caa, "no".to_owned())),
+                    _ => None,
+                };
+                (name.as_str(), verdict)
+            })
+            .collect();
         quorum.judge("here".to_owned(), &verdicts)
     }
 
@@ -127,7 +133,11 @@ mod tests {
                 for denied in 0..=failing {
                     let verdict = verdict(&quorum, perspectives - failing, denied);
                     let expected = failing <= may_fail;
-                    assert_eq!(matches!(verdict, Verdict::Shown(_)), expected, "{failing} of {perspectives}: {verdict:?}");
+                    assert_eq!(
+                        matches!(verdict, Verdict::Shown(_)),
+                        expected,
+                        "{failing} of {perspectives}: {verdict:?}"
+                    );
                     let for_good = matches!(verdict, Verdict::NotShown(ProblemType::Caa, _));
                     assert_eq!(for_good, denied > may_fail, "{denied} of {perspectives}: {verdict:?}");
                 }
