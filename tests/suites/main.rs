@@ -30,6 +30,7 @@ mod judges;
 mod kill;
 mod mdm;
 mod operators;
+mod perspectives;
 mod pkcs7;
 mod post_quantum;
 mod revocation;
