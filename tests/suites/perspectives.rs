@@ -260,8 +260,17 @@ fn s27_a_name_counts_as_shown_if_enough_perspectives_see_the_same() {
 /// The status with which a perspective answers a question, asked by curl.
 fn asked(port: u16, root: &Path, shown: Option<&Files>, question: &str) -> String {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}", "--cacert"])
-        .arg(root);
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--http1.1",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+        "--cacert",
+    ])
+    .arg(root);
     if let Some(files) = shown {
         curl.arg("--cert").arg(&files.certificate).arg("--key").arg(&files.key);
     }
@@ -314,7 +323,7 @@ fn s27_strangers_are_refused_on_both_sides() {
     let page = r#"{"http-01":{"target":{"dns":"host.example.org"},"path":"/admin"}}"#;
     assert_eq!(asked(right.port, &root, Some(&gateway), &question(page, stage.host.port)), "422", "no challenge");
     assert_eq!(asked(right.port, &root, Some(&gateway), "{"), "422");
-    assert_eq!(asked(right.port, &root, Some(&gateway), &" ".repeat(100_000)), "413");
+    assert_eq!(asked(right.port, &root, Some(&gateway), &" ".repeat(70_000)), "413");
 
     // A perspective that shows a stranger's certificate is not asked, and so confirms nothing.
     drop(daemon);
