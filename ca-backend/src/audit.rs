@@ -52,6 +52,8 @@ pub enum Action {
     AccountChanged,
     /// The daemon made a key for its own use: an OCSP responder, its TLS certificate.
     ServiceKeyChanged,
+    /// An operator had a key made that an authority may take later.
+    KeyMade,
 }
 
 /// One entry of the audit log.

@@ -57,7 +57,7 @@ pub struct ServiceKey {
 const RESPONDER_PROFILE: &str = "basic-ocsp";
 const TLS_ROLE: &str = "tls";
 /// Before the serials under which former TLS keys lie until they are destroyed.
-const FORMER_TLS_KEYS: &[u8] = b"former/tls/";
+pub(crate) const FORMER_TLS_KEYS: &[u8] = b"former/tls/";
 /// Former keys destroyed at a time.
 const FORMER_KEYS_MAX: usize = 100;
 const DAEMON: &str = "certgate";

@@ -44,6 +44,7 @@ pub use status::StatusPages;
 
 use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
+use crate::wiring::Unserved;
 use problem::missing;
 
 /// The longest body of a request, in bytes: a CA certificate with a long chain in PEM.
@@ -61,6 +62,8 @@ pub struct AdminState {
     pub check_endpoint: Arc<CheckEndpoint>,
     /// Puts changed endpoints in force.
     pub endpoints_changed: Arc<dyn Fn() + Send + Sync>,
+    /// The endpoints with which something is wrong.
+    pub unserved: Unserved,
     /// What `/metrics` shows.
     pub figures: Figures,
     /// Whether HTTPS clients are served.

@@ -33,14 +33,14 @@ impl fmt::Debug for IntuneLink {
 }
 
 impl IntuneLink {
-    /// Whether options could be used now: what they say, and the secret that they name.
+    /// Whether options could be used now: what they say, and the secret and the files that they name.
     ///
     /// # Errors
     /// A refusal that says what is wrong.
     pub fn check(options: &serde_json::Value) -> Result<(), Refusal> {
         let options = IntuneOptions::parse(options)?;
         credential(&options)?;
-        route(&options).map(drop)
+        route(&options)?.check()
     }
 
     /// Reads the secret and builds the way out. Nothing is asked yet.

@@ -27,7 +27,7 @@ const HOUR_ROUNDS: u64 = 3_600;
 const SWEEP_STEP: usize = 500;
 /// Rounds between two looks at what rarely changes.
 const SLOW_ROUNDS: u64 = 60;
-/// Rounds between two attempts at a server certificate that could not be made.
+/// Rounds between two attempts at a server certificate that could not be made, or at an endpoint that could not be mounted.
 const RETRY_ROUNDS: u64 = 10;
 
 /// Everything that has to be done again and again.
@@ -85,6 +85,9 @@ impl Jobs {
             survive("ask Intune what to revoke", || self.wiring.intunes().iter().for_each(IntuneLink::poll));
             if round.is_multiple_of(SLOW_ROUNDS) {
                 survive("forget old calls of device management", || self.mdm());
+            }
+            if round.is_multiple_of(RETRY_ROUNDS) {
+                survive("mount endpoints that could not be mounted", || self.wiring.retry());
             }
             if round.is_multiple_of(RESUME_ROUNDS) {
                 survive("go on with unfinished ACME orders", || self.resume_acme());

@@ -20,7 +20,7 @@ use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::starter::{self, StarterError};
 use crate::telemetry::{Figures, TelemetryError};
-use crate::wiring::{Lanes, MountError, Wiring};
+use crate::wiring::{Lanes, Wiring};
 
 /// What the command line adds to the settings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,9 +83,6 @@ pub enum RunError {
     /// The operators' socket cannot be bound.
     #[error(transparent)]
     OperatorSocket(#[from] SocketError),
-    /// An enabled endpoint cannot be mounted.
-    #[error("failed to start endpoint {}: {:?}", .0.endpoint, .0.error)]
-    Mount(MountError),
 }
 
 impl RunError {
@@ -290,25 +287,22 @@ impl Daemon<'_> {
             tokio::runtime::Handle::current(),
             vec![https.address(), http.address()],
         ));
-        wiring.remount().map_err(RunError::Mount)?;
+        wiring.remount();
 
-        let (changed, checking) = (wiring.clone(), wiring.clone());
+        let (judge, changed) = (wiring.clone(), wiring.clone());
         let https_condition = server_certificate.condition();
         let admin_state = AdminState {
             engine: engine.clone(),
-            check_endpoint: Arc::new(move |endpoint| checking.accepts(endpoint)),
-            endpoints_changed: Arc::new(move || {
-                if let Err(error) = changed.remount() {
-                    tracing::error!(endpoint = error.endpoint, error = ?error.error, "failed to mount a changed endpoint");
-                }
-            }),
+            check_endpoint: Arc::new(move |endpoint| judge.admit(endpoint)),
+            endpoints_changed: Arc::new(move || changed.remount()),
+            unserved: wiring.unserved(),
             figures: figures.clone(),
             https: https_condition.clone(),
         };
 
         let status_mounts = Mounts::default();
         let pages: Arc<dyn endpoint::Endpoint> =
-            Arc::new(StatusPages::new(engine.clone(), figures.clone(), https_condition));
+            Arc::new(StatusPages::new(engine.clone(), figures.clone(), https_condition, wiring.unserved()));
         let page = |path| Mount::new(On::Plain, path, pages.clone(), status_lane.clone(), 0);
         status_mounts.replace(StatusPages::PATHS.map(page).into());
 

@@ -31,7 +31,7 @@ pub(crate) fn gateway(settings: &Settings) {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let mounts = Mounts::default();
         let wiring = Wiring::new(engine, settings.clone(), mounts.clone(), lanes, Handle::current(), Vec::new());
-        wiring.remount().unwrap();
+        wiring.remount();
         println!("{}", listener.address().port());
         let (_stop, stopped) = watch::channel(false);
         listener.serve(Security::Plain, mounts, Bounds::new(settings), stopped).await;

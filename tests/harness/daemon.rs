@@ -147,6 +147,15 @@ pub fn binary() -> PathBuf {
     })
 }
 
+/// Asks until the answer is right: a daemon looks again for what was missing after a moment.
+pub fn eventually(what: impl Fn() -> bool) {
+    let began = ca_backend::Stopwatch::start();
+    while !what() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not come back");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
 /// A TCP port on which nobody listens now.
 #[must_use]
 pub fn free_port() -> u16 {

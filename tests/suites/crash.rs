@@ -264,17 +264,31 @@ fn the_key_store_loses_each_signature_and_the_same_request_completes() {
     the_key_store_fails_at_every_signature(in_memory, |pki, n| pki.bench.sign_faults.fail_after(n));
 }
 
+/// A bench in memory, but for the keys.
+fn in_token(token: &SoftToken) -> impl Fn() -> Bench {
+    move || in_memory().with_token(token.settings()).unwrap()
+}
+
 #[test]
 fn with_keys_in_a_token_the_power_goes_before_each_commit_and_nothing_acknowledged_is_lost() {
+    power_goes_at_every_commit(in_token(&SoftToken::softhsm("crash")), FailureMoment::BeforeWrite);
+}
+
+#[test]
+fn with_keys_in_a_token_the_power_goes_after_each_commit_and_a_repeat_gets_the_first_outcome() {
+    power_goes_at_every_commit(in_token(&SoftToken::softhsm("crash")), FailureMoment::AfterWrite);
+}
+
+#[test]
+fn with_keys_in_a_token_that_fails_before_each_signature_the_same_request_completes() {
     let token = SoftToken::softhsm("crash");
-    power_goes_at_every_commit(|| in_memory().with_token(token.settings()).unwrap(), FailureMoment::BeforeWrite);
+    the_key_store_fails_at_every_signature(in_token(&token), |pki, n| pki.bench.sign_faults.fail_before(n));
 }
 
 #[test]
 fn with_keys_in_a_token_each_signature_is_lost_and_the_same_request_completes() {
     let token = SoftToken::softhsm("crash");
-    let bench = || in_memory().with_token(token.settings()).unwrap();
-    the_key_store_fails_at_every_signature(bench, |pki, n| pki.bench.sign_faults.fail_after(n));
+    the_key_store_fails_at_every_signature(in_token(&token), |pki, n| pki.bench.sign_faults.fail_after(n));
 }
 
 #[test]

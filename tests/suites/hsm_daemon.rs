@@ -1,24 +1,13 @@
 //! The daemon with its keys in tokens, as operators meet it.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::daemon::Site;
+use tests::daemon::{Site, eventually};
 use tests::token::{PIN, SoftToken};
 
 /// Where `--key-store` finds a token that no settings name.
 fn key_store(token: &SoftToken, label: &str) -> String {
     let (module, pin) = (token.module(), token.pin_file(PIN));
     format!("pkcs11:token={label}?module-path={}&pin-source={}", module.display(), pin.display())
-}
-
-/// Asks until the answer is right: a token is looked for again after a moment.
-fn eventually(what: impl Fn() -> bool) {
-    let began = ca_backend::Stopwatch::start();
-    while !what() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it did not come back");
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
 }
 
 /// The condition of a part, as `/readyz` tells it.
@@ -47,7 +36,7 @@ fn the_starter_keeps_every_key_in_a_token_survives_its_absence_and_never_tells_t
     said += &keys.to_string();
     let keys = keys.as_array().unwrap();
     assert!(keys.iter().all(|key| key["store"] == "token"), "a key lies elsewhere: {keys:?}");
-    for user in ["root", "issuing"] {
+    for user in ["root", "issuing", "ocsp/root", "ocsp/issuing", "ra/issuing/rsa-2048", "tls"] {
         assert!(keys.iter().any(|key| key["used_by"][0] == user), "no key of {user}: {keys:?}");
     }
 
@@ -69,7 +58,11 @@ fn the_starter_keeps_every_key_in_a_token_survives_its_absence_and_never_tells_t
     let tested = site.output(&["key", "test", "token", "--measure-ms", "50", "--json"]);
     let report = String::from_utf8_lossy(&tested.stdout).into_owned();
     assert!(report.contains("make and sign ec-p256") && report.contains("per_s"), "{report}");
+    assert!(report.contains("oaep-sha256"), "{report}");
+    assert_eq!(tested.status.code(), Some(1), "SoftHSM cannot do everything, and the exit code says so");
     said += &report;
+    let made = site.json(&["audit", "list"]).to_string();
+    assert!(made.contains("key-made") && made.contains("object=own-root"), "{made}");
 
     daemon.kill();
     token.happens("absent");

@@ -10,6 +10,7 @@ use endpoint::{Endpoint as _, Peer};
 use gateway::admin::{self, AdminState, SocketError, StatusPages};
 use gateway::server_certificate::HttpsCondition;
 use gateway::telemetry::Figures;
+use gateway::wiring::Unserved;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -41,6 +42,7 @@ fn state(engine: Engine) -> AdminState {
             None => Ok(()),
         }),
         endpoints_changed: Arc::new(|| {}),
+        unserved: Unserved::default(),
         figures: FIGURES.get_or_init(|| Figures::install().unwrap()).clone(),
         https: serving(),
     }
@@ -467,7 +469,7 @@ fn readiness_says_why_https_clients_are_turned_away() {
     let AdminState { engine, figures, https, .. } = state(pki.engine.clone());
     pki.engine.maintain();
     https.set(false, Some("waits for an active issuing authority".to_owned()));
-    let pages = StatusPages::new(engine, figures, https);
+    let pages = StatusPages::new(engine, figures, https, Unserved::default());
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
     let answer = pages.handle(Request::builder().uri("/readyz").body(Bytes::new()).unwrap(), &peer);
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -655,7 +657,7 @@ fn the_socket_is_for_its_owner_and_replaces_a_dead_one_but_no_live_one() {
 fn the_status_pages_serve_nothing_that_only_operators_may_see() {
     let pki = Pki::start();
     let state = state(pki.engine.clone());
-    let pages = StatusPages::new(state.engine, state.figures, state.https);
+    let pages = StatusPages::new(state.engine, state.figures, state.https, state.unserved);
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: None, request_id: String::new() };
     let ask = |path: &str| pages.handle(Request::builder().uri(path).body(Bytes::new()).unwrap(), &peer);
     assert_eq!((ask("/healthz").status(), ask("/metrics").status()), (StatusCode::OK, StatusCode::OK));

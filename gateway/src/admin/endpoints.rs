@@ -24,10 +24,13 @@ pub struct EndpointSummary {
     pub enabled: bool,
     /// How many access rules it has; without any, nobody gets anything.
     pub rules: usize,
+    /// Why it cannot be mounted though it is enabled. It answers 503, unless it was in force before; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
-impl From<&Endpoint> for EndpointSummary {
-    fn from(endpoint: &Endpoint) -> Self {
+impl EndpointSummary {
+    fn new(endpoint: &Endpoint, trouble: Option<String>) -> Self {
         Self {
             name: endpoint.name.to_string(),
             protocol: endpoint.protocol.to_string(),
@@ -35,6 +38,7 @@ impl From<&Endpoint> for EndpointSummary {
             profiles: endpoint.profiles.iter().map(ToString::to_string).collect(),
             enabled: endpoint.enabled,
             rules: endpoint.rules.len(),
+            trouble,
         }
     }
 }
@@ -69,8 +73,12 @@ pub(super) struct EndpointDocument {
 /// Every endpoint, by name.
 #[utoipa::path(get, path = "/v1/endpoints", tag = "endpoints", responses((status = 200, body = Vec<EndpointSummary>)))]
 pub(super) async fn list(caller: Caller) -> Result<Answer<Vec<EndpointSummary>>, Problem> {
-    let endpoints = caller.ask(|caller| Ok(caller.engine().endpoints())).await?;
-    Ok(Answer(endpoints.iter().map(|endpoint| EndpointSummary::from(endpoint.as_ref())).collect()))
+    let summaries = caller.ask(|caller| {
+        let mut unserved = caller.state.unserved.all();
+        let endpoints = caller.engine().endpoints();
+        Ok(endpoints.iter().map(|endpoint| EndpointSummary::new(endpoint, unserved.remove(&endpoint.name))).collect())
+    });
+    Ok(Answer(summaries.await?))
 }
 
 /// One endpoint, with its access rules and options.

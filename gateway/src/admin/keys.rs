@@ -21,7 +21,7 @@ pub struct Key {
     /// Its algorithm; absent for a kind of key that is not used here.
     #[schema(value_type = Option<String>, example = "ec-p256")]
     pub algorithm: Option<KeyAlgorithm>,
-    /// Who uses it: an issuer, or `ocsp/NUMBER` for the responder of an issuer.
+    /// Who uses it: an issuer; `tls`, `ocsp/ISSUER`, `ra/ISSUER/ALGORITHM`, with `/before` for the one that it had before.
     pub used_by: Vec<String>,
 }
 

@@ -14,6 +14,7 @@ use super::problem::Problem;
 use super::{AdminState, Moment};
 use crate::server_certificate::HttpsCondition;
 use crate::telemetry::Figures;
+use crate::wiring::Unserved;
 
 /// That the daemon runs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -25,16 +26,17 @@ pub struct Alive {
 /// Whether the daemon can do its work, and if not, what keeps it from it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// Whether every part is.
+    /// Whether every part is. An endpoint that is not served does not count: the others are.
     pub ready: bool,
-    /// The parts: the store, each key store, HTTPS, the CRL of each issuer.
+    /// The parts: the store, each key store, HTTPS, the CRL of each issuer, and each endpoint with which something is wrong.
     pub parts: Vec<Part>,
 }
 
 /// A part that the daemon needs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Part {
-    /// `store`, `keys:NAME`, `https`, `key:ISSUER` (only if it cannot be used) or `crl:ISSUER`.
+    /// `store`, `keys:NAME`, `https`, `key:ISSUER` (only if it cannot be used), `crl:ISSUER`, or `endpoint:NAME` (only if
+    /// something is wrong with it).
     pub name: String,
     /// Whether it works.
     pub ready: bool,
@@ -65,8 +67,8 @@ pub(super) async fn healthz() -> Answer<Alive> {
 #[utoipa::path(get, path = "/readyz", tag = "status",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "A part does not work")))]
 pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
-    let AdminState { engine, https, .. } = state;
-    match tokio::task::spawn_blocking(move || readiness(&engine, &https)).await {
+    let AdminState { engine, https, unserved, .. } = state;
+    match tokio::task::spawn_blocking(move || readiness(&engine, &https, &unserved)).await {
         Ok(readiness) => {
             let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             (status, Answer(readiness)).into_response()
@@ -92,16 +94,17 @@ pub struct StatusPages {
     engine: Engine,
     figures: Figures,
     https: HttpsCondition,
+    unserved: Unserved,
 }
 
 impl StatusPages {
     /// The paths that it serves.
     pub const PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-    /// Shows the condition of `engine` and of HTTPS, and `figures`.
+    /// Shows the condition of `engine`, of HTTPS and of endpoints, and `figures`.
     #[must_use]
-    pub fn new(engine: Engine, figures: Figures, https: HttpsCondition) -> Self {
-        Self { engine, figures, https }
+    pub fn new(engine: Engine, figures: Figures, https: HttpsCondition, unserved: Unserved) -> Self {
+        Self { engine, figures, https, unserved }
     }
 }
 
@@ -119,7 +122,7 @@ impl Endpoint for StatusPages {
                 page(StatusCode::OK, METRICS_TYPE, self.figures.render().into_bytes())
             }
             (&Method::GET | &Method::HEAD, "/readyz") => {
-                let readiness = readiness(&self.engine, &self.https);
+                let readiness = readiness(&self.engine, &self.https, &self.unserved);
                 let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 page(status, "application/json", serde_json::to_vec(&readiness).unwrap_or_default())
             }
@@ -140,7 +143,7 @@ fn failed(why: &tokio::task::JoinError) -> Response {
 }
 
 /// The condition of every part.
-fn readiness(engine: &Engine, https: &HttpsCondition) -> Readiness {
+fn readiness(engine: &Engine, https: &HttpsCondition, unserved: &Unserved) -> Readiness {
     let mut parts = vec![Part::new("store".to_owned(), engine.store_health().err().map(|why| why.to_string()))];
     for (name, health) in engine.key_health() {
         let why = match health {
@@ -159,7 +162,10 @@ fn readiness(engine: &Engine, https: &HttpsCondition) -> Readiness {
         Ok(crls) => parts.extend(crls),
         Err(why) => parts.push(Part::new("authorities".to_owned(), Some(why))),
     }
-    Readiness { ready: parts.iter().all(|part| part.ready), parts }
+    let ready = parts.iter().all(|part| part.ready);
+    // If these counted, a balancer would take every node out of service for one spoilt file.
+    parts.extend(unserved.all().into_iter().map(|(name, why)| Part::new(format!("endpoint:{name}"), Some(why))));
+    Readiness { ready, parts }
 }
 
 /// The CRL of every authority that signs.

@@ -42,7 +42,11 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
         }
         Command::Show { name } => {
             let endpoint: Value = daemon.get(&path(name.as_str()))?;
-            output.show(&endpoint, as_toml)
+            let trouble = trouble(daemon, &name)?;
+            output.show(&endpoint, |endpoint| match trouble {
+                Some(why) => format!("# cannot be mounted: {why}\n{}", as_toml(endpoint)),
+                None => as_toml(endpoint),
+            })
         }
         Command::Put { file } => put(&file, daemon, output),
         Command::Delete { name } => {
@@ -50,6 +54,14 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
             output.done(&format!("removed {name}"))
         }
     }
+}
+
+/// Why an endpoint cannot be mounted. It is no part of the endpoint as operators write it.
+fn trouble(daemon: &Daemon, name: &EndpointName) -> Result<Option<String>, Failure> {
+    let endpoints: Vec<EndpointSummary> = daemon.get("/v1/endpoints")?;
+    let found = endpoints.into_iter().find(|endpoint| endpoint.name == name.as_str());
+    // On one line, as a comment of TOML has to be.
+    Ok(found.and_then(|endpoint| endpoint.trouble).map(|why| why.replace(['\r', '\n'], " ")))
 }
 
 fn path(name: &str) -> String {
@@ -94,7 +106,11 @@ fn leave_out_nulls(value: &mut Value) {
 
 fn list(endpoints: &[EndpointSummary]) -> String {
     let rows = endpoints.iter().map(|endpoint| {
-        let state = if endpoint.enabled { "enabled" } else { "disabled" };
+        let state = match (endpoint.enabled, &endpoint.trouble) {
+            (false, _) => "disabled",
+            (true, None) => "enabled",
+            (true, Some(_)) => "trouble",
+        };
         [
             endpoint.name.clone(),
             endpoint.protocol.clone(),
@@ -104,5 +120,7 @@ fn list(endpoints: &[EndpointSummary]) -> String {
             endpoint.profiles.join(" "),
         ]
     });
-    table(["NAME", "PROTOCOL", "STATE", "AUTHORITY", "RULES", "PROFILES"], rows)
+    let table = table(["NAME", "PROTOCOL", "STATE", "AUTHORITY", "RULES", "PROFILES"], rows);
+    let troubles = endpoints.iter().filter_map(|endpoint| Some((&endpoint.name, endpoint.trouble.as_ref()?)));
+    troubles.fold(table, |text, (name, why)| format!("{}\n{name} cannot be mounted: {why}", text.trim_end()))
 }

@@ -51,6 +51,26 @@ pub struct Route {
     pub identity: Option<Arc<CertificateFiles>>,
 }
 
+impl Route {
+    /// Whether it could be taken now: what it says, and the files that it names.
+    ///
+    /// # Errors
+    /// As [`Remote::new`].
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.tls().map(drop)
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>, Refusal> {
+        let refused = |why: String| Refusal::new(Reason::Malformed, why);
+        if let Some(proxy) = &self.proxy
+            && (proxy.scheme() != "http" || proxy.host_str().is_none() || proxy.path() != "/")
+        {
+            return Err(refused(format!("the proxy {proxy} is not written as http://HOST:PORT")));
+        }
+        trusting(self.roots.as_ref(), self.identity.clone()).map_err(refused)
+    }
+}
+
 /// Asks hosts along one route.
 pub struct Remote {
     dns: dns::Dns,
@@ -83,16 +103,11 @@ impl Remote {
         own: Vec<SocketAddr>,
         runtime: Handle,
     ) -> Result<Self, Refusal> {
-        let refused = |why: String| Refusal::new(Reason::Malformed, why);
-        if let Some(proxy) = &route.proxy
-            && (proxy.scheme() != "http" || proxy.host_str().is_none() || proxy.path() != "/")
-        {
-            return Err(refused(format!("the proxy {proxy} is not written as http://HOST:PORT")));
-        }
+        let tls = route.tls()?;
         Ok(Self {
-            dns: dns::Dns::new(settings).map_err(|error| refused(error.to_string()))?,
+            dns: dns::Dns::new(settings).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
             policy: AddressPolicy::new(route.networks.clone(), own),
-            tls: trusting(route.roots.as_ref(), route.identity.clone()).map_err(refused)?,
+            tls,
             connect_timeout: Duration::from_secs(settings.connect_timeout_s),
             route,
             runtime,

@@ -51,11 +51,51 @@ fn an_endpoint_that_cannot_be_mounted_takes_nothing_from_those_in_force() {
     let lanes = Lanes::start(&settings).unwrap();
     let wiring =
         Wiring::new(engine.clone(), settings, Mounts::default(), lanes.clone(), runtime.handle().clone(), Vec::new());
-    wiring.remount().unwrap();
-    engine.put_endpoint(&endpoint("bad", json!({"no_such_option": 1})), "test").unwrap();
-    assert_eq!(wiring.remount().unwrap_err().endpoint, "bad");
-    let names: Vec<_> = wiring.acme_validators().iter().map(|validator| validator.acme().is_some()).collect();
-    assert_eq!(names, [true], "the validations of the endpoint in force are retried by nobody");
+    wiring.remount();
+    assert!(wiring.unserved().all().is_empty());
+    let bad = endpoint("bad", json!({"no_such_option": 1}));
+    assert!(wiring.admit(&bad).is_err());
+    engine.put_endpoint(&bad, "test").unwrap();
+    for again in [Wiring::remount, Wiring::retry] {
+        again(&wiring);
+        let unserved: Vec<_> = wiring.unserved().all().into_iter().collect();
+        assert_eq!((unserved.len(), unserved[0].0.as_str()), (1, "bad"));
+        assert!(unserved[0].1.contains("no_such_option"), "{unserved:?}");
+        let names: Vec<_> = wiring.acme_validators().iter().map(|validator| validator.acme().is_some()).collect();
+        assert_eq!(names, [true], "the validations of the endpoint in force are retried by nobody");
+    }
+    engine.put_endpoint(&endpoint("bad", json!({})), "test").unwrap();
+    wiring.retry();
+    assert!(wiring.unserved().all().is_empty());
+    assert_eq!(wiring.acme_validators().len(), 2);
+    lanes.stop();
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+#[test]
+fn of_two_endpoints_that_want_the_same_path_the_first_has_it_and_the_other_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let engine = gateway::open_engine(&settings).unwrap();
+    create(&engine, "root", None);
+    create(&engine, "issuing", Some("root"));
+    let ndes = |name: &str| Endpoint {
+        protocol: ca_backend::ProtocolName::new("scep").unwrap(),
+        ..endpoint(name, json!({"ndes": true}))
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let lanes = Lanes::start(&settings).unwrap();
+    let wiring =
+        Wiring::new(engine.clone(), settings, Mounts::default(), lanes.clone(), runtime.handle().clone(), Vec::new());
+    wiring.admit(&ndes("a")).unwrap();
+    engine.put_endpoint(&ndes("a"), "test").unwrap();
+    wiring.admit(&ndes("a")).unwrap();
+    assert!(wiring.admit(&ndes("b")).unwrap_err().public().contains("/certsrv/mscep"));
+    wiring.admit(&Endpoint { enabled: false, ..ndes("b") }).unwrap();
+    engine.put_endpoint(&ndes("b"), "test").unwrap();
+    wiring.remount();
+    let unserved = wiring.unserved().all();
+    assert_eq!(unserved.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["b"]);
     lanes.stop();
     runtime.shutdown_timeout(Duration::from_secs(5));
 }

@@ -11,6 +11,7 @@
  *                         hang-login  logging in does not return
  *                         close N     before each Nth signature, the session is closed
  *                         fail N      signing returns N (hexadecimal)
+ *                         fail-decrypt N  decrypting returns N wherever it would fail
  *   -DLOGINS="..."      a file that gets one octet for each login
  */
 #define _GNU_SOURCE
@@ -31,7 +32,7 @@ struct functions {
 };
 
 enum { INITIALIZE = 0, FINALIZE = 1, GET_FUNCTIONS = 3, GET_SLOTS = 4, GET_TOKEN = 6, OPEN = 12, CLOSE = 13, SESSION_INFO = 15,
-       LOGIN = 18, FIND_INIT = 26, DECRYPT_INIT = 33, SIGN_INIT = 42, SIGN = 43, GENERATE_PAIR = 59 };
+       LOGIN = 18, FIND_INIT = 26, DECRYPT_INIT = 33, DECRYPT = 34, SIGN_INIT = 42, SIGN = 43, GENERATE_PAIR = 59 };
 
 enum { OK = 0, DEVICE_REMOVED = 0x32, TOKEN_NOT_PRESENT = 0xe0, NOT_INITIALIZED = 0x190 };
 
@@ -121,6 +122,13 @@ static rv sign_init(unsigned long session, void *mechanism, unsigned long key) {
     return behind->f[SIGN_INIT](session, mechanism, key);
 }
 
+static rv decrypt(unsigned long session, void *sealed, unsigned long octets, void *opened, unsigned long *room) {
+    char word[32];
+    unsigned long number;
+    rv result = behind->f[DECRYPT](session, sealed, octets, opened, room);
+    return result && told(word, &number) && strcmp(word, "fail-decrypt") == 0 ? number : result;
+}
+
 rv C_GetFunctionList(struct functions **list) {
     if (!behind) {
         void *library = dlopen(MODULE, RTLD_NOW | RTLD_LOCAL);
@@ -138,6 +146,7 @@ rv C_GetFunctionList(struct functions **list) {
         gate.f[LOGIN] = login;
         gate.f[FIND_INIT] = find_init;
         gate.f[DECRYPT_INIT] = decrypt_init;
+        gate.f[DECRYPT] = decrypt;
         gate.f[SIGN_INIT] = sign_init;
         gate.f[GENERATE_PAIR] = generate_pair;
     }

@@ -1,5 +1,6 @@
 //! What a module's return codes mean for what to do next.
 
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 
 use crate::error::KeyFault;
@@ -81,20 +82,39 @@ fn of_code(code: &RvError, why: String) -> Failure {
     }
 }
 
-/// Whether a code says that a ciphertext is bad, as far as modules say so at all.
+/// Whether an error in a session that still lives may say that a ciphertext is bad. Modules say that with about any code, some
+/// with one that their vendor made up: of those that came while decrypting, all do that speak of nothing else.
 pub(crate) fn may_mean_bad_ciphertext(error: &Error) -> bool {
+    let Error::Pkcs11(code, function) = error else { return false };
+    let speaks_of_something_else = matches!(
+        code,
+        RvError::SessionHandleInvalid
+            | RvError::SessionClosed
+            | RvError::UserNotLoggedIn
+            | RvError::KeyHandleInvalid
+            | RvError::ObjectHandleInvalid
+            | RvError::OperationNotInitialized
+            | RvError::HostMemory
+            | RvError::DeviceMemory
+            | RvError::CryptokiNotInitialized
+            | RvError::DeviceRemoved
+            | RvError::TokenNotPresent
+            | RvError::TokenNotRecognized
+            | RvError::SlotIdInvalid
+    );
+    if matches!(function, Function::Decrypt) {
+        return !speaks_of_something_else;
+    }
+    // Some look at the way of padding only when they begin, and have no word for it either.
     matches!(
-        error,
-        Error::Pkcs11(
-            RvError::EncryptedDataInvalid
-                | RvError::EncryptedDataLenRange
-                | RvError::DataInvalid
-                | RvError::DataLenRange
-                | RvError::GeneralError
-                | RvError::FunctionFailed
-                | RvError::DeviceError
-                | RvError::ArgumentsBad,
-            _
-        )
+        code,
+        RvError::EncryptedDataInvalid
+            | RvError::EncryptedDataLenRange
+            | RvError::DataInvalid
+            | RvError::DataLenRange
+            | RvError::GeneralError
+            | RvError::FunctionFailed
+            | RvError::DeviceError
+            | RvError::ArgumentsBad
     )
 }
