@@ -17,7 +17,7 @@ use http::{Request, Response};
 use pkcs7::{
     Attribute, Bag, Cipher, Digest, Envelope, KeyTransport, Legacy, SignedMessage, SigningIdentity, seal, sign,
 };
-use scep::Scep;
+use scep::{Judges, Scep};
 use serde_json::{Value, json};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::name::Name;
@@ -76,6 +76,11 @@ impl ScepBench {
         self.scep = mount(&self.pki.engine);
     }
 
+    /// Mounts the endpoint anew, with these judges.
+    pub fn judged_by(&mut self, judges: Judges) {
+        self.scep = Scep::mount(self.pki.engine.clone(), EndpointName::new(ENDPOINT).unwrap(), judges).unwrap();
+    }
+
     /// Changes rules and options.
     pub fn change(&self, rules: Value, options: Value) {
         put_endpoint(&self.pki.engine, rules, options);
@@ -126,7 +131,7 @@ fn put_endpoint(engine: &Engine, rules: Value, options: Value) {
 fn mount(engine: &Engine) -> Scep {
     let authority = ca_backend::AuthorityName::new(ISSUING).unwrap();
     engine.keep_registration_authority(&authority, ca_backend::KeyAlgorithm::Rsa2048).unwrap();
-    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), None).unwrap()
+    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), Judges::default()).unwrap()
 }
 
 /// A challenge of the endpoint.

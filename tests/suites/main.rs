@@ -39,3 +39,4 @@ mod revocation;
 mod scep;
 mod tidy;
 mod validation;
+mod webhook;
