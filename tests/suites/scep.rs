@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use ca_backend::{
     Action, CertificateRequest, DeviceClaim, DeviceVerifier, Error, IssuedCertificate, KeyAlgorithm, Reason, Refusal,
-    RevocationReason, Serial, StatusChange,
+    RevocationReason, StatusChange,
 };
-use der::{Decode, Encode};
+use der::Encode;
 use pkcs7::{Bag, Cipher, Digest, KeyTransport, Legacy, SignedMessage};
 use scep::Judges;
 use serde_json::{Value, json};
 use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki};
-use tests::scep_client::{Answer, Device, Message, ScepBench, rules};
+use tests::scep_client::{Answer, Device, Message, ScepBench, indefinite, rules, serial};
 
 const SUBJECT: &str = "cn=device-1";
 
@@ -38,11 +38,6 @@ fn approve_the_one(bench: &ScepBench) {
     let waiting = bench.pki.engine.waiting(None, 10).unwrap();
     let [one] = waiting.as_slice() else { panic!("one request waits: {waiting:?}") };
     bench.pki.engine.approve(&one.ticket, OPERATOR).unwrap();
-}
-
-fn serial(certificate: &[u8]) -> Serial {
-    let serial = pkcs7::CertificateView::of(certificate).unwrap().serial;
-    Serial::from_integer(der::asn1::AnyRef::from_der(serial).unwrap().value()).unwrap()
 }
 
 #[test]
@@ -420,25 +415,6 @@ fn find(within: &[u8], part: &[u8]) -> usize {
 
 fn tlv_sequence(parts: &[&[u8]]) -> Vec<u8> {
     der::asn1::Any::new(der::Tag::Sequence, parts.concat()).unwrap().to_der().unwrap()
-}
-
-/// Every constructed value with an indefinite length, long OCTET STRINGs in pieces.
-fn indefinite(der: &[u8]) -> Vec<u8> {
-    const PIECE: usize = 100;
-    let element = pkcs7::only_element(der).unwrap();
-    let tag = der[0];
-    if tag & 0x20 != 0 {
-        let children: Vec<u8> =
-            pkcs7::elements(element.content).unwrap().iter().flat_map(|child| indefinite(child.whole)).collect();
-        return [&[tag, 0x80], children.as_slice(), &[0, 0]].concat();
-    }
-    // OCTET STRING, and [0] in place of one.
-    if (tag == 0x04 || tag == 0x80) && element.content.len() > PIECE {
-        let piece = |octets: &[u8]| der::asn1::OctetString::new(octets).unwrap().to_der().unwrap();
-        let pieces: Vec<u8> = element.content.chunks(PIECE).flat_map(piece).collect();
-        return [&[tag | 0x20, 0x80], pieces.as_slice(), &[0, 0]].concat();
-    }
-    der.to_vec()
 }
 
 /// A management system: it vouches for requests whose challenge begins with its name, and for those without one.
