@@ -118,6 +118,9 @@ impl Jobs {
             if round.is_multiple_of(HOUR_ROUNDS) {
                 survive("tidy up ACME", || self.tidy_acme());
             }
+            if round.is_multiple_of(SLOW_ROUNDS) {
+                survive("renew the certificates for perspectives", || self.wiring.perspectives().renew());
+            }
             survive("fold the figures", || self.figures.fold());
             if round.is_multiple_of(SLOW_ROUNDS) {
                 survive("set the gauges", || self.gauges());

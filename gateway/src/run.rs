@@ -389,13 +389,16 @@ impl Daemon<'_> {
     }
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, RunError> {
+pub(crate) fn thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, RunError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| RunError::System { doing: format!("start the thread {name}"), error })
 }
 
-async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
+pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
     Listener::bind(address).await.map_err(|error| RunError::Listen { name, address, error })
 }
