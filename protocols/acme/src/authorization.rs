@@ -231,16 +231,17 @@ impl Site<'_> {
 
     /// The authorization that another order of the account may rest on: shown not too long ago, in a way that is still offered, and
     /// with enough time left to use it.
-    pub(crate) fn reusable(&self, account: &Account, identifier: &Identifier) -> Attempt<Option<Held<Authorization>>> {
+    pub(crate) fn reusable(&self, account: &Account, wanted: Wanted<'_>) -> Attempt<Option<Held<Authorization>>> {
         let reuse_s = self.options.authorization_reuse_s;
         if reuse_s == 0 {
             return Ok(None);
         }
         let enough_s = REUSE_LEFT_S.min(self.options.order_lifetime_s / 2);
-        Ok(self.shown(&account.id, identifier)?.into_iter().find(|held| match &held.value.state {
+        Ok(self.shown(&account.id, wanted.identifier)?.into_iter().find(|held| match &held.value.state {
             AuthorizationState::Valid { method, at, .. } => {
                 // A device attested one key, and every order for it a key of its own.
                 held.value.attested_key.is_none()
+                    && (held.value.subdomains || !wanted.subdomains)
                     && self.options.challenges.contains(method)
                     && self.now < at.plus_s(reuse_s)
                     && self.now.plus_s(enough_s) < held.value.expires

@@ -181,7 +181,7 @@ impl Site<'_> {
         let mut ancestors = self.wanted_ancestors(&wish.identifiers)?;
         let mut found = Vec::with_capacity(identifiers.len());
         for (identifier, unchallenged) in identifiers.iter().zip(foresight.unchallenged) {
-            found.push(match self.reusable(account, identifier)? {
+            found.push(match self.reusable(account, Wanted { identifier, subdomains: false })? {
                 Some(shown) => Source::Shown(Box::new(shown.value)),
                 None if unchallenged => Source::Granted,
                 None => ancestors.remove(identifier).map_or(Source::Asked, Source::AskedAbove),

@@ -45,14 +45,14 @@ impl Site<'_> {
             Reply::json(StatusCode::CREATED, &self.authorization_document(authorization))
                 .location(&self.authorization_url(&authorization.id))
         };
-        let shown = self.reusable(account, identifier)?;
-        if let Some(shown) = shown.filter(|shown| !subdomains || shown.value.subdomains) {
+        let wanted = Wanted { identifier, subdomains };
+        if let Some(shown) = self.reusable(account, wanted)? {
             self.ledger.change().spend(&call.nonce).commit()?;
             return Ok(reply(&shown.value));
         }
         let uses = self.admit_order(account, &identifiers, &identifiers, false)?;
         let expires = self.now.plus_s(self.options.order_lifetime_s);
-        let authorization = self.new_authorization(&account.id, Wanted { identifier, subdomains }, expires)?;
+        let authorization = self.new_authorization(&account.id, wanted, expires)?;
         let change = self.ledger.change().spend(&call.nonce).add_authorization(&authorization)?;
         uses.into_iter().fold(change, |change, used| used.count(change)).commit()?;
         Ok(reply(&authorization))
