@@ -10,20 +10,21 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
     ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
     ECDSA_P521_SHA512_ASN1, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::fips204::{ID_ML_DSA_44, ID_ML_DSA_65, ID_ML_DSA_87};
 use const_oid::db::rfc5912::{
     DSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY,
-    MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
-    SHA_1_WITH_RSA_ENCRYPTION, SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
-    SHA_512_WITH_RSA_ENCRYPTION,
+    ID_MGF_1, ID_RSASSA_PSS, ID_SHA_256, ID_SHA_384, ID_SHA_512, MD_2_WITH_RSA_ENCRYPTION, MD_5_WITH_RSA_ENCRYPTION,
+    RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1, SHA_1_WITH_RSA_ENCRYPTION, SHA_224_WITH_RSA_ENCRYPTION,
+    SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
 };
 use const_oid::db::rfc8410::ID_ED_25519;
 use der::asn1::Any;
 use der::referenced::OwnedToRef;
-use der::{Decode, asn1::AnyRef};
+use der::{Decode, Sequence, asn1::AnyRef};
 use serde::{Deserialize, Serialize};
 use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
@@ -168,7 +169,7 @@ impl FromStr for KeyAlgorithm {
 ///
 /// `spki_der` is the signer's SubjectPublicKeyInfo in DER; ECDSA signatures are DER (RFC 3279 section 2.2.3). Accepted are
 /// SHA-256, SHA-384 and SHA-512 with ECDSA on P-256, P-384 and P-521 in any combination, the same digests with RSA PKCS#1 v1.5 and
-/// 2048 to 8192 bits, Ed25519, and ML-DSA with an empty context.
+/// PSS (the same digest in MGF1, a salt as long as the digest) and 2048 to 8192 bits, Ed25519, and ML-DSA with an empty context.
 ///
 /// # Errors
 /// `BadKey` for a key that is malformed or of no accepted kind, `BadAlgorithm` for a signature algorithm that is not accepted or
@@ -249,6 +250,9 @@ enum SignatureDigest {
     RsaSha256,
     RsaSha384,
     RsaSha512,
+    RsaPssSha256,
+    RsaPssSha384,
+    RsaPssSha512,
     Ed25519,
     MlDsa44,
     MlDsa65,
@@ -267,6 +271,7 @@ impl SignatureDigest {
             SHA_256_WITH_RSA_ENCRYPTION => Self::RsaSha256,
             SHA_384_WITH_RSA_ENCRYPTION => Self::RsaSha384,
             SHA_512_WITH_RSA_ENCRYPTION => Self::RsaSha512,
+            ID_RSASSA_PSS => return Self::of_pss(algorithm.parameters),
             ID_ED_25519 => Self::Ed25519,
             ID_ML_DSA_44 => Self::MlDsa44,
             ID_ML_DSA_65 => Self::MlDsa65,
@@ -293,6 +298,8 @@ impl SignatureDigest {
         let parameters_fit = match digest {
             // RFC 4055 section 5: NULL when written, absent must be accepted too.
             Self::RsaSha256 | Self::RsaSha384 | Self::RsaSha512 => algorithm.parameters.is_none_or(AnyRef::is_null),
+            // Theirs were read before.
+            Self::RsaPssSha256 | Self::RsaPssSha384 | Self::RsaPssSha512 => true,
             Self::EcdsaSha256
             | Self::EcdsaSha384
             | Self::EcdsaSha512
@@ -307,6 +314,48 @@ impl SignatureDigest {
             Err(Refusal::new(Reason::BadAlgorithm, "the signature algorithm carries parameters that it must not have"))
         }
     }
+
+    /// RSASSA-PSS (RFC 4055 section 3.1), as far as everybody uses it.
+    fn of_pss(parameters: Option<AnyRef<'_>>) -> Result<Self, Refusal> {
+        const SHA_1_SALT_OCTETS: u32 = 20;
+        let refused = || {
+            let text = "an RSASSA-PSS signature needs SHA-256, SHA-384 or SHA-512, the same digest in MGF1, and a salt as long as the digest";
+            Refusal::new(Reason::BadAlgorithm, text)
+        };
+        let parameters = parameters.ok_or_else(refused)?.decode_as::<PssParameters<'_>>().map_err(|_| refused())?;
+        // Every field has a default, which is that of SHA-1 and so is accepted nowhere but in the trailer.
+        let hash = parameters.hash.and_then(digest_oid).ok_or_else(refused)?;
+        let mask = parameters.mask.filter(|mask| mask.oid == ID_MGF_1).and_then(|mask| mask.parameters);
+        let mask = mask.and_then(|mask| mask.decode_as().ok()).and_then(digest_oid).ok_or_else(refused)?;
+        let salt_octets = parameters.salt_octets.unwrap_or(SHA_1_SALT_OCTETS);
+        if hash != mask || parameters.trailer.unwrap_or(1) != 1 {
+            return Err(refused());
+        }
+        match (hash, salt_octets) {
+            (ID_SHA_256, 32) => Ok(Self::RsaPssSha256),
+            (ID_SHA_384, 48) => Ok(Self::RsaPssSha384),
+            (ID_SHA_512, 64) => Ok(Self::RsaPssSha512),
+            _ => Err(refused()),
+        }
+    }
+}
+
+/// RSASSA-PSS-params (RFC 4055 section 3.1).
+#[derive(Sequence)]
+struct PssParameters<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    hash: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    mask: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
+    salt_octets: Option<u32>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    trailer: Option<u8>,
+}
+
+/// The identifier of a digest, whose parameters are NULL or absent (RFC 4055 section 2.1).
+fn digest_oid(digest: AlgorithmIdentifierRef<'_>) -> Option<ObjectIdentifier> {
+    digest.parameters.is_none_or(AnyRef::is_null).then_some(digest.oid)
 }
 
 /// The one verification for a key and a signature algorithm, if they fit each other.
@@ -324,6 +373,9 @@ fn verification(family: KeyFamily, digest: SignatureDigest) -> Result<&'static d
         (KeyFamily::Rsa, SignatureDigest::RsaSha256) => &RSA_PKCS1_2048_8192_SHA256,
         (KeyFamily::Rsa, SignatureDigest::RsaSha384) => &RSA_PKCS1_2048_8192_SHA384,
         (KeyFamily::Rsa, SignatureDigest::RsaSha512) => &RSA_PKCS1_2048_8192_SHA512,
+        (KeyFamily::Rsa, SignatureDigest::RsaPssSha256) => &RSA_PSS_2048_8192_SHA256,
+        (KeyFamily::Rsa, SignatureDigest::RsaPssSha384) => &RSA_PSS_2048_8192_SHA384,
+        (KeyFamily::Rsa, SignatureDigest::RsaPssSha512) => &RSA_PSS_2048_8192_SHA512,
         (KeyFamily::Ed25519, SignatureDigest::Ed25519) => &ED25519,
         (KeyFamily::MlDsa44, SignatureDigest::MlDsa44) => &ML_DSA_44,
         (KeyFamily::MlDsa65, SignatureDigest::MlDsa65) => &ML_DSA_65,

@@ -84,19 +84,23 @@ impl fmt::Debug for VerifiedDevice {
 }
 
 impl Engine {
-    /// Asks a verifier about a device.
+    /// Asks a verifier about a device. A claim without authority counts as a wrong secret of its peer, who may not try many.
     ///
     /// # Errors
-    /// The verifier's refusal, which is in the audit log already, or its fault.
+    /// The verifier's refusal, or that of a peer who tried too often, which is in the audit log already; or the verifier's fault.
     pub fn verify_device(
         &self,
         verifier: &Arc<dyn DeviceVerifier>,
         claim: DeviceClaim,
         origin: &Origin,
     ) -> Result<VerifiedDevice, Error> {
+        self.admit_attempt(origin)?;
         match verifier.verify(&claim) {
             Ok(device) => Ok(VerifiedDevice { verifier: verifier.clone(), claim: Arc::new(claim), device }),
             Err(Error::Refused(refusal)) => {
+                if refusal.reason() == Reason::NotAuthenticated {
+                    self.inner.attempts.failed(origin.peer, self.now());
+                }
                 self.refuse(origin, &refusal)?;
                 Err(refusal.into())
             }

@@ -1,4 +1,5 @@
-//! Intune for the endpoints that ask for it: its way out, its secret, and the regular question for what to revoke.
+//! Intune and webhooks for the endpoints that ask for them: their way out, their secrets, and the regular question to Intune for
+//! what to revoke.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ca_backend::{DeviceVerifier, EndpointName, Engine, Error, Reason, Refusal};
 use config::ValidationSettings;
 use http::HeaderValue;
-use mdm::{ClientCredential, Intune, IntuneOptions};
+use mdm::{ClientCredential, Intune, IntuneOptions, SecretSource, Webhook, WebhookOptions, WebhookProof};
 use tokio::runtime::Handle;
 
 use crate::egress::{Remote, Route};
@@ -118,18 +119,60 @@ fn credential(options: &IntuneOptions) -> Result<ClientCredential, Refusal> {
 }
 
 fn route(options: &IntuneOptions) -> Result<Route, Refusal> {
-    let authorization = options.proxy_authorization.as_ref().map(outside_secret::read).transpose()?;
-    let authorization = authorization.map(|text| {
-        let mut value = HeaderValue::from_str(&text)?;
-        value.set_sensitive(true);
-        Ok::<_, http::header::InvalidHeaderValue>(value)
-    });
     Ok(Route {
         networks: options.reachable_networks.clone(),
         roots: options.roots.clone(),
         proxy: options.proxy.clone(),
-        proxy_authorization: authorization
-            .transpose()
-            .map_err(|_| Refusal::new(Reason::Malformed, "intune.proxy_authorization is no text of a header"))?,
+        proxy_authorization: options.proxy_authorization.as_ref().map(proxy_authorization).transpose()?,
+    })
+}
+
+/// The value of `Proxy-Authorization`.
+fn proxy_authorization(source: &SecretSource) -> Result<HeaderValue, Refusal> {
+    let mut value = HeaderValue::from_str(&outside_secret::read(source)?)
+        .map_err(|_| Refusal::new(Reason::Malformed, "proxy_authorization is no text of a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether the options of a webhook could be used now: what they say, and the secrets and the files that they name.
+///
+/// # Errors
+/// A refusal that says what is wrong.
+pub fn check_webhook(options: &serde_json::Value) -> Result<(), Refusal> {
+    let options = WebhookOptions::parse(options)?;
+    webhook_proof(&options)?;
+    webhook_route(&options)?.check()
+}
+
+/// The webhook of an endpoint. Its secrets are read; nothing is asked yet.
+///
+/// # Errors
+/// A refusal that says what is wrong with the options, the secrets or the roots.
+pub fn webhook(
+    engine: Engine,
+    endpoint: EndpointName,
+    options: WebhookOptions,
+    settings: &ValidationSettings,
+    own: Vec<SocketAddr>,
+    runtime: Handle,
+) -> Result<Arc<dyn DeviceVerifier>, Error> {
+    let proof = webhook_proof(&options)?;
+    let outbound = Remote::new(settings, webhook_route(&options)?, own, runtime)?;
+    Ok(Arc::new(Webhook::new(engine, endpoint, options, proof, Arc::new(outbound))))
+}
+
+fn webhook_proof(options: &WebhookOptions) -> Result<WebhookProof, Refusal> {
+    let signing = options.signing_secret.as_ref().map(outside_secret::read).transpose()?;
+    let bearer = options.bearer.as_ref().map(outside_secret::read).transpose()?;
+    WebhookProof::new(signing.as_ref().map(|text| text.as_str()), bearer.as_ref().map(|text| text.as_str()))
+}
+
+fn webhook_route(options: &WebhookOptions) -> Result<Route, Refusal> {
+    Ok(Route {
+        networks: options.reachable_networks.clone(),
+        roots: options.roots.clone(),
+        proxy: options.proxy.clone(),
+        proxy_authorization: options.proxy_authorization.as_ref().map(proxy_authorization).transpose()?,
     })
 }

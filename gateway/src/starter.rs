@@ -1,5 +1,6 @@
 //! The starter PKI that `serve --starter` makes on an empty store, and how it is shown.
 
+mod mdm;
 mod scep;
 
 use std::fs::{self, OpenOptions};
@@ -23,7 +24,7 @@ const ISSUING: &str = "issuing";
 const ENDPOINT: &str = "starter";
 const OPERATOR: &str = "starter";
 const PROFILES: [&str; 3] = ["privatessl-tls-server", "privatessl-tls-client-server", "privatessl-tls-client"];
-const SERVICES: [&str; 2] = ["privatessl", scep::SERVICE];
+const SERVICES: [&str; 3] = ["privatessl", scep::SERVICE, mdm::SERVICE];
 
 /// Why there is no starter PKI.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,7 @@ fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), Star
     let found: Vec<String> = engine.authorities()?.iter().map(|authority| authority.name.to_string()).collect();
     let is_ours = found.iter().all(|name| name == ROOT || name == ISSUING);
     // The ACME endpoint comes last.
-    let is_begun = |endpoint: &Endpoint| endpoint.name.as_str() == scep::ENDPOINT;
+    let is_begun = |endpoint: &Endpoint| [scep::ENDPOINT, mdm::ENDPOINT].contains(&endpoint.name.as_str());
     if !is_ours || !engine.endpoints().iter().all(|endpoint| is_begun(endpoint)) {
         return Ok(());
     }
@@ -114,6 +115,7 @@ fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), Star
         }
     }
     scep::put_endpoint(engine, settings)?;
+    mdm::put_endpoint(engine, settings)?;
     put_endpoint(engine, http_01_port())
 }
 
@@ -192,6 +194,9 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
         if endpoint.protocol.as_str() == "scep" {
             line(&format!("SCEP {}", endpoint.name), format!("{http}/scep/{}", endpoint.name));
         }
+        if endpoint.protocol.as_str() == "mdm" {
+            line(&format!("MDM {}", endpoint.name), format!("{https}/mdm/{}", endpoint.name));
+        }
     }
     if let Some((name, port)) = port {
         let certbot = absolute(&settings.state_dir).join("certbot");
@@ -206,7 +211,9 @@ fn describe(engine: &Engine, settings: &Settings, root_path: &Path) -> String {
             root = root_path.display(),
         );
     }
-    text += &scep::describe(engine, settings, &absolute(&settings.state_dir)).unwrap_or_default();
+    let directory = absolute(&settings.state_dir);
+    text += &scep::describe(engine, settings, &directory).unwrap_or_default();
+    text += &mdm::describe(engine, settings, &directory, &root_path).unwrap_or_default();
     text
 }
 

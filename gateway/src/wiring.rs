@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 pub use unserved::Unserved;
 
-use crate::device_management::IntuneLink;
+use crate::device_management::{IntuneLink, check_webhook, webhook};
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
 use crate::pool::Lane;
@@ -56,7 +56,8 @@ const PROTOCOLS: &[Protocol] = &[
         },
         check: |endpoint| {
             let options = scep::Options::parse(&endpoint.options)?;
-            options.intune.as_ref().map_or(Ok(()), IntuneLink::check)
+            options.intune.as_ref().map_or(Ok(()), IntuneLink::check)?;
+            options.webhook.as_ref().map_or(Ok(()), check_webhook)
         },
         build: Wiring::build_scep,
     },
@@ -319,10 +320,19 @@ impl Wiring {
             )?),
             None => None,
         };
-        let verifier = intune.as_ref().map(IntuneLink::verifier);
-        // A slow Intune holds up its own devices, in the lane of remote work, and nobody else.
-        let lane = if intune.is_some() { &self.lanes.remote } else { &self.lanes.enroll };
-        let scep = Arc::new(scep::Scep::mount(self.engine.clone(), settings.name.clone(), verifier)?);
+        let mut judges = scep::Judges { intune: intune.as_ref().map(IntuneLink::verifier), ..scep::Judges::default() };
+        if let Some(options) = &options.webhook {
+            let options = mdm::WebhookOptions::parse(options)?;
+            judges.webhook_renewals = options.renewals;
+            judges.webhook_without_challenge = options.without_challenge;
+            let (engine, name) = (self.engine.clone(), settings.name.clone());
+            let (validation, own) = (&self.settings.validation, self.own.clone());
+            judges.webhook = Some(webhook(engine, name, options, validation, own, self.runtime.clone())?);
+        }
+        // A slow judge holds up its own devices, in the lane of remote work, and nobody else.
+        let asks = judges.intune.is_some() || judges.webhook.is_some();
+        let lane = if asks { &self.lanes.remote } else { &self.lanes.enroll };
+        let scep = Arc::new(scep::Scep::mount(self.engine.clone(), settings.name.clone(), judges)?);
         Ok(Parts { intune, ..self.parts(scep, lane, scep::BODY_BYTES_MAX) })
     }
 

@@ -22,4 +22,5 @@ pub mod pkilint;
 pub mod scep_client;
 pub mod status;
 pub mod token;
+pub mod webhook;
 pub mod wish;

@@ -7,17 +7,18 @@ use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use bytes::Bytes;
 use ca_backend::{
     AlternativeName, Binding, CredentialPurpose, DistinguishedName, EndpointName, Engine, NewCredential, SecretText,
+    Serial,
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::ID_DATA;
-use der::asn1::{Any, BitString, OctetString, OctetStringRef, PrintableString, SetOfVec};
+use der::asn1::{Any, BitString, OctetString, OctetStringRef, SetOfVec};
 use der::{Decode, Encode, Tag, TagNumber};
 use endpoint::{Endpoint as _, Peer};
 use http::{Request, Response};
 use pkcs7::{
     Attribute, Bag, Cipher, Digest, Envelope, KeyTransport, Legacy, SignedMessage, SigningIdentity, seal, sign,
 };
-use scep::Scep;
+use scep::{Judges, Scep};
 use serde_json::{Value, json};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::name::Name;
@@ -76,6 +77,11 @@ impl ScepBench {
         self.scep = mount(&self.pki.engine);
     }
 
+    /// Mounts the endpoint anew, with these judges.
+    pub fn judged_by(&mut self, judges: Judges) {
+        self.scep = Scep::mount(self.pki.engine.clone(), EndpointName::new(ENDPOINT).unwrap(), judges).unwrap();
+    }
+
     /// Changes rules and options.
     pub fn change(&self, rules: Value, options: Value) {
         put_endpoint(&self.pki.engine, rules, options);
@@ -107,13 +113,23 @@ impl ScepBench {
         let reply = self.send("GET", "/scep/devices?operation=GetCACert", "");
         assert_eq!(reply.headers()["content-type"], "application/x-x509-ca-ra-cert");
         let bag = Bag::read(reply.body()).unwrap();
-        let is_rsa = |der: &&Vec<u8>| {
-            let view = pkcs7::CertificateView::of(der).unwrap();
-            SubjectPublicKeyInfoOwned::from_der(view.public_key).unwrap().algorithm.oid
-                == const_oid::db::rfc5912::RSA_ENCRYPTION
-        };
-        bag.certificates.iter().find(is_rsa).expect("a registration authority").clone()
+        let found = bag.certificates.iter().find(|der| is_registration_authority(der));
+        found.expect("a registration authority").clone()
     }
+}
+
+/// The serial of a certificate.
+#[must_use]
+pub fn serial(certificate: &[u8]) -> Serial {
+    let serial = pkcs7::CertificateView::of(certificate).unwrap().serial;
+    Serial::from_integer(Any::from_der(serial).unwrap().value()).unwrap()
+}
+
+/// Whether a certificate is that of a registration authority.
+#[must_use]
+pub fn is_registration_authority(der: &[u8]) -> bool {
+    let view = pkcs7::CertificateView::of(der).unwrap();
+    String::from_utf8_lossy(view.subject).contains("Registration authority")
 }
 
 fn put_endpoint(engine: &Engine, rules: Value, options: Value) {
@@ -126,7 +142,7 @@ fn put_endpoint(engine: &Engine, rules: Value, options: Value) {
 fn mount(engine: &Engine) -> Scep {
     let authority = ca_backend::AuthorityName::new(ISSUING).unwrap();
     engine.keep_registration_authority(&authority, ca_backend::KeyAlgorithm::Rsa2048).unwrap();
-    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), None).unwrap()
+    Scep::mount(engine.clone(), EndpointName::new(ENDPOINT).unwrap(), Judges::default()).unwrap()
 }
 
 /// A challenge of the endpoint.
@@ -170,6 +186,8 @@ pub struct Message {
     pub transport: KeyTransport,
     /// What is signed with.
     pub digest: Digest,
+    /// The type of strings in signed attributes.
+    pub text: Tag,
 }
 
 impl Message {
@@ -190,6 +208,7 @@ impl Message {
             cipher: Cipher::Aes128,
             transport: KeyTransport::Pkcs1v15,
             digest: Digest::Sha256,
+            text: Tag::PrintableString,
         }
     }
 }
@@ -292,6 +311,13 @@ impl Device {
     /// A PKCS#10 request with a challenge and DNS names, DER.
     #[must_use]
     pub fn csr(&self, subject: &str, challenge: Option<&str>, dns: &[&str]) -> Vec<u8> {
+        let challenge = challenge.map(|challenge| Any::encode_from(&challenge.to_owned()).unwrap());
+        self.csr_with(subject, challenge, dns)
+    }
+
+    /// The same with a challenge in any type of string.
+    #[must_use]
+    pub fn csr_with(&self, subject: &str, challenge: Option<Any>, dns: &[&str]) -> Vec<u8> {
         let mut attributes = SetOfVec::new();
         let mut add = |id, value: Any| {
             attributes
@@ -300,7 +326,7 @@ impl Device {
         };
         if let Some(challenge) = challenge {
             let id = const_oid::db::rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD;
-            add(id, Any::encode_from(&challenge.to_owned()).unwrap());
+            add(id, challenge);
         }
         if !dns.is_empty() {
             let names: Vec<_> = dns.iter().map(|name| AlternativeName::Dns((*name).to_owned())).collect();
@@ -322,15 +348,21 @@ impl Device {
     /// A pkiMessage for the one who holds `recipient`.
     #[must_use]
     pub fn seal(&self, message: &Message, recipient: &[u8]) -> Vec<u8> {
+        self.wrap(message, Some(&self.envelope(message, recipient)))
+    }
+
+    /// The content of a pkiMessage, encrypted for the one who holds `recipient`.
+    #[must_use]
+    pub fn envelope(&self, message: &Message, recipient: &[u8]) -> Vec<u8> {
         let random = Zeroizing::new(std::array::from_fn(|at| u8::try_from(at * 37 % 251).unwrap()));
-        let envelope = seal(&message.content, recipient, message.cipher, message.transport, &random).unwrap();
-        self.wrap(message, Some(&envelope))
+        seal(&message.content, recipient, message.cipher, message.transport, &random).unwrap()
     }
 
     /// A pkiMessage around any content.
     #[must_use]
     pub fn wrap(&self, message: &Message, content: Option<&[u8]>) -> Vec<u8> {
-        let text = |id, text: &str| Attribute::single(oid(id), &PrintableString::new(text).unwrap()).unwrap();
+        let text =
+            |id, text: &str| Attribute::single(oid(id), &Any::new(message.text, text.as_bytes()).unwrap()).unwrap();
         let mut attributes = vec![text(MESSAGE_TYPE, &message.kind), text(TRANSACTION_ID, &message.transaction)];
         if let Some(nonce) = &message.nonce {
             attributes.push(Attribute::single(oid(SENDER_NONCE), &OctetString::new(nonce.clone()).unwrap()).unwrap());
@@ -388,4 +420,24 @@ impl Device {
         let authority = bench.registration_authority();
         self.open(&bench.post(&self.seal(message, &authority)), &authority)
     }
+}
+
+/// Every constructed value with an indefinite length, long OCTET STRINGs in pieces.
+#[must_use]
+pub fn indefinite(der: &[u8]) -> Vec<u8> {
+    const PIECE: usize = 100;
+    let element = pkcs7::only_element(der).unwrap();
+    let tag = der[0];
+    if tag & 0x20 != 0 {
+        let children: Vec<u8> =
+            pkcs7::elements(element.content).unwrap().iter().flat_map(|child| indefinite(child.whole)).collect();
+        return [&[tag, 0x80], children.as_slice(), &[0, 0]].concat();
+    }
+    // OCTET STRING, and [0] in place of one.
+    if (tag == 0x04 || tag == 0x80) && element.content.len() > PIECE {
+        let piece = |octets: &[u8]| OctetString::new(octets).unwrap().to_der().unwrap();
+        let pieces: Vec<u8> = element.content.chunks(PIECE).flat_map(piece).collect();
+        return [&[tag | 0x20, 0x80], pieces.as_slice(), &[0, 0]].concat();
+    }
+    der.to_vec()
 }

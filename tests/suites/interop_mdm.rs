@@ -31,7 +31,7 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) -> Output {
 
 /// Lets the issuing authority of the starter serve this kind of profile too.
 fn offer(site: &Site, service: &str) {
-    let services = ["privatessl", "scep", service];
+    let services = ["privatessl", "scep", "mdmws", service];
     let arguments: Vec<_> = services.iter().flat_map(|service| ["--service", service]).collect();
     let _changed = site.json(&[&["authority", "change", "issuing"], arguments.as_slice()].concat());
 }
@@ -135,7 +135,6 @@ fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_
 fn curl_gets_a_certificate_from_the_web_service_for_a_token_and_none_without() {
     let site = Site::new("");
     let _daemon = site.start();
-    offer(&site, "mdmws");
     put_well(
         &site,
         &json!({
@@ -179,4 +178,31 @@ fn curl_gets_a_certificate_from_the_web_service_for_a_token_and_none_without() {
     ssl.put("leaf.pem", chain);
     assert!(ssl.run("x509 -in leaf.pem -noout -subject").contains("C02X"));
     assert_eq!(count(&site, WEB_PROFILE, "normal"), 1);
+}
+
+/// The command that the starter prints works as it stands.
+#[test]
+fn the_starters_web_service_gives_a_certificate_to_whoever_copies_the_command() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    let token = site.path("state/mdm-token");
+    assert_eq!(std::fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    let starter = text(&site.path("state/starter.txt"));
+    assert!(!starter.contains(text(&token).trim()), "the token itself is not printed");
+    let command = starter.split("\n\n").map(str::trim).find(|part| part.starts_with("curl ")).expect("a curl command");
+    let directory = TempDir::new().unwrap();
+    let output = run(directory.path(), "sh", &["-c", command]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert_eq!(answer["subject"].as_str().unwrap().to_lowercase(), "cn=c02x", "{answer}");
+    assert!(answer["pkcs12"].is_string() && answer["password"].is_string(), "{answer}");
+    assert_eq!(count(&site, "mdmws-digital-signature", "normal"), 1);
+
+    // It makes one-time challenges for the SCEP endpoint of the starter.
+    let bearer = format!("Authorization: Bearer {}", text(&token).trim());
+    let url = format!("https://localhost:{}/mdm/starter-mdm/challenges", site.https_port);
+    let root = site.path("state/root.pem");
+    let made = ["--silent", "--cacert", root.to_str().unwrap(), "--header", &bearer, "--data", "{}", &url];
+    let output = run(directory.path(), "curl", &made);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert!(answer["challenge"].is_string(), "{answer}");
 }

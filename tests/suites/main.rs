@@ -38,5 +38,8 @@ mod pkcs7;
 mod post_quantum;
 mod revocation;
 mod scep;
+mod scep_authorities;
+mod scep_quirks;
 mod tidy;
 mod validation;
+mod webhook;

@@ -1,11 +1,17 @@
 //! SCEP at the endpoint's boundary: what clients get, and what becomes of messages that nobody should send.
 
-use ca_backend::{Action, KeyAlgorithm, RevocationReason, Serial, StatusChange};
-use der::{Decode, Encode};
+use std::sync::{Arc, Mutex};
+
+use ca_backend::{
+    Action, CertificateRequest, DeviceClaim, DeviceVerifier, Error, IssuedCertificate, KeyAlgorithm, Reason, Refusal,
+    RevocationReason, StatusChange,
+};
+use der::Encode;
 use pkcs7::{Bag, Cipher, Digest, KeyTransport, Legacy, SignedMessage};
+use scep::Judges;
 use serde_json::{Value, json};
 use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki};
-use tests::scep_client::{Answer, Device, Message, ScepBench, rules};
+use tests::scep_client::{Answer, Device, Message, ScepBench, indefinite, rules, serial};
 
 const SUBJECT: &str = "cn=device-1";
 
@@ -32,11 +38,6 @@ fn approve_the_one(bench: &ScepBench) {
     let waiting = bench.pki.engine.waiting(None, 10).unwrap();
     let [one] = waiting.as_slice() else { panic!("one request waits: {waiting:?}") };
     bench.pki.engine.approve(&one.ticket, OPERATOR).unwrap();
-}
-
-fn serial(certificate: &[u8]) -> Serial {
-    let serial = pkcs7::CertificateView::of(certificate).unwrap().serial;
-    Serial::from_integer(der::asn1::AnyRef::from_der(serial).unwrap().value()).unwrap()
 }
 
 #[test]
@@ -416,21 +417,104 @@ fn tlv_sequence(parts: &[&[u8]]) -> Vec<u8> {
     der::asn1::Any::new(der::Tag::Sequence, parts.concat()).unwrap().to_der().unwrap()
 }
 
-/// Every constructed value with an indefinite length, long OCTET STRINGs in pieces.
-fn indefinite(der: &[u8]) -> Vec<u8> {
-    const PIECE: usize = 100;
-    let element = pkcs7::only_element(der).unwrap();
-    let tag = der[0];
-    if tag & 0x20 != 0 {
-        let children: Vec<u8> =
-            pkcs7::elements(element.content).unwrap().iter().flat_map(|child| indefinite(child.whole)).collect();
-        return [&[tag, 0x80], children.as_slice(), &[0, 0]].concat();
+/// A management system: it vouches for requests whose challenge begins with its name, and for those without one.
+struct System {
+    name: &'static str,
+    asked: Mutex<Vec<String>>,
+}
+
+impl System {
+    fn new(name: &'static str) -> Arc<Self> {
+        Arc::new(Self { name, asked: Mutex::default() })
     }
-    // OCTET STRING, and [0] in place of one.
-    if (tag == 0x04 || tag == 0x80) && element.content.len() > PIECE {
-        let piece = |octets: &[u8]| der::asn1::OctetString::new(octets).unwrap().to_der().unwrap();
-        let pieces: Vec<u8> = element.content.chunks(PIECE).flat_map(piece).collect();
-        return [&[tag | 0x20, 0x80], pieces.as_slice(), &[0, 0]].concat();
+
+    /// How often it was asked since the last time.
+    fn asked(&self) -> usize {
+        std::mem::take(&mut *self.asked.lock().unwrap()).len()
     }
-    der.to_vec()
+}
+
+impl DeviceVerifier for System {
+    fn verify(&self, claim: &DeviceClaim) -> Result<String, Error> {
+        let csr = CertificateRequest::open(&claim.csr).unwrap();
+        let challenge = csr.challenge_password().map(|challenge| challenge.reveal().to_owned()).unwrap_or_default();
+        let vouches = challenge.is_empty() || challenge.starts_with(self.name);
+        self.asked.lock().unwrap().push(challenge);
+        if vouches {
+            Ok(format!("{}:{}", self.name, claim.transaction))
+        } else {
+            Err(Refusal::new(Reason::NotAuthenticated, "unknown").into())
+        }
+    }
+
+    fn issued(&self, _claim: &DeviceClaim, _certificate: &IssuedCertificate) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn refused(&self, _claim: &DeviceClaim, _refusal: &Refusal) {}
+}
+
+#[test]
+fn s08_a_challenge_goes_to_the_judge_whose_it_is_and_one_of_our_own_to_none() {
+    let mut bench = start();
+    let mut with_devices = rules();
+    let mut devices = with_devices[0].clone();
+    devices["name"] = json!("devices");
+    devices["requesters"] = json!([{ "evidence": "device" }]);
+    with_devices.as_array_mut().unwrap().push(devices);
+    bench.change(with_devices, Value::Null);
+    let (intune, webhook) = (System::new("intune"), System::new("webhook"));
+    let of_intune: Option<Arc<dyn DeviceVerifier>> = Some(intune.clone());
+    let of_webhook: Option<Arc<dyn DeviceVerifier>> = Some(webhook.clone());
+    let long = |name: &str| format!("{name}{}", "x".repeat(2_048));
+    let first = |bench: &ScepBench, challenge: &str| {
+        let device = Device::new(SUBJECT);
+        let challenge = Some(challenge).filter(|challenge| !challenge.is_empty());
+        device.ask(bench, &Message::pkcs_req("t", device.csr(SUBJECT, challenge, &[]))).word()
+    };
+
+    bench.judged_by(Judges { intune: of_intune.clone(), ..Judges::default() });
+    let own = bench.challenge(Some(1), json!({}));
+    assert_eq!((first(&bench, &own), intune.asked()), ("SUCCESS".to_owned(), 0), "it was made here");
+    assert_eq!(
+        (first(&bench, &own), intune.asked()),
+        ("FAILURE 2".to_owned(), 0),
+        "a spent one is nobody else's either"
+    );
+    // However long it is: no credential has it, so Intune is asked.
+    for challenge in ["intune-short".to_owned(), long("intune")] {
+        assert_eq!((first(&bench, &challenge), intune.asked()), ("SUCCESS".to_owned(), 1));
+    }
+    assert_eq!((first(&bench, "other"), intune.asked()), ("FAILURE 2".to_owned(), 1));
+    assert_eq!((first(&bench, ""), intune.asked()), ("FAILURE 2".to_owned(), 0), "no rule takes a key alone");
+
+    // Neither of two sees what is the other's.
+    let both = Judges { intune: of_intune, webhook: of_webhook.clone(), ..Judges::default() };
+    bench.judged_by(both.clone());
+    assert_eq!((first(&bench, &long("intune")), intune.asked(), webhook.asked()), ("SUCCESS".to_owned(), 1, 0));
+    assert_eq!((first(&bench, "webhook-one"), intune.asked(), webhook.asked()), ("SUCCESS".to_owned(), 0, 1));
+
+    // Without a challenge, and with a renewal, the webhook is asked where that was wished for.
+    let renew = |bench: &ScepBench, challenge: Option<&str>| {
+        let (old, certificate) = enrolled(bench);
+        let old = Device::holding(old.private_key(), certificate);
+        let csr = Device::new(SUBJECT).csr(SUBJECT, challenge, &[]);
+        old.ask(bench, &Message::of("17", "renew", csr)).word()
+    };
+    assert_eq!((renew(&bench, None), webhook.asked()), ("SUCCESS".to_owned(), 0));
+    bench.judged_by(Judges { webhook_renewals: true, webhook_without_challenge: true, ..both });
+    assert_eq!((first(&bench, ""), webhook.asked()), ("SUCCESS".to_owned(), 1));
+    assert_eq!((renew(&bench, None), webhook.asked(), intune.asked()), ("SUCCESS".to_owned(), 1, 0));
+    // Devices of Intune renew with a new challenge, and Intune judges it.
+    assert_eq!((renew(&bench, Some(&long("intune"))), webhook.asked(), intune.asked()), ("SUCCESS".to_owned(), 0, 1));
+    assert_eq!((renew(&bench, Some(&long("forged"))), webhook.asked(), intune.asked()), ("FAILURE 2".to_owned(), 0, 1));
+
+    // Guessing is bounded as with challenges of our own: after some wrong ones nobody is asked any more.
+    let asked: usize = (0..25)
+        .map(|_| {
+            let _ = first(&bench, "guess");
+            webhook.asked()
+        })
+        .sum();
+    assert!(asked < 25, "a guesser reaches the webhook as often as he likes");
 }

@@ -124,6 +124,24 @@ impl Engine {
         self.after_attempt(verified, origin)
     }
 
+    /// As [`Engine::verify_secret`], but what no credential of the endpoint has is left to another judge, who may count it as a wrong
+    /// secret: see [`Engine::verify_device`].
+    ///
+    /// # Errors
+    /// As [`Engine::verify_secret`], of a secret that some credential has.
+    pub fn verify_secret_if_known(
+        &self,
+        scope: &SecretScope,
+        presented: &[u8],
+        origin: &Origin,
+    ) -> Result<Option<VerifiedSecret>, Error> {
+        self.admit_attempt(origin)?;
+        let id = if presented.len() > SECRET_OCTETS_MAX { None } else { self.credential_of(scope, presented)? };
+        let Some(id) = id else { return Ok(None) };
+        let verified = self.usable(id, scope, origin);
+        self.after_attempt(verified, origin).map(Some)
+    }
+
     /// Verifies a MAC over `message` made with the key of a credential, such as the external account binding of ACME.
     ///
     /// # Errors
@@ -141,7 +159,7 @@ impl Engine {
         self.after_attempt(verified, origin)
     }
 
-    fn admit_attempt(&self, origin: &Origin) -> Result<(), Error> {
+    pub(crate) fn admit_attempt(&self, origin: &Origin) -> Result<(), Error> {
         if let Err(refusal) = self.inner.attempts.admit(origin.peer, self.now()) {
             self.refuse(origin, &refusal)?;
             return Err(refusal.into());
@@ -158,10 +176,19 @@ impl Engine {
     }
 
     fn find_secret(&self, scope: &SecretScope, presented: &[u8], origin: &Origin) -> Result<VerifiedSecret, Error> {
-        let SecretScope { endpoint, purpose, id: named } = scope;
         if presented.is_empty() || presented.len() > SECRET_OCTETS_MAX {
             return Err(refused("a secret has 1 to 256 octets").into());
         }
+        let id = self.credential_of(scope, presented)?.ok_or_else(|| refused("no credential has this secret"))?;
+        if scope.id.as_ref().is_some_and(|named| named != id.as_str()) {
+            return Err(refused(format!("the secret belongs to credential {id}, another name was given")).into());
+        }
+        self.usable(id, scope, origin)
+    }
+
+    /// The credential that has a secret.
+    fn credential_of(&self, scope: &SecretScope, presented: &[u8]) -> Result<Option<CredentialId>, Error> {
+        let SecretScope { endpoint, purpose, .. } = scope;
         // Found by a keyed digest, so that neither the store nor the time it takes says anything about other secrets.
         let keys = &self.inner.secret_keys;
         let id_at = |digest: &[u8]| self.inner.store.get(Space::CredentialSecret, digest);
@@ -177,12 +204,7 @@ impl Engine {
             }
             None => None,
         };
-        let found = found.ok_or_else(|| refused("no credential has this secret"))?;
-        let id = CredentialId::new(&String::from_utf8_lossy(&found.value))?;
-        if named.as_ref().is_some_and(|named| named != id.as_str()) {
-            return Err(refused(format!("the secret belongs to credential {id}, another name was given")).into());
-        }
-        self.usable(id, scope, origin)
+        Ok(found.map(|found| CredentialId::new(&String::from_utf8_lossy(&found.value))).transpose()?)
     }
 
     fn find_mac(

@@ -51,7 +51,15 @@ impl Mount {
             On::Tls => tls,
             On::Both => true,
         };
-        here && path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let begins = |head: &str| head == self.prefix || self.quirk_windows_path_of_any_case(head);
+        here && path
+            .split_at_checked(self.prefix.len())
+            .is_some_and(|(head, rest)| begins(head) && (rest.is_empty() || rest.starts_with('/')))
+    }
+
+    /// IIS does not mind the letter case of a path, and clients of NDES ask for `/CertSrv/mscep` as well as for `/certsrv/mscep`.
+    fn quirk_windows_path_of_any_case(&self, head: &str) -> bool {
+        self.prefix.starts_with("/certsrv/") && head.eq_ignore_ascii_case(&self.prefix)
     }
 
     pub(crate) fn prefix(&self) -> &str {

@@ -10,7 +10,7 @@
 mod code;
 mod conversation;
 mod credential;
-mod options;
+pub(crate) mod options;
 mod revocation;
 mod wire;
 

@@ -1,6 +1,7 @@
 //! Device management: what Microsoft Intune and other management systems need of an authority.
 //!
 //! - [`Intune`] judges the requests of devices that enroll over SCEP, and says what to revoke.
+//! - [`Webhook`] asks a service of the operator's own about such requests.
 //! - [`Mdm`] is an endpoint of its own: certificates by CSR or with a key made here, their status, and one-time challenges for SCEP,
 //!   over REST, as the page of NDES and as the webhook of Jamf Pro. [`openapi::description`] describes it.
 //!
@@ -19,6 +20,7 @@ mod pkcs12;
 mod problem;
 mod template;
 mod web;
+mod webhook;
 
 pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
 pub use options::{
@@ -28,6 +30,7 @@ pub use options::{
 pub use pkcs12::Pkcs12Encryption;
 pub use problem::Problem;
 pub use web::{BODY_BYTES_MAX, Mdm, NDES_PATH};
+pub use webhook::{Webhook, WebhookOptions, WebhookProof};
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

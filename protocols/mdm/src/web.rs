@@ -104,7 +104,11 @@ impl Mdm {
 impl Call<'_> {
     fn route(&self) -> Attempt {
         let path = self.request.uri().path();
-        if path.strip_prefix(NDES_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        // IIS does not mind the letter case of a path.
+        let is_ndes = path.split_at_checked(NDES_PATH.len()).is_some_and(|(head, rest)| {
+            head.eq_ignore_ascii_case(NDES_PATH) && (rest.is_empty() || rest.starts_with('/'))
+        });
+        if is_ndes {
             return match *self.request.method() {
                 Method::GET | Method::HEAD => page::ndes(self),
                 _ => Ok(self.not_allowed("GET")),

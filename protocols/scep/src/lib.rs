@@ -18,6 +18,7 @@
 //! - Everything that goes wrong between decryption and the proof of possession is one badMessageCheck with one text.
 
 mod error;
+mod judge;
 mod message;
 mod operation;
 mod options;
@@ -26,12 +27,11 @@ mod reply;
 mod transaction;
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use ca_backend::{
-    AuthorityName, DeviceVerifier, Endpoint as Settings, EndpointName, Engine, Error, Fault, Origin, ProtocolName,
-    Reason, Refusal, RegistrationAuthority,
+    AuthorityName, Endpoint as Settings, EndpointName, Engine, Error, Fault, Origin, ProtocolName, Reason, Refusal,
+    RegistrationAuthority,
 };
 use const_oid::db::rfc5911::ID_DATA;
 use endpoint::Peer;
@@ -39,6 +39,7 @@ use http::{Method, Request, Response};
 use pkcs7::certs_only;
 use zeroize::Zeroizing;
 
+pub use judge::Judges;
 pub use options::{CaCertificates, Options};
 
 use error::{FailInfo, Failure, HttpError, Rejection};
@@ -60,7 +61,7 @@ pub struct Scep {
     engine: Engine,
     name: EndpointName,
     protocol: ProtocolName,
-    verifier: Option<Arc<dyn DeviceVerifier>>,
+    judges: Judges,
 }
 
 impl fmt::Debug for Scep {
@@ -70,12 +71,11 @@ impl fmt::Debug for Scep {
 }
 
 impl Scep {
-    /// Mounts the endpoint of that name. `verifier` judges challenges too long for a secret that was handed out here, such as
-    /// Intune's.
+    /// Mounts the endpoint of that name. `judges` are asked about challenges that were not handed out here.
     ///
     /// # Errors
     /// A refusal if there is no such endpoint or its options are wrong.
-    pub fn mount(engine: Engine, name: EndpointName, verifier: Option<Arc<dyn DeviceVerifier>>) -> Result<Self, Error> {
+    pub fn mount(engine: Engine, name: EndpointName, judges: Judges) -> Result<Self, Error> {
         let settings = engine.endpoint(&name);
         let settings =
             settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("there is no endpoint {name}")))?;
@@ -84,7 +84,7 @@ impl Scep {
         if let Err(error) = engine.keep_registration_authority(&settings.authority, options.ra_key) {
             tracing::warn!(endpoint = %name, ?error, "the registration authority cannot be made yet; SCEP clients have to wait");
         }
-        Ok(Self { engine, name, protocol: ProtocolName::new("scep")?, verifier })
+        Ok(Self { engine, name, protocol: ProtocolName::new("scep")?, judges })
     }
 
     fn answer(&self, request: &Request<Bytes>, peer: &Peer) -> Result<Response<Bytes>, Failure> {
@@ -147,7 +147,7 @@ impl Scep {
                 settings,
                 options,
                 authority,
-                verifier: self.verifier.as_ref(),
+                judges: &self.judges,
                 origin: origin.clone(),
             };
             site.answer(&opened)

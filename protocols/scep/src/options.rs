@@ -42,6 +42,8 @@ pub struct Options {
     pub next_authority: Option<AuthorityName>,
     /// Intune as the judge of devices. Read by whoever mounts the endpoint, which hands over the verifier.
     pub intune: Option<serde_json::Value>,
+    /// A webhook that is asked about requests. Read by whoever mounts the endpoint, as `intune` is.
+    pub webhook: Option<serde_json::Value>,
 }
 
 /// What GetCACert answers.
@@ -73,6 +75,7 @@ impl Default for Options {
             pending_max: 1_000,
             next_authority: None,
             intune: None,
+            webhook: None,
         }
     }
 }

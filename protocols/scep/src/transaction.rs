@@ -14,13 +14,11 @@ use pkcs7::{CertificateView, certs_only, elements, only_element};
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 use crate::error::{FailInfo, Failure, Rejection};
+use crate::judge::Judges;
 use crate::message::{MessageType, Opened};
 use crate::options::Options;
 use crate::record::Transactions;
 use crate::reply::CertRep;
-
-/// The longest challenge that an operator or this daemon makes, in octets; what Intune makes has thousands.
-const SECRET_OCTETS_MAX: usize = 256;
 
 /// An endpoint as one request finds it.
 pub(crate) struct Site<'a> {
@@ -28,7 +26,7 @@ pub(crate) struct Site<'a> {
     pub(crate) settings: &'a Endpoint,
     pub(crate) options: &'a Options,
     pub(crate) authority: &'a RegistrationAuthority,
-    pub(crate) verifier: Option<&'a Arc<dyn DeviceVerifier>>,
+    pub(crate) judges: &'a Judges,
     pub(crate) origin: Origin,
 }
 
@@ -146,26 +144,37 @@ impl Site<'_> {
         if self.settings.rules.is_empty() {
             return Ok(Evidence::KeyAlone(KeyAlone::of(csr.key())));
         }
-        if let Some(renewed) = renewed {
-            return Ok(Evidence::Certificate(renewed));
-        }
         let challenge = csr.challenge_password().map(|challenge| challenge.reveal()).unwrap_or_default();
-        if challenge.is_empty() {
-            return Ok(Evidence::KeyAlone(KeyAlone::of(csr.key())));
-        }
-        if let Some(verifier) = self.verifier
-            && challenge.len() > SECRET_OCTETS_MAX
-        {
-            let claim = DeviceClaim {
-                endpoint: self.settings.name.clone(),
-                transaction: message.head.transaction.clone(),
-                csr: message.content.to_vec(),
-                peer: self.origin.peer,
+        if let Some(renewed) = renewed {
+            return match self.judges.of_renewal(challenge) {
+                Some(judge) => self.ask(judge, message),
+                None => Ok(Evidence::Certificate(renewed)),
             };
-            return Ok(Evidence::Device(self.engine.verify_device(verifier, claim, &self.origin)?));
+        }
+        if challenge.is_empty() {
+            return match self.judges.of_no_challenge() {
+                Some(judge) => self.ask(judge, message),
+                None => Ok(Evidence::KeyAlone(KeyAlone::of(csr.key()))),
+            };
         }
         let scope = SecretScope::new(self.settings.name.clone(), CredentialPurpose::Challenge);
-        Ok(Evidence::Secret(self.engine.verify_secret(&scope, challenge.as_bytes(), &self.origin)?))
+        let Some(judge) = self.judges.of_challenge(challenge) else {
+            return Ok(Evidence::Secret(self.engine.verify_secret(&scope, challenge.as_bytes(), &self.origin)?));
+        };
+        match self.engine.verify_secret_if_known(&scope, challenge.as_bytes(), &self.origin)? {
+            Some(secret) => Ok(Evidence::Secret(secret)),
+            None => self.ask(judge, message),
+        }
+    }
+
+    fn ask(&self, judge: &Arc<dyn DeviceVerifier>, message: &Opened) -> Result<Evidence, Failure> {
+        let claim = DeviceClaim {
+            endpoint: self.settings.name.clone(),
+            transaction: message.head.transaction.clone(),
+            csr: message.content.to_vec(),
+            peer: self.origin.peer,
+        };
+        Ok(Evidence::Device(self.engine.verify_device(judge, claim, &self.origin)?))
     }
 
     /// CertPoll (RFC 8894 section 3.3.3): the transactionID and the key that signs name the request; the subject in the message

@@ -227,8 +227,15 @@ write("sha1.der", openssl_request(rsa2048, "-sha1"), "bad-algorithm", "SHA-1")
 write("sha1-ecdsa.der", openssl_request(p256, "-sha1"), "bad-algorithm", "SHA-1")
 write("md5.der", openssl_request(rsa2048, "-md5"), "bad-algorithm", "MD5")
 write("sha224.der", openssl_request(p256, "-sha224"), "bad-algorithm", "SHA-224")
-write("pss.der", openssl_request(rsa2048, "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:-1"),
-      "bad-algorithm", "RSASSA-PSS is not accepted")
+PSS = ["-sigopt", "rsa_padding_mode:pss", "-sigopt"]
+write("pss.der", openssl_request(rsa2048, "-sha256", *PSS, "rsa_pss_saltlen:-1"), "accepted", "RSASSA-PSS")
+write("pss-sha384.der", openssl_request(rsa2048, "-sha384", *PSS, "rsa_pss_saltlen:48"), "accepted", "RSASSA-PSS")
+write("pss-sha512.der", openssl_request(rsa2048, "-sha512", *PSS, "rsa_pss_saltlen:64"), "accepted", "RSASSA-PSS")
+write("pss-short-salt.der", openssl_request(rsa2048, "-sha256", *PSS, "rsa_pss_saltlen:20"), "bad-algorithm",
+      "the salt is not as long as the digest")
+write("pss-other-mask.der", openssl_request(rsa2048, "-sha256", *PSS, "rsa_pss_saltlen:32", "-sigopt", "rsa_mgf1_md:sha512"),
+      "bad-algorithm", "MGF1 with another digest")
+write("pss-sha1.der", openssl_request(rsa2048, "-sha1", *PSS, "rsa_pss_saltlen:20"), "bad-algorithm", "SHA-1, all defaults")
 write("algorithm-of-another-key.der", request(public(p256), p256, algorithm=RSA_SHA256), "bad-algorithm", "does not fit the key")
 write("ecdsa-with-parameters.der", request(public(p256), p256, algorithm=sequence(oid("1.2.840.10045.4.3.2"), NULL)), "bad-algorithm",
       "parameters must be absent")
