@@ -426,6 +426,44 @@ fn s42_duplicates_are_limited_and_a_renewal_within_its_window_is_not() {
 }
 
 #[test]
+fn refused_orders_are_in_the_audit_log_and_a_flood_of_them_is_counted() {
+    let bench = bench(json!({ "limits": { "orders_per_account_per_h": 1 } }));
+    let client = bench.client();
+    refused(&client.new_order(&bench, &wish(&["host.elsewhere.example"])), 400, "rejectedIdentifier");
+    client.order(&bench, &[HOST]);
+    for _ in 0..1_000 {
+        limited(&client.new_order(&bench, &wish(&[HOST])), 3600);
+    }
+    bench.bench.clock.advance_s(61);
+    client.forget_nonce();
+    limited(&client.new_order(&bench, &wish(&[HOST])), 3600);
+    let entries = tests::pki::audit_log(&bench.engine);
+    let texts: Vec<String> = entries.iter().map(|entry| format!("{entry:?}")).collect();
+    let account = client.kid.as_ref().unwrap().rsplit('/').next().unwrap();
+    let about = |words: &str| texts.iter().filter(|text| text.contains(words) && text.contains(account)).count();
+    assert_eq!(about("host.elsewhere.example"), 1, "{texts:?}");
+    assert!((1..500).contains(&about("too many orders")), "{}", about("too many orders"));
+    let summary = texts.iter().filter(|text| text.contains("without an entry of their own"));
+    assert_eq!(summary.count(), 1, "what was not written is counted");
+}
+
+#[test]
+fn an_override_above_the_endpoints_limit_of_failures_has_an_effect() {
+    let bench = bench(json!({ "limits": { "failed_validations_per_h": 1 } }));
+    let client = bench.client();
+    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap());
+    let id = accounts.list(None, 10).unwrap()[0].id.clone();
+    let more = acme::LimitOverrides { failed_validations_per_h: Some(3), ..Default::default() };
+    accounts.override_limits(&id, &more, "ann").unwrap();
+    for _ in 0..3 {
+        let order = client.order(&bench, &[HOST]);
+        client.post(&bench, &client.challenges(&bench, &order, "http-01")[0], &json!({}));
+        bench.answer_validations_with(&wrong());
+    }
+    limited(&client.new_order(&bench, &wish(&[HOST])), 1200);
+}
+
+#[test]
 fn an_operator_overrides_the_limits_of_an_account_and_closes_it() {
     let bench = bench(json!({ "limits": { "orders_per_account_per_h": 1 } }));
     let client = bench.client();

@@ -9,6 +9,11 @@ const MODULE: &str = "0042/1.3.6.1.4.1.99999.1";
 
 /// An endpoint that believes this maker in every format.
 fn bench(maker: &Maker) -> AcmeBench {
+    bench_with(maker, 0)
+}
+
+/// The same, with a limit of failed validations.
+fn bench_with(maker: &Maker, failed_validations_per_h: u32) -> AcmeBench {
     let mut settings = endpoint_settings();
     settings["rules"][0]["allow"]["device"] = json!(["*"]);
     settings["rules"][0]["allow"]["subject"] = json!([{ "attribute": "cn", "value": "*" }]);
@@ -16,6 +21,7 @@ fn bench(maker: &Maker) -> AcmeBench {
     settings["options"] = json!({
         "challenges": ["http-01", "device-attest-01"],
         "attestation_roots": { "apple": roots, "tpm": roots, "android": roots },
+        "limits": { "failed_validations_per_h": failed_validations_per_h },
     });
     settings["profiles"] = json!(["privatessl-tls-client"]);
     settings["rules"][0]["profiles"] = settings["profiles"].clone();
@@ -208,6 +214,22 @@ fn s21_objects_that_are_none_are_refused_and_change_nothing_else() {
     let reply = client.post(&bench, &asked.challenge, &json!({ "attObj": "%" }));
     assert_eq!(reply.problem(), (400, "malformed".to_owned()));
     assert_eq!(client.read(&bench, &asked.challenge).text("status"), "pending");
+}
+
+#[test]
+fn s42_attestations_that_fail_are_limited_like_other_validations() {
+    let maker = Maker::default();
+    let bench = bench_with(&maker, 3);
+    let client = bench.client();
+    for _ in 0..3 {
+        let asked = ask(&bench, &client, "permanent-identifier", SERIAL);
+        assert_refused(&client.post(&bench, &asked.challenge, &json!({})), "brings no attestation");
+    }
+    let wish = json!({ "identifiers": [{ "type": "permanent-identifier", "value": SERIAL }] });
+    let reply = client.new_order(&bench, &wish);
+    assert_eq!(reply.problem(), (429, "rateLimited".to_owned()));
+    assert!(!reply.header("retry-after").is_empty());
+    ask(&bench, &client, "permanent-identifier", "another device");
 }
 
 #[test]

@@ -8,7 +8,9 @@
 )] // a failing test should be loud
 
 mod acme;
+mod acme_account_keys;
 mod acme_orders;
+mod acme_subdomains;
 mod attestation;
 mod authorities;
 mod chaos;

@@ -35,6 +35,16 @@ pub(crate) struct Authorization {
     pub(crate) challenges: Vec<Challenge>,
     /// SHA-256 of the SubjectPublicKeyInfo that the device attested: the only key that a certificate may hold.
     pub(crate) attested_key: Option<[u8; 32]>,
+    /// Whether control of the domain stands for that of every host name below it (RFC 9444).
+    pub(crate) subdomains: bool,
+}
+
+/// What control is to be shown of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) identifier: &'a Identifier,
+    /// Whether that shall stand for the host names below it.
+    pub(crate) subdomains: bool,
 }
 
 /// What is recorded of an authorization; expiry follows from the time.
@@ -91,9 +101,9 @@ impl Authorization {
         }
     }
 
-    /// Whether this is the authorization for an ordered identifier.
+    /// Whether this is an authorization for an ordered identifier.
     pub(crate) fn covers(&self, ordered: &Identifier) -> bool {
-        self.identifier == *ordered
+        self.identifier == *ordered || self.subdomains && ordered.is_host_below(&self.identifier.to_string())
     }
 
     /// Takes what a validation of one challenge found. Returns whether that changed anything.
@@ -115,12 +125,13 @@ impl Authorization {
         true
     }
 
-    /// What the engine is told; `None` unless control was shown.
-    pub(crate) fn evidence(&self) -> Option<ValidatedIdentifier> {
+    /// What the engine is told of an ordered identifier; `None` unless control of it was shown.
+    pub(crate) fn evidence(&self, ordered: &Identifier) -> Option<ValidatedIdentifier> {
         match &self.state {
+            _ if !self.covers(ordered) => None,
             AuthorizationState::Valid { method, at, detail } => Some(ValidatedIdentifier {
-                name: self.identifier.base().alternative_name(),
-                wildcard: self.identifier.is_wildcard(),
+                name: ordered.base().alternative_name(),
+                wildcard: ordered.is_wildcard(),
                 method: method.name().to_owned(),
                 at: *at,
                 detail: detail.clone(),
@@ -173,10 +184,12 @@ impl Site<'_> {
     pub(crate) fn new_authorization(
         &self,
         account: &Id,
-        identifier: &Identifier,
+        wanted: Wanted<'_>,
         expires: Time,
     ) -> Result<Authorization, Problem> {
-        let open = self.options.challenges.iter().filter(|kind| kind.can_show(identifier));
+        let Wanted { identifier, subdomains } = wanted;
+        let is_open = |kind: &&ChallengeType| kind.can_show(identifier) && (!subdomains || kind.can_show_subdomains());
+        let open = self.options.challenges.iter().filter(is_open);
         let challenges: Vec<Challenge> = open
             .map(|kind| Challenge { kind: *kind, token: self.new_id().to_string(), state: ChallengeState::Pending })
             .collect();
@@ -192,6 +205,7 @@ impl Site<'_> {
             state: AuthorizationState::Pending,
             challenges,
             attested_key: None,
+            subdomains,
         })
     }
 
@@ -205,6 +219,7 @@ impl Site<'_> {
             state: AuthorizationState::Granted { at: self.now },
             challenges: Vec::new(),
             attested_key: None,
+            subdomains: false,
         }
     }
 
@@ -216,17 +231,18 @@ impl Site<'_> {
 
     /// The authorization that another order of the account may rest on: shown not too long ago, in a way that is still offered, and
     /// with enough time left to use it.
-    pub(crate) fn reusable(&self, account: &Account, identifier: &Identifier) -> Attempt<Option<Held<Authorization>>> {
+    pub(crate) fn reusable(&self, account: &Account, wanted: Wanted<'_>) -> Attempt<Option<Held<Authorization>>> {
         let reuse_s = self.options.authorization_reuse_s;
         if reuse_s == 0 {
             return Ok(None);
         }
         let enough_s = REUSE_LEFT_S.min(self.options.order_lifetime_s / 2);
-        // A device attested one key, and every order for it a key of its own.
-        let shown = self.ledger.shown(&account.id, identifier)?.filter(|held| held.value.attested_key.is_none());
-        Ok(shown.filter(|held| match &held.value.state {
+        Ok(self.shown(&account.id, wanted.identifier)?.into_iter().find(|held| match &held.value.state {
             AuthorizationState::Valid { method, at, .. } => {
-                self.options.challenges.contains(method)
+                // A device attested one key, and every order for it a key of its own.
+                held.value.attested_key.is_none()
+                    && (held.value.subdomains || !wanted.subdomains)
+                    && self.options.challenges.contains(method)
                     && self.now < at.plus_s(reuse_s)
                     && self.now.plus_s(enough_s) < held.value.expires
             }
@@ -235,6 +251,18 @@ impl Site<'_> {
             | AuthorizationState::Invalid
             | AuthorizationState::Deactivated => false,
         }))
+    }
+
+    /// What last showed the account's control of an identifier: of itself, or of a domain above it where that is enough. It may all
+    /// have expired.
+    pub(crate) fn shown(&self, account: &Id, identifier: &Identifier) -> Attempt<Vec<Held<Authorization>>> {
+        let mut shown = Vec::from_iter(self.ledger.shown(account, identifier)?);
+        for domain in std::iter::once(identifier.clone()).chain(identifier.domains_above()) {
+            if self.options.permits_ancestor(&domain) {
+                shown.extend(self.ledger.shown_with_subdomains(account, &domain)?);
+            }
+        }
+        Ok(shown)
     }
 
     pub(crate) fn authorization_document(&self, authorization: &Authorization) -> Value {
@@ -259,6 +287,9 @@ impl Site<'_> {
         });
         if let (true, Some(members)) = (authorization.identifier.is_wildcard(), document.as_object_mut()) {
             members.insert("wildcard".into(), true.into());
+        }
+        if let (false, Some(members)) = (self.options.ancestor_domains.is_empty(), document.as_object_mut()) {
+            members.insert("subdomainAuthAllowed".into(), authorization.subdomains.into());
         }
         document
     }

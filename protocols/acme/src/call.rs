@@ -96,8 +96,9 @@ impl Site<'_> {
         percent > 0 && u64::from_be_bytes(self.engine.random()) % 100 < percent
     }
 
-    /// Puts a request that could not be verified into the audit log. A bad nonce is part of the protocol, and no refusal.
-    pub(crate) fn unopened(&self, failure: Failure, path: &str) -> Failure {
+    /// Puts a refusal that the engine does not see into the audit log: of a request that could not be verified, and of an order that
+    /// was not made. A bad nonce is part of the protocol, and no refusal.
+    pub(crate) fn recorded(&self, failure: Failure, path: &str) -> Failure {
         let Failure::Problem(problem) = &failure else { return failure };
         if problem.kind == ProblemType::BadNonce {
             return failure;
@@ -107,10 +108,17 @@ impl Site<'_> {
             (ProblemType::Unauthorized, Reason::NotAuthorized),
             (ProblemType::BadPublicKey, Reason::BadKey),
             (ProblemType::BadSignatureAlgorithm, Reason::BadAlgorithm),
+            (ProblemType::InvalidProfile, Reason::UnknownProfile),
+            (ProblemType::RateLimited, Reason::RateLimited),
+            (ProblemType::RejectedIdentifier, Reason::NameNotAllowed),
         ];
         let reason = reasons.into_iter().find(|(kind, _)| *kind == problem.kind);
         let reason = reason.map_or(Reason::Malformed, |(_, reason)| reason);
-        let refusal = Refusal::new(reason, problem.detail.as_str());
+        let mut why = problem.detail.clone();
+        for subproblem in &problem.subproblems {
+            why.push_str(&format!("; {}: {}", subproblem.identifier, subproblem.detail));
+        }
+        let refusal = Refusal::new(reason, why);
         match self.engine.refuse(&self.origin(path, [0; 32]), &refusal) {
             Ok(()) => failure,
             Err(error) => error.into(),

@@ -96,6 +96,14 @@ impl ChallengeType {
         }
     }
 
+    /// Whether this way shows control of a domain with all names below it. Who runs a web server at a name need not run those below.
+    pub(crate) fn can_show_subdomains(self) -> bool {
+        match self {
+            Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01 => true,
+            Self::Http01 | Self::TlsAlpn01 | Self::DeviceAttest01 => false,
+        }
+    }
+
     /// Where to look; nowhere, if the client's own request is the answer.
     pub(crate) fn question(self, identifier: &Identifier, token: &str, account_url: &str) -> Option<Question> {
         let target = match identifier {

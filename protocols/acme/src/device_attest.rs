@@ -11,6 +11,7 @@ use crate::identifier::Identifier;
 use crate::jwk::sha256;
 use crate::jws::{decode, json};
 use crate::ledger::Held;
+use crate::limits::validation_failed;
 use crate::reply::Reply;
 use crate::site::Site;
 use crate::validation::Verdict;
@@ -53,7 +54,14 @@ impl Site<'_> {
             }
         };
         authorization.value.decide(ChallengeType::DeviceAttest01, self.now, &verdict);
-        self.ledger.change().spend(&call.nonce).update_authorization(&authorization)?.commit()?;
+        let change = self.ledger.change().spend(&call.nonce).update_authorization(&authorization)?;
+        let failed = match &verdict {
+            Verdict::Shown(_) => None,
+            Verdict::NotShown(..) | Verdict::NoAnswer(..) => {
+                validation_failed(self.ledger, self.now, &self.options, &authorization.value)?
+            }
+        };
+        failed.into_iter().fold(change, |change, used| used.count(change)).commit()?;
         self.challenge_reply(&authorization.value, ChallengeType::DeviceAttest01)
     }
 }

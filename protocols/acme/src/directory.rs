@@ -40,6 +40,9 @@ impl Site<'_> {
         if self.options.external_account == ExternalAccount::Required {
             meta.insert("externalAccountRequired".into(), true.into());
         }
+        if !self.options.ancestor_domains.is_empty() {
+            meta.insert("subdomainAuthAllowed".into(), true.into());
+        }
         let described = self.settings.profiles.iter().map(|profile| {
             let text = self.options.profile_descriptions.get(profile).map_or(profile.as_str(), String::as_str);
             (profile.as_str().to_owned(), Value::from(text))

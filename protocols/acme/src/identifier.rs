@@ -88,6 +88,22 @@ impl Identifier {
         }
     }
 
+    /// Whether this is a host name somewhere below a domain. A wildcard is none: it stands for more than one name.
+    pub(crate) fn is_host_below(&self, domain: &str) -> bool {
+        let Self::Dns { name, wildcard: false } = self else { return false };
+        name.strip_suffix(domain).is_some_and(|labels| labels.ends_with('.'))
+    }
+
+    /// The domains above a host name, the nearest first.
+    pub(crate) fn domains_above(&self) -> impl Iterator<Item = Self> {
+        let name = match self {
+            Self::Dns { name, wildcard: false } => name.as_str(),
+            Self::Dns { wildcard: true, .. } | Self::Ip(_) | Self::Device(_) => "",
+        };
+        let above = name.match_indices('.').filter_map(|(dot, _)| name.get(dot + 1..));
+        above.map(|domain| Self::Dns { name: domain.to_owned(), wildcard: false })
+    }
+
     /// `{"type": .., "value": ..}`.
     pub(crate) fn document(&self) -> Value {
         json!({ "type": self.kind(), "value": self.to_string() })

@@ -13,7 +13,7 @@
 //! | certificate | serial | account |
 //! | replacement | serial | order |
 //! | account authorization | account, `p`, authorization | expiry |
-//! | account authorization | account, `v`, identifier | authorization |
+//! | account authorization | account, `v`, identifier or the domain of a subtree | authorization |
 //! | unfinished | creation of the order, order | due time |
 //! | limit | limit, digest of the subject | when it is free again |
 //! | expiry | removal time, kind, order or authorization or serial | empty |

@@ -6,6 +6,7 @@
 //! Deviations from RFC 8555, on purpose:
 //! - Certificates that another endpoint or protocol issued cannot be revoked here, nor asked about (renewal information).
 //! - `keyChange` to a key that has an account answers 409 with that account's address, also if the account is the caller's own.
+//! - `ancestorDomain` (RFC 9444) is heeded for host names only, and shown by DNS only; a wildcard is shown by itself.
 //! - A name that no access rule allows is refused at newOrder already, with a subproblem for each (section 7.4 leaves it open).
 //! - `newAuthz` is offered only where authorizations are reused, since otherwise nothing comes of it.
 //! - An order that fails for a name or a right ends as invalid; one that fails for its CSR, or for now, stays ready.
@@ -273,7 +274,7 @@ impl Acme {
         let path_and_query = request.uri().path_and_query().map_or("", |all| all.as_str());
         let below_base = path_and_query.strip_prefix(path_of(&self.base_url)).unwrap_or_default();
         let call = site.open(request, &format!("{}{below_base}", self.base_url));
-        let call = call.map_err(|failure| site.unopened(failure, below_base))?;
+        let call = call.map_err(|failure| site.recorded(failure, below_base))?;
         for _ in 0..ATTEMPTS_MAX {
             match signed(&site, resource, &call, request) {
                 Err(Failure::Conflict) => {}
@@ -318,8 +319,16 @@ fn signed(site: &Site<'_>, resource: &Resource, call: &Call, request: &Request<B
         }
         Resource::NewAccount => site.new_account(call.by_key()?),
         Resource::RevokeCertificate => site.revoke_certificate(call),
-        Resource::NewOrder => site.new_order(call.by_account()?),
-        Resource::NewAuthorization => site.pre_authorize(call.by_account()?),
+        Resource::NewOrder => {
+            let call = call.by_account()?;
+            let refused = |failure| site.recorded(failure, &format!("new-order {}", call.account.value.id));
+            site.new_order(call).map_err(refused)
+        }
+        Resource::NewAuthorization => {
+            let call = call.by_account()?;
+            let refused = |failure| site.recorded(failure, &format!("new-authz {}", call.account.value.id));
+            site.pre_authorize(call).map_err(refused)
+        }
         Resource::RenewalInfo(certificate) => site.renewal_info(certificate),
         Resource::KeyChange => site.change_key(call.by_account()?),
         Resource::Account(id) => site.account(call.by_account()?, id),

@@ -7,11 +7,13 @@ use ca_backend::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
+use crate::authorization::Authorization;
 use crate::error::{Attempt, Problem, ProblemType, Subproblem};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::ledger::{Change, Ledger};
 use crate::options::Options;
+use crate::order::Order;
 use crate::site::Site;
 
 /// Requests that a limit stopped; labels `endpoint`, `limit`.
@@ -173,26 +175,40 @@ pub(crate) fn one_more(
 }
 
 /// The subject of failed validations.
-pub(crate) fn validations_of(account: &Id, identifier: &Identifier) -> String {
+fn validations_of(account: &Id, identifier: &Identifier) -> String {
     format!("{account} {identifier}")
 }
 
 /// The subject of duplicates: the identifiers in an order that does not depend on the request.
-pub(crate) fn set_of(identifiers: &[Identifier]) -> String {
+fn set_of(identifiers: &[Identifier]) -> String {
     let mut names: Vec<String> = identifiers.iter().map(Identifier::to_string).collect();
     names.sort();
     names.join(" ")
 }
 
 /// One more certificate for the same identifiers. It is there already, so that nothing can stop it any more.
-pub(crate) fn certificate_issued(
+pub(crate) fn certificate_issued(ledger: &Ledger, now: Time, options: &Options, order: &Order) -> Attempt<Option<Use>> {
+    let limits = limits_of(ledger, options, &order.account)?;
+    let more = one_more(ledger, now, &limits, Limit::Duplicates, set_of(&order.identifiers))?;
+    Ok(more.and_then(Result::ok))
+}
+
+/// One more validation that failed.
+pub(crate) fn validation_failed(
     ledger: &Ledger,
     now: Time,
     options: &Options,
-    identifiers: &[Identifier],
+    authorization: &Authorization,
 ) -> Attempt<Option<Use>> {
-    let more = one_more(ledger, now, &options.limits, Limit::Duplicates, set_of(identifiers))?;
-    Ok(more.and_then(Result::ok))
+    let limits = limits_of(ledger, options, &authorization.account)?;
+    let subject = validations_of(&authorization.account, &authorization.identifier);
+    Ok(one_more(ledger, now, &limits, Limit::FailedValidations, subject)?.and_then(Result::ok))
+}
+
+/// The limits of an account, by which its uses are counted as well: a use takes a share of the period.
+fn limits_of(ledger: &Ledger, options: &Options, account: &Id) -> Attempt<Limits> {
+    let account = ledger.account(account)?;
+    Ok(account.map_or_else(|| options.limits.clone(), |account| options.limits.of(&account.value)))
 }
 
 impl Site<'_> {
@@ -208,19 +224,20 @@ impl Site<'_> {
         self.admit(&self.options.limits, Limit::Accounts, address)
     }
 
-    /// Whether an account may order these identifiers, of which `pending` are still to be shown. A renewal within its window is
+    /// Whether an account may order these identifiers, and show control of those in `to_show` for it. A renewal within its window is
     /// never too much: it was asked for.
     pub(crate) fn admit_order(
         &self,
         account: &Account,
         identifiers: &[Identifier],
-        pending: usize,
+        to_show: &[Identifier],
         is_renewal: bool,
     ) -> Attempt<Vec<Use>> {
         let limits = self.options.limits.of(account);
         let mut blocked = Vec::new();
         let mut longest_s = 0;
-        for identifier in identifiers {
+        let above = to_show.iter().filter(|shown| !identifiers.contains(shown));
+        for identifier in identifiers.iter().chain(above) {
             let subject = validations_of(&account.id, identifier);
             if let Some(Err(after_s)) = one_more(self.ledger, self.now, &limits, Limit::FailedValidations, subject)? {
                 longest_s = longest_s.max(after_s);
@@ -238,6 +255,7 @@ impl Site<'_> {
             return Err(Problem { subproblems: blocked, ..problem }.into());
         }
         let max = limits.pending_authorizations_max as usize;
+        let pending = to_show.len();
         if max > 0 && pending > 0 {
             let full = pending > max || self.ledger.has_pending(&account.id, max + 1 - pending, self.now)?;
             if full {

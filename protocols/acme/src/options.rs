@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use ca_backend::{ProfileName, Reason, Refusal};
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::attestation::{self, TrustedMakers};
 use crate::challenge::ChallengeType;
 use crate::eab::ExternalAccount;
+use crate::identifier::Identifier;
 use crate::limits::Limits;
 use crate::renewal_info::EarlyRenewal;
 
@@ -41,6 +43,9 @@ pub struct Options {
     /// How long ago an account may have shown control of an identifier for another order to rest on it; zero: each order asks anew.
     /// Above zero, control may be shown before there is an order (newAuthz).
     pub authorization_reuse_s: u64,
+    /// The domains within which an account may show control of a domain by DNS instead of every single host name below it (RFC 9444).
+    /// Wildcards are shown each by itself.
+    pub ancestor_domains: Vec<String>,
     /// Whether accounts are bound to credentials: `off`, `optional`, `required`.
     pub external_account: ExternalAccount,
     /// How much an account, an address or a name may ask for.
@@ -88,6 +93,7 @@ impl Default for Options {
             tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
             authorization_reuse_s: 0,
+            ancestor_domains: Vec::new(),
             external_account: ExternalAccount::Off,
             limits: Limits::default(),
             renewal_explanation_url: None,
@@ -116,6 +122,12 @@ impl Options {
             tpm: read("tpm", &roots.tpm)?,
             android: read("android", &roots.android)?,
         })
+    }
+
+    /// Whether control of this domain may stand for the host names below it.
+    pub(crate) fn permits_ancestor(&self, domain: &Identifier) -> bool {
+        let is_listed = |listed: &String| domain.document() == json!({ "type": "dns", "value": listed });
+        self.ancestor_domains.iter().any(|listed| is_listed(listed) || domain.is_host_below(listed))
     }
 
     /// Reads and checks the options of an endpoint; `null` means the defaults.
@@ -157,6 +169,22 @@ impl Options {
                 "dns-persist-01 needs 1 to 10 caa_identities, the domain names that a TXT record may name".to_owned(),
             );
         }
+        for domain in &options.ancestor_domains {
+            match Identifier::parse("dns", domain) {
+                Ok(read) if read.to_string() == *domain && !read.is_wildcard() => {}
+                Ok(_) | Err(_) => {
+                    return refuse(format!(
+                        "ancestor_domains: {domain:?} is not a domain name in lower case, without a wildcard"
+                    ));
+                }
+            }
+        }
+        let shows_subdomains = options.challenges.iter().any(|kind| kind.can_show_subdomains());
+        if !options.ancestor_domains.is_empty() && !shows_subdomains {
+            return refuse(
+                "ancestor_domains needs dns-01, dns-account-01 or dns-persist-01 among the challenges".to_owned(),
+            );
+        }
         options.trusted_makers()?;
         let roots = &options.attestation_roots;
         let believes_nobody = roots.apple.is_empty() && roots.tpm.is_empty() && roots.android.is_empty();
@@ -190,7 +218,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn nothing_stated_means_the_defaults() {
@@ -209,6 +236,10 @@ mod tests {
             json!({ "caa": true }),
             json!({ "challenges": ["device-attest-01"] }),
             json!({ "challenges": ["dns-persist-01"] }),
+            json!({ "ancestor_domains": ["*.corp.example"] }),
+            json!({ "ancestor_domains": ["Corp.example"] }),
+            json!({ "ancestor_domains": [".corp.example"] }),
+            json!({ "ancestor_domains": ["corp.example"], "challenges": ["http-01", "tls-alpn-01"] }),
             json!({ "attestation_roots": { "apple": ["no certificate"] } }),
             json!({ "attestation_roots": { "acme": [] } }),
             json!({ "http01_port": 0 }),

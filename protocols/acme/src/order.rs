@@ -1,6 +1,6 @@
 //! Orders, from the wish to the certificate (RFC 8555 sections 7.1.3 and 7.4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ca_backend::{
     CertificateRequest, CertificateSummary, Challenges, CredentialId, EnrollmentRequest, Error, Evidence, Fault,
@@ -20,7 +20,7 @@ use x509_cert::ext::pkix::AuthorityInfoAccessSyntax;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::account::Account;
-use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S};
+use crate::authorization::{Authorization, AuthorizationStatus, RETRY_AFTER_S, Wanted};
 use crate::caa::CaaCheck;
 use crate::call::AccountCall;
 use crate::certificate_request::names_of;
@@ -129,10 +129,16 @@ struct NewOrder {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct WantedIdentifier {
     #[serde(rename = "type")]
     kind: String,
     value: String,
+    /// In an order: a domain above, of which the client could show control instead (RFC 9444 section 4.3).
+    ancestor_domain: Option<String>,
+    /// In a pre-authorization: whether it shall stand for the names below (RFC 9444 section 4.2).
+    #[serde(default)]
+    pub(crate) subdomain_auth_allowed: bool,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +154,8 @@ enum Source {
     Granted,
     /// Control that is still to be shown.
     Asked,
+    /// Control of a domain above, that is still to be shown.
+    AskedAbove(Identifier),
 }
 
 /// How many orders one page of the list shows.
@@ -170,12 +178,13 @@ impl Site<'_> {
         let foresight = self.refuse_impossible(account, &identifiers, &profile)?;
         let replaced = wish.replaces.as_deref().map(|text| self.replaced(account, text, &identifiers)).transpose()?;
         let mut expires = self.now.plus_s(self.options.order_lifetime_s);
+        let mut ancestors = self.wanted_ancestors(&wish.identifiers)?;
         let mut found = Vec::with_capacity(identifiers.len());
         for (identifier, unchallenged) in identifiers.iter().zip(foresight.unchallenged) {
-            found.push(match self.reusable(account, identifier)? {
+            found.push(match self.reusable(account, Wanted { identifier, subdomains: false })? {
                 Some(shown) => Source::Shown(Box::new(shown.value)),
                 None if unchallenged => Source::Granted,
-                None => Source::Asked,
+                None => ancestors.remove(identifier).map_or(Source::Asked, Source::AskedAbove),
             });
         }
         // An order does not outlive what it rests on.
@@ -184,19 +193,35 @@ impl Site<'_> {
                 expires = expires.min(authorization.expires);
             }
         }
-        let pending = found.iter().filter(|source| matches!(source, Source::Asked)).count();
+        let to_show = identifiers.iter().zip(&found).filter_map(|(identifier, source)| match source {
+            Source::Asked => Some(identifier.clone()),
+            Source::AskedAbove(domain) => Some(domain.clone()),
+            Source::Shown(_) | Source::Granted => None,
+        });
+        let to_show: Vec<_> = to_show.collect::<BTreeSet<_>>().into_iter().collect();
         let in_window = replaced.as_ref().is_some_and(|replaced| replaced.in_window);
-        let uses = self.admit_order(account, &identifiers, pending, in_window)?;
+        let uses = self.admit_order(account, &identifiers, &to_show, in_window)?;
         let mut made = Vec::new();
-        let mut authorizations = Vec::with_capacity(identifiers.len());
+        let mut authorizations: Vec<Authorization> = Vec::with_capacity(identifiers.len());
         for (identifier, source) in identifiers.iter().zip(found) {
+            let wanted = |identifier, subdomains| Wanted { identifier, subdomains };
             let authorization = match source {
                 Source::Shown(authorization) => {
-                    authorizations.push(*authorization);
+                    // One for a domain may serve several of the names.
+                    if !authorizations.iter().any(|other| other.id == authorization.id) {
+                        authorizations.push(*authorization);
+                    }
                     continue;
                 }
                 Source::Granted => self.granted_authorization(&account.id, identifier, expires),
-                Source::Asked => self.new_authorization(&account.id, identifier, expires)?,
+                Source::Asked => self.new_authorization(&account.id, wanted(identifier, false), expires)?,
+                Source::AskedAbove(domain) => {
+                    let is_asked = |other: &Authorization| other.subdomains && other.identifier == domain;
+                    if made.iter().any(is_asked) {
+                        continue;
+                    }
+                    self.new_authorization(&account.id, wanted(&domain, true), expires)?
+                }
             };
             made.push(authorization.clone());
             authorizations.push(authorization);
@@ -375,7 +400,7 @@ impl Site<'_> {
     fn record_certificate(&self, order: &Held<Order>, serial: &Serial, not_after: Time) -> Attempt<()> {
         let change = self.ledger.change().update_order(order)?.note_finished(&order.value);
         let change = change.add_certificate(serial, not_after, &order.value.account)?;
-        let used = certificate_issued(self.ledger, self.now, &self.options, &order.value.identifiers)?;
+        let used = certificate_issued(self.ledger, self.now, &self.options, &order.value)?;
         used.into_iter().fold(change, |change, used| used.count(change)).commit()
     }
 
@@ -463,10 +488,12 @@ impl Site<'_> {
         let request = CertificateRequest::open(csr)?;
         let names =
             names_of(&request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
-        let mut identifiers: Vec<ValidatedIdentifier> = Vec::new();
+        let mut authorizations = Vec::with_capacity(order.authorizations.len());
         for id in &order.authorizations {
-            identifiers.extend(self.ledger.authorization(id)?.and_then(|authorization| authorization.value.evidence()));
+            authorizations.extend(self.ledger.authorization(id)?);
         }
+        let shown = |ordered| authorizations.iter().find_map(|held| held.value.evidence(ordered));
+        let identifiers: Vec<ValidatedIdentifier> = order.identifiers.iter().filter_map(shown).collect();
         Ok(EnrollmentRequest {
             authority: self.settings.authority.clone(),
             profile: order.profile.clone(),
@@ -542,7 +569,7 @@ impl Site<'_> {
         let mut identifiers = Vec::new();
         let mut wrong = Vec::new();
         let mut seen = BTreeSet::new();
-        for WantedIdentifier { kind, value } in wanted {
+        for WantedIdentifier { kind, value, .. } in wanted {
             match Identifier::parse(kind, value) {
                 Ok(identifier) => {
                     if seen.insert(identifier.clone()) {
@@ -566,6 +593,29 @@ impl Site<'_> {
                 Err(Problem { subproblems: wrong, ..Problem::new(kind, text) })
             }
         }
+    }
+
+    /// For which identifiers control of which domain above may be shown instead, by the client's word and the operator's. What the
+    /// operator does not permit is no error: the identifier itself is then to be shown (RFC 9444 section 4.3).
+    fn wanted_ancestors(&self, wanted: &[WantedIdentifier]) -> Result<BTreeMap<Identifier, Identifier>, Problem> {
+        let mut ancestors = BTreeMap::new();
+        if self.options.ancestor_domains.is_empty() {
+            return Ok(ancestors);
+        }
+        for WantedIdentifier { kind, value, ancestor_domain, .. } in wanted {
+            let Some(domain) = ancestor_domain else { continue };
+            let parsed = (Identifier::parse(kind, value), Identifier::parse("dns", domain));
+            let (Ok(identifier), Ok(domain)) = parsed else {
+                return Err(Problem::malformed(format!("the ancestorDomain of {value} is not a domain name")));
+            };
+            if domain.is_wildcard() || !identifier.base().is_host_below(&domain.to_string()) {
+                return Err(Problem::malformed(format!("the ancestorDomain {domain} of {value} is not above it")));
+            }
+            if !identifier.is_wildcard() && self.options.permits_ancestor(&domain) {
+                ancestors.insert(identifier, domain);
+            }
+        }
+        Ok(ancestors)
     }
 
     fn wanted_validity(&self, wish: &NewOrder) -> Result<RequestedValidity, Problem> {

@@ -12,7 +12,7 @@ pub(crate) struct Persistent {
     /// The domain names of this authority.
     pub(crate) issuers: Vec<String>,
     pub(crate) account_url: String,
-    /// Whether `*.` before the name is to be shown.
+    /// Whether `*.` before the name, or every name below it, is to be shown.
     pub(crate) wildcard: bool,
     /// When the look begins.
     pub(crate) at: Time,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::authorization::Wanted;
 use crate::call::AccountCall;
 use crate::error::{Attempt, Problem};
 use crate::jws::json;
@@ -27,6 +28,7 @@ impl Site<'_> {
             return Err(Problem::not_found().into());
         }
         let wish: NewAuthorization = json(call.object()?, "the authorization cannot be read")?;
+        let subdomains = wish.identifier.subdomain_auth_allowed;
         let identifiers = self.wanted_identifiers(&[wish.identifier])?;
         let [identifier] = identifiers.as_slice() else {
             return Err(Problem::malformed("one identifier is shown at a time").into());
@@ -36,18 +38,21 @@ impl Site<'_> {
         }
         let account = &call.account.value;
         let profile = self.wanted_profile(None)?;
-        self.refuse_impossible(account, &identifiers, &profile)?;
+        let subdomains = subdomains && self.options.permits_ancestor(identifier);
+        // A domain that stands for the names below it need not be a name that anybody gets; those are judged when they are ordered.
+        self.refuse_impossible(account, if subdomains { &[] } else { &identifiers }, &profile)?;
         let reply = |authorization| {
             Reply::json(StatusCode::CREATED, &self.authorization_document(authorization))
                 .location(&self.authorization_url(&authorization.id))
         };
-        if let Some(shown) = self.reusable(account, identifier)? {
+        let wanted = Wanted { identifier, subdomains };
+        if let Some(shown) = self.reusable(account, wanted)? {
             self.ledger.change().spend(&call.nonce).commit()?;
             return Ok(reply(&shown.value));
         }
-        let uses = self.admit_order(account, &identifiers, 1, false)?;
+        let uses = self.admit_order(account, &identifiers, &identifiers, false)?;
         let expires = self.now.plus_s(self.options.order_lifetime_s);
-        let authorization = self.new_authorization(&account.id, identifier, expires)?;
+        let authorization = self.new_authorization(&account.id, wanted, expires)?;
         let change = self.ledger.change().spend(&call.nonce).add_authorization(&authorization)?;
         uses.into_iter().fold(change, |change, used| used.count(change)).commit()?;
         Ok(reply(&authorization))

@@ -314,6 +314,8 @@ pub(crate) struct AuthorizationForm {
     challenges: Vec<ChallengeForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attested_key: Option<ByteBuf>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    subdomains: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -360,6 +362,7 @@ impl From<&Authorization> for AuthorizationForm {
             },
             challenges: authorization.challenges.iter().map(ChallengeForm::from).collect(),
             attested_key: authorization.attested_key.map(|key| ByteBuf::from(key.as_slice())),
+            subdomains: authorization.subdomains,
         }
     }
 }
@@ -382,6 +385,7 @@ impl AuthorizationForm {
             },
             challenges: self.challenges.into_iter().map(Challenge::try_from).collect::<Result<_, _>>()?,
             attested_key: self.attested_key.map(|key| octets32(&key)).transpose()?,
+            subdomains: self.subdomains,
         })
     }
 }

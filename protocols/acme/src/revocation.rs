@@ -10,13 +10,14 @@ use http::StatusCode;
 use serde::Deserialize;
 use x509_cert::Certificate;
 
-use crate::authorization::AuthorizationStatus;
+use crate::authorization::{Authorization, AuthorizationStatus};
 use crate::call::Call;
 use crate::error::{Attempt, Problem, ProblemType};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::sha256;
 use crate::jws::{decode, json};
+use crate::ledger::Held;
 use crate::reply::Reply;
 use crate::site::Site;
 
@@ -82,9 +83,10 @@ impl Site<'_> {
         for name in &certificate.alternative_names {
             let identifier = name.split_once(':').and_then(|(kind, value)| Identifier::parse(kind, value).ok());
             let Some(identifier) = identifier else { return Ok(None) };
-            let held = self.ledger.shown(account, &identifier)?;
-            let held = held.filter(|held| held.value.status(self.now) == AuthorizationStatus::Valid);
-            let Some(evidence) = held.and_then(|held| held.value.evidence()) else { return Ok(None) };
+            let mut held = self.shown(account, &identifier)?.into_iter();
+            let is_valid = |held: &Held<Authorization>| held.value.status(self.now) == AuthorizationStatus::Valid;
+            let held = held.find(is_valid);
+            let Some(evidence) = held.and_then(|held| held.value.evidence(&identifier)) else { return Ok(None) };
             shown.push(evidence);
         }
         Ok((!shown.is_empty()).then_some(shown))

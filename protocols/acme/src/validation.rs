@@ -15,7 +15,7 @@ use crate::challenge::{ChallengeType, bracketed, judge, key_authorization};
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
-use crate::limits::{Limit, one_more, validations_of};
+use crate::limits::validation_failed;
 use crate::options::Options;
 use crate::order::Order;
 use crate::persistent::Persistent;
@@ -285,7 +285,7 @@ impl Context<'_> {
             Expected::Persistent(Persistent {
                 issuers: self.options.caa_identities.clone(),
                 account_url,
-                wildcard: authorization.identifier.is_wildcard(),
+                wildcard: authorization.identifier.is_wildcard() || authorization.subdomains,
                 at: self.now,
             })
         } else {
@@ -395,9 +395,8 @@ fn settle_once(ledger: &Ledger, options: &Options, now: Time, job: &Held<Job>, v
                     shown.expires = shown.expires.max(now.plus_s(options.authorization_reuse_s));
                 }
                 AuthorizationState::Invalid => {
-                    let subject = validations_of(&shown.account, &shown.identifier);
-                    let failure = one_more(ledger, now, &options.limits, Limit::FailedValidations, subject)?;
-                    change = failure.and_then(Result::ok).into_iter().fold(change, |change, used| used.count(change));
+                    let failed = validation_failed(ledger, now, options, shown)?;
+                    change = failed.into_iter().fold(change, |change, used| used.count(change));
                 }
                 AuthorizationState::Pending | AuthorizationState::Granted { .. } | AuthorizationState::Deactivated => {}
             }

@@ -21,7 +21,20 @@ impl Ledger {
 
     /// The authorization that last showed the account's control of an identifier. It may have expired.
     pub(crate) fn shown(&self, account: &Id, identifier: &Identifier) -> Result<Option<Held<Authorization>>, Error> {
-        let found = self.find(SPACE, &[account.octets(), VALID, &name(identifier)])?;
+        self.shown_as(account, &name(identifier, false))
+    }
+
+    /// The authorization that last showed the account's control of a domain with all names below it. It may have expired.
+    pub(crate) fn shown_with_subdomains(
+        &self,
+        account: &Id,
+        domain: &Identifier,
+    ) -> Result<Option<Held<Authorization>>, Error> {
+        self.shown_as(account, &name(domain, true))
+    }
+
+    fn shown_as(&self, account: &Id, name: &[u8]) -> Result<Option<Held<Authorization>>, Error> {
+        let found = self.find(SPACE, &[account.octets(), VALID, name])?;
         let id = found.and_then(|found| Id::from_octets(&found.value));
         Ok(id.map(|id| self.authorization(&id)).transpose()?.flatten())
     }
@@ -31,7 +44,7 @@ impl Ledger {
     }
 
     fn valid_key(&self, authorization: &Authorization) -> Vec<u8> {
-        self.key(&[authorization.account.octets(), VALID, &name(&authorization.identifier)])
+        self.key(&[authorization.account.octets(), VALID, &name(&authorization.identifier, authorization.subdomains)])
     }
 }
 
@@ -62,7 +75,7 @@ impl Ledger {
         authorization: &Authorization,
     ) -> Result<ca_backend::RecordBatch, Error> {
         let batch = batch.delete(SPACE, self.pending_key(authorization));
-        let shown = self.find(SPACE, &[authorization.account.octets(), VALID, &name(&authorization.identifier)])?;
+        let shown = self.engine.records(SPACE).find(&self.valid_key(authorization))?;
         Ok(match shown.filter(|shown| shown.value == authorization.id.octets()) {
             Some(shown) => {
                 let key = self.valid_key(authorization);
@@ -73,6 +86,7 @@ impl Ledger {
     }
 }
 
-fn name(identifier: &Identifier) -> Vec<u8> {
-    format!("{}:{identifier}", identifier.kind()).into_bytes()
+fn name(identifier: &Identifier, with_subdomains: bool) -> Vec<u8> {
+    let kind = if with_subdomains { "subtree" } else { identifier.kind() };
+    format!("{kind}:{identifier}").into_bytes()
 }
