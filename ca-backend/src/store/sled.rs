@@ -12,9 +12,6 @@
 //!   pieces ([`PIECE_BYTES`]) and keys are bounded, such that no page grows so large.
 //! - A leaf holds sixteen keys at most, and a change costs about the same whatever its length. So in the spaces with many short
 //!   entries neighbours lie together in [`block`]s, and groups come through a [journal](super::journal), many at once.
-//! - It notes where its pages lie (a *snapshot*) when it is opened and at no other time, and opening reads whatever was written
-//!   since, which after a million certificates is gigabytes. So it is opened anew whenever [`LOG_JOURNALS`] files of the journal were
-//!   fed: readers wait for that moment, and a start after a crash reads a bounded part of the log.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
 //! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
 
@@ -27,7 +24,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -55,9 +52,6 @@ const PIECE_BYTES: usize = 8 << 10;
 /// [`Space`](super::Space) has this number.
 const PIECES: u8 = 0xff;
 
-/// How many full files of the journal sled takes until it is opened anew.
-const LOG_JOURNALS: u64 = 16;
-
 /// `conf` of this length or less is one that sled would replace, and its database with it.
 const EMPTY_CONF_BYTES: u64 = 8;
 
@@ -82,47 +76,16 @@ impl Growing {
 
 /// A sled database.
 pub(super) struct SledTable {
-    /// Held while sled is used; taken alone, and empty, while it is opened anew.
-    opened: RwLock<Option<Opened>>,
-    /// Octets that were written since it was opened, and how many may be.
-    written: Mutex<u64>,
-    written_max: u64,
-    cache_bytes: u64,
+    database: Db,
+    /// The `db` file, for `fdatasync`.
+    file: File,
     /// How many pieces follow the first one, for those keys where any do. Kept so that a write need not read what it replaces.
     long_values: Mutex<HashMap<RawKey, u32>>,
     directory: StoreDirectory,
 }
 
-/// What an open database is used through.
-struct Opened {
-    database: Db,
-    /// The `db` file, for `fdatasync`.
-    file: File,
-}
-
-impl Opened {
-    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
-        wait_until_closed(path)?;
-        let database = open_database(path, cache_bytes)?;
-        // Opening wrote a snapshot, and may have repaired the end of the log.
-        sync_all_below(path)?;
-        let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
-        Ok(Self { database, file })
-    }
-}
-
-/// The database for as long as it is used.
-struct InUse<'t>(RwLockReadGuard<'t, Option<Opened>>);
-
-impl InUse<'_> {
-    fn opened(&self) -> Result<&Opened, StoreFault> {
-        let lost = || StoreFault::Unavailable("the sled database could not be opened anew; restart".into());
-        self.0.as_ref().ok_or_else(lost)
-    }
-}
-
 impl SledTable {
-    pub(super) fn open(directory: StoreDirectory, cache_bytes: u64, journal_bytes: u64) -> Result<Self, StoreFault> {
+    pub(super) fn open(directory: StoreDirectory, cache_bytes: u64) -> Result<Self, StoreFault> {
         let path = directory.join(SLED_DIRECTORY);
         if !path.exists() {
             directory.create(SLED_DIRECTORY, |unfinished| {
@@ -131,37 +94,15 @@ impl SledTable {
             })?;
         }
         refuse_damaged(&path)?;
-        let opened = Opened::open(&path, cache_bytes)?;
-        let long_values = Mutex::new(find_long_values(&opened.database)?);
-        Ok(Self {
-            opened: RwLock::new(Some(opened)),
-            written: Mutex::default(),
-            written_max: journal_bytes.saturating_mul(LOG_JOURNALS),
-            cache_bytes,
-            long_values,
-            directory,
-        })
+        wait_until_closed(&path)?;
+        let database = open_database(&path, cache_bytes)?;
+        // Opening wrote a snapshot, and may have repaired the end of the log.
+        sync_all_below(&path)?;
+        let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
+        let long_values = Mutex::new(find_long_values(&database)?);
+        Ok(Self { database, file, long_values, directory })
     }
 
-    fn in_use(&self) -> InUse<'_> {
-        InUse(self.opened.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Opens the database anew if enough was written. Everything in it is durable.
-    fn note_pages(&self) -> Result<(), StoreFault> {
-        let mut written = lock(&self.written);
-        if *written < self.written_max {
-            return Ok(());
-        }
-        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        drop(opened.take());
-        *opened = Some(Opened::open(&self.directory.join(SLED_DIRECTORY), self.cache_bytes)?);
-        *written = 0;
-        Ok(())
-    }
-}
-
-impl Opened {
     /// The block of a space in which a key would be, and the key it lies under.
     fn block_around(&self, space: u8, key: &[u8]) -> Result<Option<(IVec, RawValue)>, StoreFault> {
         loop {
@@ -173,6 +114,83 @@ impl Opened {
                 return Ok(Some((fence, block)));
             }
         }
+    }
+
+    /// Takes the writes that fall into one block.
+    fn put_in_blocks<'w>(
+        &self,
+        batch: &mut Growing,
+        space: u8,
+        block_bytes_max: usize,
+        writes: &mut Peekable<impl Iterator<Item = (&'w RawKey, &'w Option<RawValue>)>>,
+    ) -> Result<(), StoreFault> {
+        let Some((first, _)) = writes.peek() else { return Ok(()) };
+        let (fence, before) = match self.block_around(space, first)? {
+            Some((fence, block)) => (fence.to_vec(), block),
+            None => (vec![space], Vec::new()),
+        };
+        let space_end = vec![space.saturating_add(1)];
+        let following = (Bound::Excluded(fence.as_slice()), Bound::Excluded(space_end.as_slice()));
+        let next = self.database.range::<&[u8], _>(following).next().transpose().map_err(sled_fault)?;
+        let at_end = next.is_none();
+        let end = next.map_or(space_end, |(next, _)| next.to_vec());
+        let mut changes = Vec::new();
+        let mut bytes = 0_usize;
+        while bytes < BATCH_BYTES
+            && let Some((key, value)) = writes.next_if(|(key, _)| **key < end)
+        {
+            bytes = bytes.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
+            changes.push((key.get(1..).unwrap_or_default(), value.as_deref()));
+        }
+        let after = block::merge(block::entries(&before)?, &changes);
+        let mut blocks = block::pack(&after, block_bytes_max, at_end).into_iter();
+        match blocks.next() {
+            Some((_, block)) if block == before => {}
+            Some((_, block)) => self.put(batch, &fence, Some(&block)),
+            None => self.put(batch, &fence, None),
+        }
+        for (key, block) in blocks {
+            self.put(batch, &[&[space], key.as_slice()].concat(), Some(&block));
+        }
+        // What is left for this block has to find it as it is now.
+        if writes.peek().is_some_and(|(key, _)| **key < end) {
+            self.write(std::mem::take(batch))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a row to a batch, in pieces if it is long.
+    fn put(&self, batch: &mut Growing, key: &[u8], value: Option<&[u8]>) {
+        let mut long_values = lock(&self.long_values);
+        let further_before = long_values.get(key).copied().unwrap_or(0);
+        let further_now = value.map_or(0, |value| further_pieces(value.len()));
+        if let Some(value) = value {
+            for (number, piece) in (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()])) {
+                batch.insert(&piece_key(key, number), piece);
+            }
+        }
+        for number in further_now.saturating_add(1)..=further_before {
+            batch.remove(&piece_key(key, number));
+        }
+        match further_now {
+            0 if further_before > 0 => drop(long_values.remove(key)),
+            0 => {}
+            _ => drop(long_values.insert(key.to_vec(), further_now)),
+        }
+        match value {
+            Some(value) => batch.insert(key, value.get(..PIECE_BYTES).unwrap_or(value)),
+            None => batch.remove(key),
+        }
+    }
+
+    /// Makes a batch durable.
+    fn write(&self, batch: Growing) -> Result<(), StoreFault> {
+        if batch.bytes == 0 {
+            return Ok(());
+        }
+        self.database.apply_batch(batch.rows).map_err(sled_fault)?;
+        self.database.flush().map_err(sled_fault)?;
+        self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
     }
 
     /// Puts the pieces of a value together; `None` if it is gone meanwhile.
@@ -212,122 +230,35 @@ impl Opened {
     }
 }
 
-impl SledTable {
-    /// Takes the writes that fall into one block.
-    fn put_in_blocks<'w>(
-        &self,
-        opened: &Opened,
-        batch: &mut Growing,
-        space: u8,
-        block_bytes_max: usize,
-        writes: &mut Peekable<impl Iterator<Item = (&'w RawKey, &'w Option<RawValue>)>>,
-    ) -> Result<(), StoreFault> {
-        let Some((first, _)) = writes.peek() else { return Ok(()) };
-        let (fence, before) = match opened.block_around(space, first)? {
-            Some((fence, block)) => (fence.to_vec(), block),
-            None => (vec![space], Vec::new()),
-        };
-        let space_end = vec![space.saturating_add(1)];
-        let following = (Bound::Excluded(fence.as_slice()), Bound::Excluded(space_end.as_slice()));
-        let next = opened.database.range::<&[u8], _>(following).next().transpose().map_err(sled_fault)?;
-        let at_end = next.is_none();
-        let end = next.map_or(space_end, |(next, _)| next.to_vec());
-        let mut changes = Vec::new();
-        let mut bytes = 0_usize;
-        while bytes < BATCH_BYTES
-            && let Some((key, value)) = writes.next_if(|(key, _)| **key < end)
-        {
-            bytes = bytes.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
-            changes.push((key.get(1..).unwrap_or_default(), value.as_deref()));
-        }
-        let after = block::merge(block::entries(&before)?, &changes);
-        let mut blocks = block::pack(&after, block_bytes_max, at_end).into_iter();
-        match blocks.next() {
-            Some((_, block)) if block == before => {}
-            Some((_, block)) => self.put(batch, &fence, Some(&block)),
-            None => self.put(batch, &fence, None),
-        }
-        for (key, block) in blocks {
-            self.put(batch, &[&[space], key.as_slice()].concat(), Some(&block));
-        }
-        // What is left for this block has to find it as it is now.
-        if writes.peek().is_some_and(|(key, _)| **key < end) {
-            self.write(opened, std::mem::take(batch))?;
-        }
-        Ok(())
-    }
-
-    /// Adds a row to a batch, in pieces if it is long.
-    fn put(&self, batch: &mut Growing, key: &[u8], value: Option<&[u8]>) {
-        let mut long_values = lock(&self.long_values);
-        let further_before = long_values.get(key).copied().unwrap_or(0);
-        let further_now = value.map_or(0, |value| further_pieces(value.len()));
-        if let Some(value) = value {
-            for (number, piece) in (1..=further_now).zip(value.chunks(PIECE_BYTES).skip(1).chain([[].as_slice()])) {
-                batch.insert(&piece_key(key, number), piece);
-            }
-        }
-        for number in further_now.saturating_add(1)..=further_before {
-            batch.remove(&piece_key(key, number));
-        }
-        match further_now {
-            0 if further_before > 0 => drop(long_values.remove(key)),
-            0 => {}
-            _ => drop(long_values.insert(key.to_vec(), further_now)),
-        }
-        match value {
-            Some(value) => batch.insert(key, value.get(..PIECE_BYTES).unwrap_or(value)),
-            None => batch.remove(key),
-        }
-    }
-
-    /// Makes a batch durable.
-    fn write(&self, opened: &Opened, batch: Growing) -> Result<(), StoreFault> {
-        if batch.bytes == 0 {
-            return Ok(());
-        }
-        opened.database.apply_batch(batch.rows).map_err(sled_fault)?;
-        opened.database.flush().map_err(sled_fault)?;
-        opened.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))?;
-        let mut written = lock(&self.written);
-        *written = written.saturating_add(batch.bytes as u64);
-        Ok(())
-    }
-}
-
 impl Table for SledTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
-        let in_use = self.in_use();
-        let opened = in_use.opened()?;
         let Some((&space, wanted)) = key.split_first().filter(|(space, _)| block::bytes_max(**space).is_some()) else {
-            return match opened.database.get(key).map_err(sled_fault)? {
-                Some(first) => opened.join_pieces(key, first),
+            return match self.database.get(key).map_err(sled_fault)? {
+                Some(first) => self.join_pieces(key, first),
                 None => Ok(None),
             };
         };
-        let Some((_, block)) = opened.block_around(space, key)? else {
+        let Some((_, block)) = self.block_around(space, key)? else {
             return Ok(None);
         };
         Ok(block::find(&block, wanted)?.map(<[u8]>::to_vec))
     }
 
     fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
-        let in_use = self.in_use();
-        let opened = in_use.opened()?;
         let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
         if until <= range.from {
             return Ok(());
         }
         let from = match range.from.first() {
             Some(&space) if block::bytes_max(space).is_some() => {
-                opened.block_around(space, &range.from)?.map_or_else(|| range.from.clone(), |(fence, _)| fence.to_vec())
+                self.block_around(space, &range.from)?.map_or_else(|| range.from.clone(), |(fence, _)| fence.to_vec())
             }
             Some(_) | None => range.from.clone(),
         };
-        let mut rows = opened.database.range(from.as_slice()..until.as_slice());
+        let mut rows = self.database.range(from.as_slice()..until.as_slice());
         while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
             let (key, first) = row.map_err(sled_fault)?;
-            let Some(value) = opened.join_pieces(&key, first)? else { continue };
+            let Some(value) = self.join_pieces(&key, first)? else { continue };
             let space = key.first().copied().unwrap_or_default();
             if block::bytes_max(space).is_none() {
                 if !visit(&key, value) {
@@ -350,26 +281,22 @@ impl Table for SledTable {
     }
 
     fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault> {
-        let in_use = self.in_use();
-        let opened = in_use.opened()?;
         let mut batch = Growing::default();
         let mut writes = writes.iter().peekable();
         while let Some((key, value)) = writes.peek() {
             let space = key.first().copied().unwrap_or_default();
             match block::bytes_max(space) {
-                Some(block_bytes_max) => self.put_in_blocks(opened, &mut batch, space, block_bytes_max, &mut writes)?,
+                Some(block_bytes_max) => self.put_in_blocks(&mut batch, space, block_bytes_max, &mut writes)?,
                 None => {
                     self.put(&mut batch, key, value.as_deref());
                     writes.next();
                 }
             }
             if batch.bytes >= BATCH_BYTES {
-                self.write(opened, std::mem::take(&mut batch))?;
+                self.write(std::mem::take(&mut batch))?;
             }
         }
-        self.write(opened, batch)?;
-        drop(in_use);
-        self.note_pages()
+        self.write(batch)
     }
 
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {
