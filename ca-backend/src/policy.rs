@@ -564,6 +564,11 @@ pub(crate) fn foresee(
         if binding.and_then(|binding| binding.names.as_ref()).is_some_and(|rules| !rules.allows(name)) {
             return Some(not_allowed(&name.to_string(), "the credential's names"));
         }
+        // Whether all of the exact names are there, only the whole request shows.
+        let exact = binding.and_then(|binding| binding.alternative_names.as_ref());
+        if exact.is_some_and(|exact| !exact.contains(name)) {
+            return Some(not_allowed(&name.to_string(), "the credential's alternative names"));
+        }
         let allowed = rules.iter().any(|rule| rule.allow.allows(name));
         (!allowed).then(|| not_allowed(&name.to_string(), "any"))
     };

@@ -659,6 +659,21 @@ fn s19_an_account_needs_a_voucher_where_one_is_required() {
 }
 
 #[test]
+fn a_name_that_is_not_among_the_exact_ones_of_a_voucher_is_refused_when_it_is_ordered() {
+    let bench = bench(json!({ "external_account": "required" }));
+    let exact = voucher(&bench, json!({ "alternative_names": ["dns:host.corp.example", "dns:b.corp.example"] }));
+    let client = exact.account(&bench);
+    let reply = client.new_order(&bench, &wish(&[HOST, "c.corp.example"]));
+    refused(&reply, 400, "rejectedIdentifier");
+    assert_eq!(reply.json()["subproblems"][0]["identifier"]["value"], "c.corp.example");
+    // Too few names are refused as well, but only when there is nothing more to come.
+    let part = client.ready_order(&bench, &[HOST], "http-01");
+    let reply = client.finalize(&bench, &part, &csr(&SubjectKeyPair::generate(), "", &dns(&[HOST])));
+    refused(&reply, 400, "rejectedIdentifier");
+    client.enroll(&bench, &[HOST, "b.corp.example"], &SubjectKeyPair::generate());
+}
+
+#[test]
 fn what_a_voucher_is_bound_to_binds_its_accounts_and_disabling_it_stops_them() {
     let bench = bench(json!({ "external_account": "optional" }));
     let voucher = voucher(

@@ -94,6 +94,40 @@ fn certbot_gets_renews_and_revokes_a_certificate_by_http_01_and_a_restart_keeps_
 }
 
 #[test]
+fn certbot_chooses_among_the_profiles_of_the_directory() {
+    let site = Site::new("");
+    let daemon: Daemon<'_> = site.start();
+    let certbot = Certbot::new(&site);
+    let http_01_port = free_port();
+    use_port(&site, http_01_port);
+    let offered = site.json(&["endpoint", "show", "starter"])["profiles"].clone();
+    let (default, other) = (offered[0].as_str().unwrap(), offered[1].as_str().unwrap());
+    let ssl = OpenSsl::new();
+    let issued = |more: &[&str]| {
+        issue(&certbot, http_01_port, &[&["--force-renewal"], more].concat());
+        judge(&site, &certbot, &ssl);
+        site.json(&["certificate", "show", &serial(&ssl)])["profile"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(issued(&[]), default);
+    assert_eq!(issued(&["--preferred-profile", other]), other);
+    assert_eq!(issued(&["--required-profile", other]), other);
+    assert_eq!(issued(&["--preferred-profile", "withdrawn", "--required-profile", ""]), default);
+    let port = http_01_port.to_string();
+    let said = certbot.certonly_fails(&[
+        "--standalone",
+        "--http-01-port",
+        &port,
+        "-d",
+        HOST,
+        "--force-renewal",
+        "--required-profile",
+        "withdrawn",
+    ]);
+    assert!(said.contains("profile"), "{said}");
+    drop(daemon);
+}
+
+#[test]
 fn certbot_binds_its_account_to_a_credential_and_renews_when_renewal_information_says_so() {
     let site = Site::new("");
     let daemon: Daemon<'_> = site.start();
