@@ -121,6 +121,8 @@ pub(crate) struct Inner {
     pub(crate) put_off: Mutex<HashMap<(&'static str, u32), Time>>,
     /// How far the removal of decided tickets has come.
     pub(crate) tickets_swept: Mutex<Sweep>,
+    /// How far the removal of old requests has come: what is before this key is gone.
+    pub(crate) requests_swept: Mutex<Key>,
     /// How far deletions have come, by authority: up to which certificate none of its own is left.
     pub(crate) deletions: Mutex<HashMap<AuthorityName, Key>>,
     pub(crate) rate: RequestRate,
@@ -202,6 +204,7 @@ impl Engine {
             registration_authorities: Mutex::default(),
             put_off: Mutex::default(),
             tickets_swept: Mutex::default(),
+            requests_swept: Mutex::default(),
             deletions: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),

@@ -20,9 +20,10 @@ const STEPS_MAX: usize = 200;
 const REFUSED_RETRY_S: u64 = 600;
 
 impl Engine {
-    /// Does what is due: CRLs, OCSP responders, registration authorities, authorities that wait for their certificate, serials that were reserved and never
-    /// signed, deletions, and records whose time is over. Faults are logged; the next call tries again.
-    pub fn maintain(&self) {
+    /// Does what the first client needs: authorities that wait for their certificate get it, and each issuer has its OCSP responder,
+    /// its registration authorities and a CRL. How long it takes depends on the number of issuers, never on what is stored. Faults
+    /// are logged; [`Engine::maintain`] tries again.
+    pub fn prepare_to_serve(&self) {
         self.provision_waiting();
         let registry = self.registry();
         for issuer in registry.issuers.values() {
@@ -35,6 +36,13 @@ impl Engine {
                 });
             }
         }
+        self.publish_missing_crls();
+    }
+
+    /// Does what is due: what [`Engine::prepare_to_serve`] does, CRLs that are old or miss a change, serials that were reserved and
+    /// never signed, deletions, and records whose time is over. Faults are logged; the next call tries again.
+    pub fn maintain(&self) {
+        self.prepare_to_serve();
         self.publish_due_crls();
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
@@ -43,7 +51,7 @@ impl Engine {
         log("forget old credentials", self.forget_old_credentials());
         log("take back certificates of untold devices", self.take_back_untold());
         log("record refusals that were counted", self.summarize_refusals());
-        if registry.authorities.values().any(|authority| authority.deleting) {
+        if self.registry().authorities.values().any(|authority| authority.deleting) {
             log("delete an authority", self.go_on_deleting());
         }
         self.inner.rate.forget_idle();
@@ -124,18 +132,20 @@ impl Engine {
         Ok(())
     }
 
-    /// First outcomes lie by window; those before the last one are not asked for any more.
+    /// First outcomes lie by window; those before the last one are not asked for any more. Each call goes on where the one before
+    /// stopped: what was removed may lie in the way until the journal is fed.
     fn forget_old_requests(&self) -> Result<(), Error> {
         let window = self.inner.settings.repeat_window_s.max(1);
         let kept = (self.now().unix() / window).saturating_sub(1);
-        let range = Range { from: Vec::new(), until: Some(kept.to_be_bytes().to_vec()), reverse: false };
+        let mut swept = self.inner.requests_swept.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..STEPS_MAX {
+            let range = Range { from: swept.clone(), until: Some(kept.to_be_bytes().to_vec()), reverse: false };
             let old = self.inner.store.scan(Space::Origin, &range, STEP)?;
-            if old.is_empty() {
-                break;
-            }
+            let Some(last) = old.last() else { break };
+            let next = [last.key.as_slice(), &[0]].concat();
             let batch = old.into_iter().fold(Batch::new(), |batch, entry| batch.delete(Space::Origin, entry.key));
             self.commit_or_later(batch)?;
+            *swept = next;
         }
         Ok(())
     }

@@ -357,23 +357,33 @@ impl Engine {
         Ok(crl)
     }
 
+    /// Publishes the first CRL of each issuer that has none.
+    pub(crate) fn publish_missing_crls(&self) {
+        self.publish_crls(|_, published| published.crl.is_none());
+    }
+
     /// Publishes the CRLs that are due: none yet, too old, or a change waits long enough.
     pub(crate) fn publish_due_crls(&self) {
-        let now = self.now();
         let settings = &self.inner.settings;
+        self.publish_crls(|now, published| {
+            let renewal = published.crl.as_ref().is_none_or(|crl| now >= crl.this_update.plus_s(settings.crl_renew_s));
+            let change = published.stale_since.is_some_and(|since| now >= since.plus_s(settings.crl_publish_delay_s));
+            renewal || change
+        });
+    }
+
+    fn publish_crls(&self, is_due: impl Fn(Time, &PublishedCrl) -> bool) {
+        let now = self.now();
         for issuer in self.registry().issuers.values() {
             // A CRL cannot be valid for longer than its issuer; after the issuer's end the last one stands.
             let lives = issuer.active.as_ref().is_some_and(|active| now < active.facts.not_after);
             if issuer.form.key.is_none() || !lives || !issuer.may_sign() {
                 continue;
             }
-            let due = self.crls().get(&issuer.number).is_none_or(|published| {
-                let renewal =
-                    published.crl.as_ref().is_none_or(|crl| now >= crl.this_update.plus_s(settings.crl_renew_s));
-                let change =
-                    published.stale_since.is_some_and(|since| now >= since.plus_s(settings.crl_publish_delay_s));
-                (renewal || change) && now >= published.retry_at
-            });
+            let due = self
+                .crls()
+                .get(&issuer.number)
+                .is_none_or(|published| is_due(now, published) && now >= published.retry_at);
             if !due {
                 continue;
             }

@@ -42,6 +42,12 @@ impl TokenSigner {
         Ok(Self { store, key, algorithm, public_key })
     }
 
+    /// The SubjectPublicKeyInfo, DER.
+    #[must_use]
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
     /// Signs and verifies.
     ///
     /// # Errors

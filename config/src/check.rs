@@ -5,6 +5,9 @@ use crate::{CertificateSource, Settings};
 /// The longest time for a validation, in seconds.
 const TIMEOUT_S_MAX: u64 = 15;
 
+/// The longest time for the answer of a remote perspective, in seconds.
+const PERSPECTIVE_TIMEOUT_S_MAX: u64 = 20;
+
 /// A value that cannot be used.
 pub(crate) struct Wrong {
     pub(crate) key: &'static str,
@@ -24,6 +27,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Wrong> {
     tokens(settings)?;
     bounds(settings)?;
     zones(settings)?;
+    perspectives(settings)?;
     order(settings)
 }
 
@@ -80,7 +84,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.concurrency_max", validation.concurrency_max),
         ("validation.connections_per_address_max", validation.connections_per_address_max),
     ];
-    let seconds: [(&'static str, u64); 18] = [
+    let seconds: [(&'static str, u64); 19] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
         ("limits.body_read_timeout_s", limits.body_read_timeout_s),
         ("limits.idle_timeout_s", limits.idle_timeout_s),
@@ -97,6 +101,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.connect_timeout_s", validation.connect_timeout_s),
         ("validation.dns_timeout_s", validation.dns_timeout_s),
         ("validation.timeout_s", validation.timeout_s),
+        ("validation.perspective_timeout_s", validation.perspective_timeout_s),
         ("store.cache_bytes", settings.store.cache_bytes),
         ("store.journal_bytes", settings.store.journal_bytes),
     ];
@@ -180,6 +185,9 @@ fn bounds(settings: &Settings) -> Result<(), Wrong> {
     if settings.validation.timeout_s > TIMEOUT_S_MAX {
         return Err(wrong("validation.timeout_s", format!("must be at most {TIMEOUT_S_MAX}")));
     }
+    if settings.validation.perspective_timeout_s > PERSPECTIVE_TIMEOUT_S_MAX {
+        return Err(wrong("validation.perspective_timeout_s", format!("must be at most {PERSPECTIVE_TIMEOUT_S_MAX}")));
+    }
     Ok(())
 }
 
@@ -191,6 +199,28 @@ fn zones(settings: &Settings) -> Result<(), Wrong> {
                 "each zone has a name in A-labels and at least one DNS server, such as { name = \"corp.example\", resolvers = [\"10.0.0.53:53\"] }",
             ));
         }
+    }
+    Ok(())
+}
+
+fn perspectives(settings: &Settings) -> Result<(), Wrong> {
+    for (name, perspective) in &settings.validation.perspectives {
+        let wrong =
+            |why: &str| Err(wrong("validation.perspectives", format!("[validation.perspectives.{name}]: {why}")));
+        let plain = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+        if name.is_empty() || !name.bytes().all(plain) {
+            return wrong("a perspective's name has lower-case letters, digits and hyphens");
+        }
+        if base_url("url", "https", &perspective.url).is_err() {
+            return wrong("url must look like https://perspective.example:8443");
+        }
+        let paths = [&perspective.roots_path, &perspective.certificate_path, &perspective.key_path];
+        if paths.iter().any(|path| path.as_os_str().is_empty()) {
+            return wrong("roots_path, certificate_path and key_path must be set");
+        }
+    }
+    if settings.perspective.ports.is_empty() || settings.perspective.ports.contains(&0) {
+        return Err(wrong("perspective.ports", "must name at least one port, and none that is 0"));
     }
     Ok(())
 }

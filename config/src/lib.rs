@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use error::SettingsError;
 pub use sections::{
     CertificateSource, HttpSettings, HttpsSettings, IssuingSettings, KeysSettings, LimitsSettings, LogFormat,
-    LogSettings, MetricsSettings, OperatorSettings, ProxyHeader, ServerCertificateSettings, StoreEngine, StoreSettings,
-    TokenSettings, ValidationSettings, ZoneSettings,
+    LogSettings, MetricsSettings, OperatorSettings, PerspectiveSettings, ProxyHeader, RemotePerspectiveSettings,
+    ServerCertificateSettings, StoreEngine, StoreSettings, TokenSettings, ValidationSettings, ZoneSettings,
 };
 
 /// The shipped `certgate.toml`: every key with its default, commented.
@@ -59,6 +59,8 @@ pub struct Settings {
     pub issuing: IssuingSettings,
     /// Requests to other hosts that prove control over a name (ACME).
     pub validation: ValidationSettings,
+    /// What this node does if it runs as a remote perspective.
+    pub perspective: PerspectiveSettings,
     /// Logs.
     pub log: LogSettings,
     /// Figures for Prometheus.
@@ -79,6 +81,7 @@ impl Default for Settings {
             limits: LimitsSettings::default(),
             issuing: IssuingSettings::default(),
             validation: ValidationSettings::default(),
+            perspective: PerspectiveSettings::default(),
             log: LogSettings::default(),
             metrics: MetricsSettings::default(),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The header in which trusted proxies name the client.
@@ -345,6 +346,47 @@ pub struct ValidationSettings {
     pub concurrency_max: usize,
     /// Connections of validations to one address at a time.
     pub connections_per_address_max: usize,
+    /// Time that a remote perspective gets for its answer, in seconds.
+    pub perspective_timeout_s: u64,
+    /// Remote perspectives by name, for the endpoints that name them.
+    pub perspectives: BTreeMap<String, RemotePerspectiveSettings>,
+}
+
+/// A `certgate perspective` elsewhere, and how it is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemotePerspectiveSettings {
+    /// Where it listens: `https://HOST:PORT`.
+    pub url: String,
+    /// A PEM file with the roots that its certificate must lead to.
+    pub roots_path: PathBuf,
+    /// The certificate chain that this node shows (PEM, leaf first).
+    pub certificate_path: PathBuf,
+    /// Its private key (PEM).
+    pub key_path: PathBuf,
+    /// The private or loopback ranges in which it may lie.
+    pub reachable_networks: Vec<IpNet>,
+}
+
+/// What `certgate perspective` does for gateways that ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PerspectiveSettings {
+    /// A PEM file with the roots that the certificates of gateways must lead to.
+    #[serde(with = "empty_is_none")]
+    pub client_roots_path: Option<PathBuf>,
+    /// DNS names of which a gateway's certificate must hold one; none means that every certificate under the roots will do.
+    pub client_names: Vec<String>,
+    /// The ports that may be asked on other hosts.
+    pub ports: Vec<u16>,
+    /// The private and loopback ranges that may be reached.
+    pub reachable_networks: Vec<IpNet>,
+}
+
+impl Default for PerspectiveSettings {
+    fn default() -> Self {
+        Self { client_roots_path: None, client_names: Vec::new(), ports: vec![80, 443], reachable_networks: Vec::new() }
+    }
 }
 
 /// The DNS servers of a zone.
@@ -369,6 +411,8 @@ impl Default for ValidationSettings {
             body_bytes_max: 4096,
             concurrency_max: 64,
             connections_per_address_max: 8,
+            perspective_timeout_s: 15,
+            perspectives: BTreeMap::new(),
         }
     }
 }

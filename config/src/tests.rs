@@ -127,6 +127,17 @@ fn values_that_cannot_work_are_refused() {
         ("[limits]\nheader_bytes_max = 1024", "limits.header_bytes_max"),
         ("[validation]\nredirects_max = 11", "validation.redirects_max"),
         ("[validation]\ntimeout_s = 16", "validation.timeout_s"),
+        ("[validation]\nperspective_timeout_s = 21", "validation.perspective_timeout_s"),
+        ("[validation.perspectives.oslo]\nurl = \"https://oslo.example\"", "validation.perspectives"),
+        (
+            "[validation.perspectives.oslo]\nurl = \"http://oslo.example\"\nroots_path = \"r\"\ncertificate_path = \"c\"\nkey_path = \"k\"",
+            "validation.perspectives",
+        ),
+        (
+            "[validation.perspectives.Oslo]\nurl = \"https://oslo.example\"\nroots_path = \"r\"\ncertificate_path = \"c\"\nkey_path = \"k\"",
+            "validation.perspectives",
+        ),
+        ("[perspective]\nports = []", "perspective.ports"),
         ("[[validation.zones]]\nname = \"corp.example\"\nresolvers = []", "validation.zones"),
         ("[issuing]\ncrl_validity_s = 86400", "issuing.crl_validity_s"),
     ] {

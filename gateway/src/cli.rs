@@ -1,6 +1,6 @@
 //! The command line: arguments, the way to the daemon, and what people and programs get to see.
 //!
-//! Every command but `serve`, `check-config`, `export`, `import` and `completions` is one or two requests to the operators' API
+//! Every command but `serve`, `perspective`, `check-config`, `export`, `import` and `completions` is one or two requests to the operators' API
 //! of the running daemon.
 
 mod acme;
@@ -18,6 +18,7 @@ mod key;
 mod offline;
 mod output;
 mod parse;
+mod perspective;
 mod profile;
 mod request;
 mod serve;
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::Failure;
+pub use perspective::{announce_perspective, perspective_settings};
 pub use serve::{ServeArguments, announce, serve_settings};
 
 use daemon::Daemon;
@@ -69,6 +71,8 @@ pub struct Shared {
 pub enum Command {
     /// Run the daemon
     Serve(ServeArguments),
+    /// Run a remote perspective: look for gateways at what they look at themselves
+    Perspective,
     /// Say whether the daemon can do its work, and what keeps it from it
     Status,
     /// Root, issuing and external authorities
@@ -111,7 +115,7 @@ pub enum Command {
     Completions(completions::CompletionsArguments),
 }
 
-/// Does what `command` says, but for `serve`, which is the caller's.
+/// Does what `command` says, but for `serve` and `perspective`, which are the caller's.
 ///
 /// # Errors
 /// [`Failure`], which says what went wrong, what to do next, and the exit code.
@@ -119,9 +123,10 @@ pub fn run(shared: &Shared, command: Command) -> Result<(), Failure> {
     let output = Output { json: shared.json };
     let daemon = || Daemon::find(shared);
     match command {
-        Command::Serve(_) => {
-            Err(Failure::usage("`serve` is not a request to the daemon", "run it as `certgate serve`"))
-        }
+        Command::Serve(_) | Command::Perspective => Err(Failure::usage(
+            "`serve` and `perspective` are no requests to the daemon",
+            "run them as `certgate serve` and `certgate perspective`",
+        )),
         Command::Status => status::run(&daemon()?, output),
         Command::Authority(command) => authority::run(command, &daemon()?, output),
         Command::Key(command) => key::run(command, &daemon()?, output),

@@ -123,6 +123,7 @@ fn route(options: &IntuneOptions) -> Result<Route, Refusal> {
         networks: options.reachable_networks.clone(),
         roots: options.roots.clone(),
         proxy: options.proxy.clone(),
+        identity: None,
         proxy_authorization: options.proxy_authorization.as_ref().map(proxy_authorization).transpose()?,
     })
 }
@@ -173,6 +174,7 @@ fn webhook_route(options: &WebhookOptions) -> Result<Route, Refusal> {
         networks: options.reachable_networks.clone(),
         roots: options.roots.clone(),
         proxy: options.proxy.clone(),
+        identity: None,
         proxy_authorization: options.proxy_authorization.as_ref().map(proxy_authorization).transpose()?,
     })
 }

@@ -6,9 +6,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ca_backend::{AuthorityState, Engine, KeyHealth};
+use config::Settings;
 
 use crate::device_management::IntuneLink;
 use crate::server_certificate::ServerCertificate;
+use crate::starter::{self, StarterError};
 use crate::telemetry::{self, Figures};
 use crate::validation::Validator;
 use crate::wiring::Wiring;
@@ -75,6 +77,27 @@ pub fn keep_server_certificate(mut server_certificate: ServerCertificate, stop: 
     }
 }
 
+/// Makes the starter PKI once its key store is there, or gives up when the sender of `stop` is gone. A thread of its own, since a
+/// token that hangs holds each attempt up.
+pub fn make_starter(engine: &Engine, settings: &Settings, wiring: &Wiring, stop: &Receiver<()>) {
+    let mut waits = true;
+    while waits && stop.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+        survive("make the starter PKI", || match starter::prepare(engine, settings) {
+            Ok(_) => {
+                wiring.remount();
+                waits = false;
+                let text = starter::text_path(settings);
+                tracing::info!(text = %text.display(), "the starter PKI is made; the text says how to use it");
+            }
+            Err(StarterError::Waits(why)) => tracing::debug!(why, "the starter PKI still waits"),
+            Err(error) => {
+                waits = false;
+                tracing::error!(%error, "there is no starter PKI: put right what it says, then start the daemon again");
+            }
+        });
+    }
+}
+
 impl Jobs {
     /// Works until the sender of `stop` is gone.
     pub fn run(self, stop: &Receiver<()>) {
@@ -94,6 +117,9 @@ impl Jobs {
             }
             if round.is_multiple_of(HOUR_ROUNDS) {
                 survive("tidy up ACME", || self.tidy_acme());
+            }
+            if round.is_multiple_of(SLOW_ROUNDS) {
+                survive("renew the certificates for perspectives", || self.wiring.perspectives().renew());
             }
             survive("fold the figures", || self.figures.fold());
             if round.is_multiple_of(SLOW_ROUNDS) {

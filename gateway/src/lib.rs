@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod cli;
+pub mod corroboration;
 pub mod device_management;
 pub mod egress;
 pub mod jobs;
 pub mod listen;
 pub mod outside_secret;
+pub mod perspective;
 pub mod pool;
 mod run;
 pub mod server_certificate;

@@ -38,7 +38,7 @@ pub struct Ready {
     pub http: SocketAddr,
     /// The operators' API.
     pub operator_socket: PathBuf,
-    /// What the starter made or found, as text for people.
+    /// What the starter made or found, or waits for, as text for people.
     pub starter: Option<String>,
 }
 
@@ -247,8 +247,17 @@ pub fn run(settings: &Settings, options: RunOptions, ready: impl FnOnce(&Ready))
         .map_err(|error| RunError::System { doing: "start the network threads".to_owned(), error })?;
     let sockets = runtime.block_on(Sockets::bind(settings))?;
     let engine = open_engine(settings)?;
-    engine.maintain();
-    let starter = if options.starter { Some(starter::prepare(&engine, settings)?) } else { None };
+    // What depends on how much is stored is done by the jobs, beside the first clients.
+    engine.prepare_to_serve();
+    let starter = match options.starter.then(|| starter::prepare(&engine, settings)) {
+        None => None,
+        Some(Ok(text)) => Some(Starter { text, waits: false }),
+        Some(Err(StarterError::Waits(why))) => {
+            tracing::warn!(why, "the starter PKI is not made yet; it will be tried again");
+            Some(Starter { text: starter::describe_waiting(settings, &why), waits: true })
+        }
+        Some(Err(error)) => return Err(error.into()),
+    };
     let mut server_certificate = ServerCertificate::new(engine.clone(), settings)?;
     // The first client may come as soon as the daemon says that it is ready.
     if let Err(error) = server_certificate.keep() {
@@ -270,7 +279,15 @@ struct Daemon<'a> {
     lanes: Lanes,
     figures: Figures,
     server_certificate: ServerCertificate,
-    starter: Option<String>,
+    starter: Option<Starter>,
+}
+
+/// The starter PKI of a daemon that was asked for one.
+struct Starter {
+    /// How to use it, or what it waits for.
+    text: String,
+    /// Its key store is away.
+    waits: bool,
 }
 
 impl Daemon<'_> {
@@ -318,7 +335,17 @@ impl Daemon<'_> {
         let renewal =
             thread("tls-renewal", move || jobs::keep_server_certificate(server_certificate, &renewal_stopped))?;
 
+        let (starter_stop, starter_stopped) = std::sync::mpsc::channel();
+        let waiting_starter = match starter.as_ref().is_some_and(|starter| starter.waits) {
+            true => {
+                let (engine, settings, wiring) = (engine.clone(), settings.clone(), wiring.clone());
+                Some(thread("starter", move || jobs::make_starter(&engine, &settings, &wiring, &starter_stopped))?)
+            }
+            false => None,
+        };
+
         let operator_socket = settings.operator_socket_path();
+        let starter = starter.map(|starter| starter.text);
         let ready_facts = Ready { https: https.address(), http: http.address(), operator_socket, starter };
         let bounds = Bounds::new(settings);
         let grace = Duration::from_secs(settings.limits.shutdown_grace_s);
@@ -351,8 +378,8 @@ impl Daemon<'_> {
                 tracing::error!(%error, "a listener ended in a panic");
             }
         }
-        drop((jobs_stop, renewal_stop));
-        for thread in [jobs, renewal] {
+        drop((jobs_stop, renewal_stop, starter_stop));
+        for thread in [jobs, renewal].into_iter().chain(waiting_starter) {
             if thread.join().is_err() {
                 tracing::error!("a thread of timed work ended in a panic");
             }
@@ -362,13 +389,16 @@ impl Daemon<'_> {
     }
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, RunError> {
+pub(crate) fn thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, RunError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| RunError::System { doing: format!("start the thread {name}"), error })
 }
 
-async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
+pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, RunError> {
     Listener::bind(address).await.map_err(|error| RunError::Listen { name, address, error })
 }

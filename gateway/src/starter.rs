@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use ca_backend::{
     AccessRule, AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, EndpointName, Engine, Error,
-    EvidenceKind, KeyAlgorithm, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule, TextRule,
+    EvidenceKind, Fault, KeyAlgorithm, KeyFault, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule,
+    TextRule,
 };
 use config::Settings;
 use der::pem;
@@ -29,6 +30,9 @@ const SERVICES: [&str; 3] = ["privatessl", scep::SERVICE, mdm::SERVICE];
 /// Why there is no starter PKI.
 #[derive(Debug, thiserror::Error)]
 pub enum StarterError {
+    /// The key store is away. It may come back, and then [`prepare`] goes on.
+    #[error("the starter PKI waits for its keys: {0}")]
+    Waits(String),
     /// The engine refused or failed.
     #[error("failed to make the starter PKI: {0}")]
     Engine(String),
@@ -44,10 +48,11 @@ pub enum StarterError {
 
 impl From<Error> for StarterError {
     fn from(error: Error) -> Self {
-        Self::Engine(match error {
-            Error::Fault(fault) => fault.to_string(),
-            Error::Refused(refusal) => refusal.private(),
-        })
+        match error {
+            Error::Fault(Fault::Key(KeyFault::Unavailable(why))) => Self::Waits(why),
+            Error::Fault(fault) => Self::Engine(fault.to_string()),
+            Error::Refused(refusal) => Self::Engine(refusal.private()),
+        }
     }
 }
 
@@ -73,7 +78,7 @@ pub fn settings() -> Settings {
 pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterError> {
     make_what_is_missing(engine, settings)?;
     // What was not finished the last time goes on here.
-    engine.maintain();
+    engine.prepare_to_serve();
     let root = engine.authority(&AuthorityName::new(ROOT)?);
     let certificate = root.ok().filter(|root| root.state == AuthorityState::Active).and_then(|root| root.certificate);
     let root_path = settings.state_dir.join("root.pem");
@@ -83,8 +88,25 @@ pub fn prepare(engine: &Engine, settings: &Settings) -> Result<String, StarterEr
         write_file(&root_path, text.as_bytes())?;
     }
     let text = describe(engine, settings, &root_path);
-    write_file(&settings.state_dir.join("starter.txt"), text.as_bytes())?;
+    write_file(&text_path(settings), text.as_bytes())?;
     Ok(text)
+}
+
+/// What is said while [`prepare`] waits, as text for people.
+#[must_use]
+pub fn describe_waiting(settings: &Settings, why: &str) -> String {
+    let path = text_path(settings);
+    format!(
+        "The starter PKI is not made yet: {why}.\n\nIt is made as soon as the key store is there; {} says then how to use it. \
+         `certgate status` tells what is missing meanwhile.\n",
+        std::path::absolute(&path).unwrap_or(path).display()
+    )
+}
+
+/// Where [`prepare`] writes how to use the starter PKI.
+#[must_use]
+pub fn text_path(settings: &Settings) -> PathBuf {
+    settings.state_dir.join("starter.txt")
 }
 
 /// On an empty store, and on one where this was interrupted. What operators made meanwhile is left alone.
@@ -110,8 +132,12 @@ fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), Star
         })
     };
     for new in [authority(ROOT, "Starter Root", None)?, authority(ISSUING, "Starter Issuing", Some(ROOT))?] {
-        if !found.contains(&new.name.to_string()) {
-            engine.create_authority(&new, OPERATOR)?;
+        let made = match found.contains(&new.name.to_string()) {
+            true => engine.authority(&new.name)?,
+            false => engine.create_authority(&new, OPERATOR)?,
+        };
+        if made.state == AuthorityState::Provisioning {
+            return Err(StarterError::Waits(format!("the authority {} has no certificate yet", new.name)));
         }
     }
     scep::put_endpoint(engine, settings)?;

@@ -32,6 +32,9 @@ pub const REQUEST_SECONDS: &str = "certgate_request_seconds";
 pub const REQUESTS_REFUSED: &str = "certgate_requests_refused_total";
 /// Requests to other hosts; labels `kind`, `outcome`.
 pub const EGRESS_SECONDS: &str = "certgate_egress_seconds";
+/// What remote perspectives said of validations that succeeded here; labels `perspective`, `outcome` (`agree`, `disagree`,
+/// `unreachable`).
+pub const PERSPECTIVE_LOOKS: &str = "certgate_perspective_looks_total";
 /// Age of the CRL that is served; label `issuer`.
 pub const CRL_AGE_SECONDS: &str = "certgate_crl_age_seconds";
 /// Time until an authority's certificate ends; label `authority`.
@@ -63,6 +66,7 @@ const FIGURES: &[(Kind, &str, Unit, &str)] = &[
     (Histogram, REQUEST_SECONDS, Unit::Seconds, "time to answer requests that needed a lane"),
     (Counter, REQUESTS_REFUSED, Unit::Count, "requests that the gateway refused itself"),
     (Histogram, EGRESS_SECONDS, Unit::Seconds, "time for requests to other hosts"),
+    (Counter, PERSPECTIVE_LOOKS, Unit::Count, "what remote perspectives said of validations that succeeded here"),
     (Counter, STORE_GROUPS, Unit::Count, "groups of batches that the store made durable"),
     (Counter, ENROLLMENTS, Unit::Count, "outcomes of enrollment"),
     (Histogram, ENROLLMENT_SECONDS, Unit::Seconds, "time for an enrollment"),

@@ -1,5 +1,7 @@
 //! TLS of the gateway: versions, the server certificate and its change while running, and what a client shows of itself.
 
+mod files;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, 
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
+
+pub use files::CertificateFiles;
 
 /// HTTP/2 is offered first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -71,6 +77,20 @@ pub fn read_files(certificate_path: &Path, key_path: &Path) -> Result<Arc<Certif
     }
     let key = PrivateKeyDer::from_pem_file(key_path).map_err(|why| unusable(key_path, why))?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map(Arc::new).map_err(TlsError::Key)
+}
+
+/// Reads root certificates (PEM), at least one.
+///
+/// # Errors
+/// A file that cannot be read, holds something else, or nothing.
+pub fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let unusable = |why: String| TlsError::File { path: path.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_file_iter(path).map_err(|why| unusable(why.to_string()))? {
+        let root = root.map_err(|why| unusable(why.to_string()))?;
+        roots.add(root).map_err(|why| unusable(why.to_string()))?;
+    }
+    if roots.is_empty() { Err(unusable("there is no certificate in it".to_owned())) } else { Ok(roots) }
 }
 
 impl Tls {

@@ -4,30 +4,52 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use acme::{Acme, CaaSet, FailureClass, Found, Question, Target, Validation};
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::corroboration::Perspectives;
 use crate::egress::{Egress, EgressError, Host, NodeEgress, Reach};
 use crate::pool::Lane;
+
+/// The ports that validations of an endpoint ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// That of http-01, and of redirects to `http`.
+    pub http01: u16,
+    /// That of redirects to `https`.
+    pub https: u16,
+    /// That of tls-alpn-01.
+    pub tls_alpn01: u16,
+}
+
+impl Ports {
+    /// Those that the options of an endpoint state.
+    #[must_use]
+    pub fn of(options: &acme::Options) -> Self {
+        Self { http01: options.http01_port, https: options.https_port, tls_alpn01: options.tls_alpn01_port }
+    }
+}
 
 /// Looks for one endpoint, as far as its options let it.
 #[derive(Clone, Debug)]
 pub struct Look {
     egress: Egress,
-    http01_port: u16,
-    tls_alpn01_port: u16,
+    ports: Ports,
 }
 
 impl Look {
     /// With the node's means, within the endpoint's options.
     #[must_use]
     pub fn new(node: &NodeEgress, options: &acme::Options) -> Self {
-        let reach = Reach {
-            networks: options.reachable_networks.clone(),
-            http_port: options.http01_port,
-            https_port: options.https_port,
-        };
-        Self { egress: node.within(reach), http01_port: options.http01_port, tls_alpn01_port: options.tls_alpn01_port }
+        Self::within(node, options.reachable_networks.clone(), Ports::of(options))
+    }
+
+    /// With the node's means, in these private networks beside the public ones, at these ports.
+    #[must_use]
+    pub fn within(node: &NodeEgress, networks: Vec<IpNet>, ports: Ports) -> Self {
+        let reach = Reach { networks, http_port: ports.http01, https_port: ports.https };
+        Self { egress: node.within(reach), ports }
     }
 
     /// Asks another host what a validation wants to know. `None` if nobody was asked, since too much else is under way.
@@ -35,11 +57,11 @@ impl Look {
         let found = match question {
             Question::Http01 { target, path } => self
                 .egress
-                .fetch_challenge(&host(target), self.http01_port, path)
+                .fetch_challenge(&host(target), self.ports.http01, path)
                 .await
                 .map(|fetched| Found::Http { status: 200, body: fetched.body.to_vec(), address: fetched.address.ip() }),
             Question::TlsAlpn01 { target, server_name } => {
-                let asked = self.egress.shown_certificate(&host(target), self.tls_alpn01_port, server_name).await;
+                let asked = self.egress.shown_certificate(&host(target), self.ports.tls_alpn01, server_name).await;
                 asked.map(|shown| Found::Certificate { der: shown.der, address: shown.address.ip() })
             }
             Question::Dns01 { name } => self.egress.lookup_txt(name).await.map(Found::Txt),
@@ -94,15 +116,16 @@ fn class_of(error: &EgressError) -> Option<FailureClass> {
 pub struct Validator {
     acme: Arc<OnceLock<Weak<Acme>>>,
     look: Look,
+    perspectives: Perspectives,
     runtime: Handle,
     lane: Arc<Lane>,
 }
 
 impl Validator {
-    /// Looks on `runtime`; the endpoint records in `lane`, since that blocks.
+    /// Looks on `runtime` and has `perspectives` look; the endpoint records in `lane`, since that blocks.
     #[must_use]
-    pub fn new(look: Look, runtime: Handle, lane: Arc<Lane>) -> Self {
-        Self { acme: Arc::default(), look, runtime, lane }
+    pub fn new(look: Look, perspectives: Perspectives, runtime: Handle, lane: Arc<Lane>) -> Self {
+        Self { acme: Arc::default(), look, perspectives, runtime, lane }
     }
 
     /// The endpoint that records what was found; set once, since the endpoint holds the validator and is made after it.
@@ -120,12 +143,16 @@ impl Validator {
     pub fn begin(&self, validation: Validation) {
         let this = self.clone();
         self.runtime.spawn(async move {
+            let validation = Arc::new(validation);
+            let elsewhere = this.perspectives.look(&validation, this.look.ports);
             // If nobody was asked, the validation becomes due again, and this was no try.
             let Some(found) = this.look.at(&validation.question).await else { return };
+            // Where nothing is shown here, nobody need confirm it.
+            let sightings = if validation.shows(&found) { elsewhere.wait(&validation).await } else { Vec::new() };
             let Some(acme) = this.acme() else { return };
             // Recording blocks. If the lane is full or the store fails, the validation becomes due again.
             let record = move || {
-                if let Err(error) = acme.judge(&validation, &found) {
+                if let Err(error) = acme.judge(&validation, &found, &sightings) {
                     tracing::warn!(?error, "failed to record a validation; it will be tried again");
                 }
             };

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 pub use unserved::Unserved;
 
+use crate::corroboration::Perspectives;
 use crate::device_management::{IntuneLink, check_webhook, webhook};
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
@@ -135,6 +136,7 @@ pub struct Wiring {
     egress: Result<NodeEgress, EgressError>,
     /// The sockets of this node, which nothing of ours may reach.
     own: Vec<SocketAddr>,
+    perspectives: Perspectives,
     served: Mutex<BTreeMap<EndpointName, Served>>,
     unserved: Unserved,
     remounting: Mutex<()>,
@@ -153,6 +155,7 @@ impl Wiring {
     ) -> Self {
         Self {
             egress: NodeEgress::new(&settings.validation, own.clone()),
+            perspectives: Perspectives::new(&settings.validation, &own, &runtime),
             own,
             engine,
             settings,
@@ -174,13 +177,22 @@ impl Wiring {
         (protocol_of(endpoint)?.check)(endpoint)
     }
 
-    /// Whether an endpoint could be mounted beside the others.
+    /// Whether an endpoint could be mounted beside the others, on this node with its remote perspectives.
     ///
     /// # Errors
     /// A refusal that says what is wrong.
     pub fn admit(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         Self::check(endpoint)?;
+        if endpoint.protocol.as_str() == "acme" {
+            self.perspectives.check(&acme::Options::parse(&endpoint.options)?.perspectives)?;
+        }
         if endpoint.enabled { self.conflict(endpoint, |_| true) } else { Ok(()) }
+    }
+
+    /// The remote perspectives of this node, for timed work.
+    #[must_use]
+    pub fn perspectives(&self) -> &Perspectives {
+        &self.perspectives
     }
 
     /// The enabled endpoints with which something is wrong.
@@ -295,8 +307,10 @@ impl Wiring {
     fn build_acme(&self, settings: &Endpoint) -> Result<Parts, Error> {
         let options = acme::Options::parse(&settings.options)?;
         let egress = self.egress.as_ref().map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        self.perspectives.check(&options.perspectives)?;
         let look = Look::new(egress, &options);
-        let validator = Validator::new(look, self.runtime.clone(), self.lanes.remote.clone());
+        let validator =
+            Validator::new(look, self.perspectives.clone(), self.runtime.clone(), self.lanes.remote.clone());
         let url = format!("{}/acme/{}", self.settings.https.base_url, settings.name);
         let start = validator.clone();
         let start = Arc::new(move |validation| start.begin(validation));

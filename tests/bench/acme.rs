@@ -106,7 +106,7 @@ impl Server {
             started.swap_remove(mine)
         };
         let found = right_answer(&validation);
-        self.within(|| self.acme.judge(&validation, &found)).unwrap();
+        self.within(|| self.acme.judge(&validation, &found, &[])).unwrap();
     }
 }
 

@@ -22,7 +22,7 @@ use clap::Parser;
 use gateway::RunOptions;
 
 use issuing::Subscribers;
-use node::Store;
+use node::{Place, Store};
 
 /// Measures the daemon that has nothing to do.
 #[derive(Parser)]
@@ -39,6 +39,9 @@ struct Arguments {
     /// Seconds before the memory is looked at.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Prepares the stores below this directory, leaves them there, and uses them again the next time.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// Runs the daemon in this directory: what the benchmark asks of its own child.
     #[arg(long, hide = true)]
     daemon: Option<PathBuf>,
@@ -60,12 +63,14 @@ fn main() {
     if arguments.full {
         arguments.stored.push(1_000_000);
     }
-    println!("store  stored   ready s  against wanted  CPU s  idle MB  against wanted");
+    println!("store  stored   after  ready s  against wanted  CPU s  idle MB  against wanted");
     for &store in &arguments.store {
         for &stored in &arguments.stored {
-            let directory = tempfile::tempdir().unwrap();
-            prepare(store, directory.path(), stored);
-            measure(store, directory.path(), stored, Duration::from_secs(arguments.seconds));
+            let place = Place::of(store, stored, arguments.keep.as_deref());
+            place.prepare(|| prepare(store, place.path(), stored));
+            let rest = Duration::from_secs(arguments.seconds);
+            measure(store, place.path(), stored, "stop", rest);
+            measure(store, place.path(), stored, "kill", rest);
         }
     }
 }
@@ -78,7 +83,8 @@ fn prepare(store: Store, directory: &Path, stored: u64) {
     }
 }
 
-fn measure(store: Store, directory: &Path, stored: u64, rest: Duration) {
+/// How a daemon starts after the store was closed in order, or after the one before was killed.
+fn measure(store: Store, directory: &Path, stored: u64, after: &str, rest: Duration) {
     let clock = ca_backend::Stopwatch::start();
     let mut daemon = start(store, directory);
     let ready_s = clock.elapsed().as_secs_f64();
@@ -86,7 +92,7 @@ fn measure(store: Store, directory: &Path, stored: u64, rest: Duration) {
     let memory_mb = process::memory_of_mb(daemon.id());
     let cpu_s = process::cpu_of_s(daemon.id());
     println!(
-        "{store:<5?}  {stored:>7}  {ready_s:>7.2}  {:>14.2}  {cpu_s:>5.2}  {memory_mb:>7.1}  {:>14.2}",
+        "{store:<5?}  {stored:>7}  {after:>5}  {ready_s:>7.2}  {:>14.2}  {cpu_s:>5.2}  {memory_mb:>7.1}  {:>14.2}",
         ready_s / READY_S_MAX,
         memory_mb / MEMORY_MB_MAX,
     );

@@ -11,7 +11,7 @@ mod measure;
 #[allow(dead_code)] // each benchmark uses a part of it
 mod node;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ca_backend::figures::STORE_GROUPS;
@@ -20,7 +20,7 @@ use gateway::telemetry::Figures;
 
 use issuing::Subscribers;
 use measure::{BareKey, Cost, on_threads};
-use node::Store;
+use node::{Place, Store};
 
 /// Measures durable issuance.
 #[derive(Parser)]
@@ -40,9 +40,10 @@ struct Arguments {
     /// Seconds for each setting.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Where the stores are made; they are removed afterwards. It should lie on the disk that a daemon would use.
+    /// Prepares the stores below this directory, leaves them there, and uses them again the next time. It should lie on the disk that
+    /// a daemon would use.
     #[arg(long)]
-    directory: Option<PathBuf>,
+    keep: Option<PathBuf>,
     /// What cargo says to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -59,21 +60,24 @@ fn main() {
         "store  stored   requesters  certificates/s  CPU us each  ceiling us  ratio  against empty  fsyncs each  disk bytes each"
     );
     for &stored in &arguments.stored {
-        let directory = directory(arguments.directory.as_deref());
-        let settings = node::settings(arguments.store, directory.path());
+        let place = Place::of(arguments.store, stored, arguments.keep.as_deref());
+        let settings = node::settings(arguments.store, place.path());
+        place.prepare(|| {
+            let engine = node::open(&settings);
+            if stored > 0 {
+                Subscribers::of(&engine).load(stored);
+            }
+        });
         let engine = node::open(&settings);
         let subscribers = Subscribers::of(&engine);
-        if stored > 0 {
-            subscribers.load(stored);
-        }
         for &requesters in &arguments.requesters {
             let time = Duration::from_secs(arguments.seconds);
             let key = BareKey::generate();
             let before = ceiling(&key, requesters, time / 3);
-            let (fsyncs, bytes) = (fsyncs(&figures), node::disk_bytes(directory.path()));
+            let (fsyncs, bytes) = (fsyncs(&figures), node::disk_bytes(place.path()));
             let issued = on_threads(requesters, time, |_, _| drop(subscribers.enroll()));
             let fsyncs = self::fsyncs(&figures) - fsyncs;
-            let bytes = node::disk_bytes(directory.path()).saturating_sub(bytes);
+            let bytes = node::disk_bytes(place.path()).saturating_sub(bytes);
             let ceiling = before.and(ceiling(&key, requesters, time / 3));
             let against_empty = empty.map_or(1.0, |empty: f64| issued.cpu_us() / empty);
             if stored == 0 && Some(&requesters) == arguments.requesters.last() {
@@ -91,14 +95,6 @@ fn main() {
             );
         }
     }
-}
-
-fn directory(parent: Option<&Path>) -> tempfile::TempDir {
-    match parent {
-        Some(parent) => tempfile::tempdir_in(parent),
-        None => tempfile::tempdir(),
-    }
-    .unwrap()
 }
 
 fn ceiling(key: &BareKey, threads: u64, time: Duration) -> Cost {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ca_backend::Engine;
 use clap::ValueEnum;
@@ -31,6 +31,41 @@ pub(crate) fn open(settings: &Settings) -> Engine {
     let engine = gateway::open_engine(settings).unwrap();
     gateway::starter::prepare(&engine, settings).unwrap();
     engine
+}
+
+/// Where a store lies while it is measured.
+pub(crate) enum Place {
+    /// It goes when the measurement is over.
+    Passing(tempfile::TempDir),
+    /// It stays for the next run.
+    Kept(PathBuf),
+}
+
+impl Place {
+    /// A new directory, or the one of such a store below `kept`, where it may have been prepared before.
+    pub(crate) fn of(store: Store, stored: u64, kept: Option<&Path>) -> Self {
+        match kept {
+            Some(kept) => Self::Kept(kept.join(format!("{store:?}-{stored}").to_lowercase())),
+            None => Self::Passing(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Passing(directory) => directory.path(),
+            Self::Kept(directory) => directory,
+        }
+    }
+
+    /// Fills the store, unless that was done before.
+    pub(crate) fn prepare(&self, prepare: impl FnOnce()) {
+        let prepared = self.path().join("prepared");
+        if !prepared.exists() {
+            fs::create_dir_all(self.path()).unwrap();
+            prepare();
+            fs::write(prepared, "").unwrap();
+        }
+    }
 }
 
 /// Octets that the files in a directory take on the disk.

@@ -1,7 +1,8 @@
 //! Signatures with a key in a SoftHSM token through the engine's key store, beside what the token does by itself with the same number
-//! of sessions. The engine verifies each signature too, as it does before one leaves.
+//! of sessions, and beside what is left of that when the same threads verify each signature once. The engine verifies them too, as it
+//! does before one leaves; with a token that computes on this machine's own processors, that takes from what the token has.
 //!
-//! Both are measured in turns, since the machine may do other things as well; the best turn of each counts.
+//! All are measured in turns, since the machine may do other things as well; the best turn of each counts.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
 
 #[allow(dead_code)] // each benchmark uses a part of it
@@ -11,6 +12,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+};
 use ca_backend::testing::TokenSigner;
 use ca_backend::{KeyAlgorithm, TokenSettings};
 use clap::Parser;
@@ -18,6 +22,8 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use der::Decode;
+use spki::SubjectPublicKeyInfoOwned;
 use tests::token::SoftToken;
 
 use measure::{Cost, on_threads};
@@ -45,24 +51,28 @@ const MESSAGE: [u8; 600] = [0x5a; 600];
 fn main() {
     let arguments = Arguments::parse();
     let turn = Duration::from_millis(arguments.turn_ms);
-    println!("algorithm  sessions  token signs/s  engine signs/s  ratio");
+    println!(
+        "algorithm  sessions  token signs/s  token and verification  engine signs/s  of token  of token and verification"
+    );
     for algorithm in [KeyAlgorithm::EcP256, KeyAlgorithm::Rsa2048] {
         for &sessions in &arguments.sessions {
             let token = SoftToken::softhsm("bench");
             let signer =
                 TokenSigner::generate(TokenSettings { sessions, ..token.settings() }, "bench", algorithm).unwrap();
-            let bare = Bare::open(&token, sessions, algorithm);
-            let (mut of_token, mut of_engine) = (0.0_f64, 0.0_f64);
+            let bare = Bare::open(&token, sessions, algorithm, signer.public_key());
+            let (mut of_token, mut of_both, mut of_engine) = (0.0_f64, 0.0_f64, 0.0_f64);
             for _ in 0..arguments.turns {
-                of_token = of_token.max(bare.rate(turn).per_s());
+                of_token = of_token.max(bare.rate(turn, false).per_s());
+                of_both = of_both.max(bare.rate(turn, true).per_s());
                 // As many again wait, so that no session does.
                 let engine = on_threads(2 * sessions as u64, turn, |_, _| drop(signer.sign(&MESSAGE).unwrap()));
                 of_engine = of_engine.max(engine.per_s());
             }
             println!(
-                "{:<9}  {sessions:>8}  {of_token:>13.0}  {of_engine:>14.0}  {:>5.2}",
+                "{:<9}  {sessions:>8}  {of_token:>13.0}  {of_both:>22.0}  {of_engine:>14.0}  {:>8.2}  {:>25.2}",
                 algorithm.to_string(),
-                of_engine / of_token
+                of_engine / of_token,
+                of_engine / of_both
             );
         }
     }
@@ -72,11 +82,13 @@ fn main() {
 struct Bare {
     sessions: Vec<Mutex<(Session, ObjectHandle)>>,
     algorithm: KeyAlgorithm,
+    /// As aws-lc takes it: a point, or an RSAPublicKey.
+    public_key: Vec<u8>,
 }
 
 impl Bare {
     /// The engine has logged in already, which counts for the whole process.
-    fn open(token: &SoftToken, sessions: usize, algorithm: KeyAlgorithm) -> Self {
+    fn open(token: &SoftToken, sessions: usize, algorithm: KeyAlgorithm, public_key: &[u8]) -> Self {
         let module = Pkcs11::new(token.module()).unwrap();
         let _the_engine_did = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         let slot = module.get_slots_with_initialized_token().unwrap()[0];
@@ -86,19 +98,24 @@ impl Bare {
             let key = session.find_objects(&wanted).unwrap()[0];
             Mutex::new((session, key))
         };
-        Self { sessions: (0..sessions).map(|_| open()).collect(), algorithm }
+        let public_key = SubjectPublicKeyInfoOwned::from_der(public_key).unwrap().subject_public_key;
+        let sessions = (0..sessions).map(|_| open()).collect();
+        Self { sessions, algorithm, public_key: public_key.raw_bytes().to_vec() }
     }
 
-    fn rate(&self, time: Duration) -> Cost {
+    fn rate(&self, time: Duration, verify: bool) -> Cost {
         on_threads(self.sessions.len() as u64, time, |thread, _| {
             let own = self.sessions[thread as usize].lock().unwrap();
             let (session, key) = &*own;
-            let signature = if self.algorithm == KeyAlgorithm::EcP256 {
-                session.sign(&Mechanism::Ecdsa, *key, digest(&SHA256, &MESSAGE).as_ref())
+            let (signature, verification): (_, &dyn VerificationAlgorithm) = if self.algorithm == KeyAlgorithm::EcP256 {
+                let signature = session.sign(&Mechanism::Ecdsa, *key, digest(&SHA256, &MESSAGE).as_ref());
+                (signature.unwrap(), &ECDSA_P256_SHA256_FIXED)
             } else {
-                session.sign(&Mechanism::Sha256RsaPkcs, *key, &MESSAGE)
+                (session.sign(&Mechanism::Sha256RsaPkcs, *key, &MESSAGE).unwrap(), &RSA_PKCS1_2048_8192_SHA256)
             };
-            drop(signature.unwrap());
+            if verify {
+                UnparsedPublicKey::new(verification, &self.public_key).verify(&MESSAGE, &signature).unwrap();
+            }
         })
     }
 }

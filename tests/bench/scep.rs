@@ -26,7 +26,7 @@ use tests::scep_client::{Device, Message, ScepBench, rules};
 #[derive(Parser)]
 struct Arguments {
     /// Clients at once.
-    #[arg(long, value_delimiter = ',', default_value = "1,8")]
+    #[arg(long, value_delimiter = ',', default_value = "1,16,128")]
     clients: Vec<u64>,
     /// Requests for each setting, each of another transaction.
     #[arg(long, default_value_t = 4_000)]

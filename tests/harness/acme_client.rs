@@ -131,7 +131,7 @@ impl AcmeBench {
     pub fn answer_validations(&self) -> usize {
         let started = std::mem::take(&mut *self.started.lock().unwrap());
         for validation in &started {
-            self.acme.judge(validation, &right_answer(validation)).unwrap();
+            self.acme.judge(validation, &right_answer(validation), &[]).unwrap();
         }
         started.len()
     }
@@ -139,7 +139,7 @@ impl AcmeBench {
     /// Answers every started validation with this.
     pub fn answer_validations_with(&self, found: &Found) {
         for validation in std::mem::take(&mut *self.started.lock().unwrap()) {
-            self.acme.judge(&validation, found).unwrap();
+            self.acme.judge(&validation, found, &[]).unwrap();
         }
     }
 }

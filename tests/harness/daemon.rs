@@ -1,5 +1,6 @@
 //! The real daemon as a child process, on free loopback ports, and its command line.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,6 +19,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Where a daemon keeps its state, and on which ports it listens: what a restart does not change.
 pub struct Site {
     directory: TempDir,
+    variables: Vec<(String, OsString)>,
     /// The HTTPS port.
     pub https_port: u16,
     /// The HTTP port.
@@ -42,7 +44,14 @@ impl Site {
              [http]\nlisten = \"127.0.0.1:{http_port}\"\nbase_url = \"http://localhost:{http_port}\"\n\n{more}\n"
         );
         std::fs::write(directory.path().join("certgate.toml"), settings).unwrap();
-        Self { directory, https_port, http_port }
+        Self { directory, variables: Vec::new(), https_port, http_port }
+    }
+
+    /// Sets an environment variable for the daemon and its command line.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
     }
 
     /// A file or directory of this site.
@@ -89,6 +98,7 @@ impl Site {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLE_PREFIX)) {
             command.env_remove(name);
         }
+        command.envs(self.variables.iter().cloned());
         command.args(arguments).arg("--config").arg(self.path("certgate.toml")).current_dir(self.directory.path());
         command
     }

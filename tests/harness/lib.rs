@@ -17,6 +17,7 @@ pub mod intune;
 pub mod key;
 pub mod names;
 pub mod openssl;
+pub mod perspective;
 pub mod pki;
 pub mod pkilint;
 pub mod scep_client;

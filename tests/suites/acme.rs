@@ -497,7 +497,7 @@ fn a_place_that_does_not_answer_is_asked_three_times() {
             assert_eq!(due.len(), 1);
             assert!(bench.acme.due_validations(10).unwrap().is_empty(), "a job that is taken is not given out twice");
             let found = if luck { right_answer(&due[0]) } else { failed.clone() };
-            bench.acme.judge(&due[0], &found).unwrap();
+            bench.acme.judge(&due[0], &found, &[]).unwrap();
             if luck {
                 break;
             }
@@ -520,9 +520,9 @@ fn a_validation_whose_node_died_becomes_due_again_and_its_late_answer_is_ignored
     bench.bench.clock.advance_s(acme::LEASE_S);
     let due = bench.acme.due_validations(10).unwrap();
     assert_eq!(due.len(), 1);
-    bench.acme.judge(&lost, &not_found_body()).unwrap();
+    bench.acme.judge(&lost, &not_found_body(), &[]).unwrap();
     assert_eq!(client.read(&bench, &challenge).text("status"), "processing");
-    bench.acme.judge(&due[0], &right_answer(&due[0])).unwrap();
+    bench.acme.judge(&due[0], &right_answer(&due[0]), &[]).unwrap();
     assert_eq!(client.read(&bench, &order).text("status"), "ready");
 }
 

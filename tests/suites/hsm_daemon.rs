@@ -1,8 +1,11 @@
 //! The daemon with its keys in tokens, as operators meet it.
 
 use serde_json::Value;
-use tests::daemon::{Site, eventually};
+use tests::daemon::{Site, eventually, free_port, text};
+use tests::openssl::OpenSsl;
 use tests::token::{PIN, SoftToken};
+
+use crate::interop_scep::{Client, static_challenge, succeeds};
 
 /// Where `--key-store` finds a token that no settings name.
 fn key_store(token: &SoftToken, label: &str) -> String {
@@ -18,6 +21,17 @@ fn part<'a>(status: &'a Value, name: &str) -> &'a Value {
 
 fn status(site: &Site) -> Value {
     serde_json::from_slice(&site.output(&["status", "--json"]).stdout).unwrap()
+}
+
+fn never_tells_the_pin(said: &str) {
+    assert!(!said.contains(PIN), "the PIN was told");
+    assert!(said.contains("pkcs11"), "nothing was said at all");
+}
+
+/// What is at a URL, as text.
+fn fetched(url: &str) -> String {
+    let output = std::process::Command::new("curl").args(["--silent", url]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn create<'a>(name: &'a str, subject: &'a str, key: &'a str) -> [&'a str; 7] {
@@ -81,8 +95,7 @@ fn the_starter_keeps_every_key_in_a_token_survives_its_absence_and_never_tells_t
     assert_eq!(hung.status.code(), Some(4), "{hung:?}");
     token.is_well();
     said += &daemon.log();
-    assert!(!said.contains(PIN), "the PIN was told");
-    assert!(said.contains("pkcs11"), "nothing was said at all");
+    never_tells_the_pin(&said);
 }
 
 #[test]
@@ -120,4 +133,109 @@ fn two_tokens_of_two_modules_serve_two_authorities_and_one_that_is_gone_hurts_ne
     soft.happens("absent");
     assert_eq!(site.output(&create("soft-two", "CN=Soft Two", "soft")).status.code(), Some(4));
     assert_eq!(site.json(&create("nss-two", "CN=NSS Two", "nss"))["state"], "active");
+}
+
+/// Settings for a token called `soft` whose PIN comes from elsewhere, and these for the keys.
+fn soft(token: &SoftToken, label: &str, pin: &str, homes: &str) -> String {
+    let module = token.module();
+    format!(
+        "[log]\nlevel = \"trace\"\n\n[keys]\n{homes}\n\n[keys.pkcs11.soft]\nmodule_path = {module:?}\ntoken = \"{label}\"\n{pin}\n"
+    )
+}
+
+/// The store of the key that somebody uses.
+fn store_of(site: &Site, user: &str) -> String {
+    let keys = site.json(&["key", "list"]);
+    let key = keys.as_array().unwrap().iter().find(|key| key["used_by"][0] == user);
+    key.unwrap_or_else(|| panic!("no key of {user}: {keys}"))["store"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn responders_and_services_keep_their_keys_in_a_token_whose_pin_is_in_a_variable_while_authorities_have_files() {
+    let token = SoftToken::softhsm("homes");
+    let homes = "authorities = \"file\"\nresponders = \"soft\"\nservices = \"soft\"";
+    let settings = soft(&token, "homes", "pin_variable = \"TESTS_TOKEN_PIN\"", homes);
+    let site = Site::new(&settings).with_variable("TESTS_TOKEN_PIN", PIN);
+    let daemon = site.start();
+    for (user, store) in [
+        ("root", "file"),
+        ("issuing", "file"),
+        ("ocsp/root", "soft"),
+        ("ocsp/issuing", "soft"),
+        ("ra/issuing/rsa-2048", "soft"),
+        ("tls", "soft"),
+    ] {
+        assert_eq!(store_of(&site, user), store, "{user}");
+    }
+
+    // The registration authority's key decrypts and signs in the token.
+    let client = Client::new(&site);
+    succeeds(&client.scepclient("in-token", &static_challenge(&site)));
+    client.judge("in-token");
+    token.happens("absent");
+    let away = client.scepclient("away", &static_challenge(&site));
+    assert!(!away.status.success(), "{away:?}");
+    token.is_well();
+    eventually(|| client.scepclient("back", &static_challenge(&site)).status.success());
+
+    // And the responder's signs there, which OpenSSL verifies.
+    let ssl = OpenSsl::new();
+    ssl.put("leaf.pem", std::fs::read(client.path("in-token.pem")).unwrap());
+    ssl.put("root.pem", std::fs::read(site.path("state/root.pem")).unwrap());
+    ssl.put("issuing.pem", fetched(&format!("http://localhost:{}/ca/issuing.pem", site.http_port)));
+    let url = format!("http://localhost:{}/ocsp/issuing", site.http_port);
+    let answer = ssl
+        .run(&format!("ocsp -issuer issuing.pem -cert leaf.pem -url {url} -CAfile root.pem -verify_other issuing.pem"));
+    assert!(answer.contains("Response verify OK") && answer.contains("leaf.pem: good"), "{answer}");
+
+    let told = text(&site.path("state/starter.txt"));
+    never_tells_the_pin(&format!("{told}{}{}{}", daemon.log(), site.json(&["key", "list"]), status(&site)));
+}
+
+#[test]
+fn a_pin_in_a_systemd_credential_is_found_by_the_name_of_the_token() {
+    use std::os::unix::fs::PermissionsExt;
+    let token = SoftToken::softhsm("credential");
+    let directory = tempfile::TempDir::new().unwrap();
+    let credential = directory.path().join("soft.pin");
+    std::fs::write(&credential, format!("{PIN}\n")).unwrap();
+    // As systemd leaves it: the access control list that lets the daemon's user in shows as the group's mode.
+    std::fs::set_permissions(&credential, std::fs::Permissions::from_mode(0o440)).unwrap();
+    let settings = soft(&token, "credential", "", "authorities = \"soft\"");
+    let site = Site::new(&settings).with_variable("CREDENTIALS_DIRECTORY", directory.path());
+    let daemon = site.start();
+    for user in ["root", "issuing", "ocsp/issuing", "ra/issuing/rsa-2048", "tls"] {
+        assert_eq!(store_of(&site, user), "soft", "{user}");
+    }
+    daemon.kill();
+    let daemon = site.start();
+    assert_eq!(site.json(&create("own", "CN=Own Root", "soft"))["state"], "active");
+    never_tells_the_pin(&format!("{}{}{}", daemon.log(), site.json(&["key", "list"]), status(&site)));
+}
+
+#[test]
+fn a_starter_whose_token_is_away_tells_its_condition_and_makes_the_pki_once_the_token_is_there() {
+    let token = SoftToken::softhsm("late");
+    token.happens("absent");
+    let port = free_port();
+    let site = Site::new(&format!("[metrics]\nlisten = \"127.0.0.1:{port}\""));
+    let _daemon = site.start_with(&["--key-store", &key_store(&token, "late")]);
+    let page = |name: &str| fetched(&format!("http://127.0.0.1:{port}/{name}"));
+    assert_eq!(page("healthz"), "alive\n");
+    let readiness: Value = serde_json::from_str(&page("readyz")).unwrap();
+    assert_eq!(part(&readiness, "keys:token")["ready"], false, "{readiness}");
+    assert!(part(&readiness, "keys:token")["why"].as_str().unwrap().contains("late"), "{readiness}");
+    assert_eq!(site.json(&["authority", "list"]).as_array().map(Vec::len), Some(0));
+    assert!(!site.path("state/starter.txt").exists());
+
+    token.is_well();
+    eventually(|| site.path("state/starter.txt").exists());
+    eventually(|| status(&site)["ready"] == true);
+    for user in ["root", "issuing", "ra/issuing/rsa-2048", "tls"] {
+        assert_eq!(store_of(&site, user), "token", "{user}");
+    }
+    // Its endpoints are served without a restart.
+    let client = Client::new(&site);
+    succeeds(&client.scepclient("late", &static_challenge(&site)));
+    client.judge("late");
 }

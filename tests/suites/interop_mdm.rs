@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use ca_backend::testing::NOON_S;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::daemon::{Site, text};
+use tests::daemon::{Site, eventually, text};
 use tests::intune::{Mishap, SECRET, StandIn};
 use tests::key::Key;
 use tests::openssl::OpenSsl;
@@ -129,6 +129,32 @@ fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_
 
     let log = daemon.log();
     assert!(!log.contains(SECRET) && !log.contains(&good) && !log.contains(&other), "a secret is in the log");
+}
+
+#[test]
+fn the_daemon_asks_intune_by_itself_what_to_revoke_and_says_what_became_of_it() {
+    let stand_in = StandIn::start();
+    let site = Site::new("");
+    let daemon = site.start();
+    let secret = site.path("intune.secret");
+    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut endpoint = intune_endpoint(&stand_in, &secret);
+    endpoint["options"]["intune"]["revocation_poll_s"] = json!(10);
+    offer(&site, "intune");
+    put_well(&site, &endpoint);
+    let (output, certificate) = scepclient(&site, &stand_in.challenge(SUBJECT, &[], NOON_S + 3_600));
+    assert!(certificate.is_some(), "{}\n{}", said(&output), daemon.log());
+
+    let serial = stand_in.seen().successes[0]["certificateSerialNumber"].clone();
+    let wish = json!({"requestContext": "1", "serialNumber": serial, "issuerName": null, "caConfiguration": null});
+    stand_in.seen().to_revoke = vec![wish];
+    // The first time it is not there; the daemon asks again.
+    stand_in.next("downloadRevocationRequests", Mishap::Status(403, None));
+    eventually(|| !stand_in.seen().revoked.is_empty());
+    assert_eq!(stand_in.seen().revoked[0]["succeeded"], true);
+    assert_eq!((count(&site, INTUNE_PROFILE, "normal"), count(&site, INTUNE_PROFILE, "revoked")), (0, 1));
+    assert!(stand_in.count("downloadRevocationRequests") >= 2);
 }
 
 #[test]

@@ -13,13 +13,13 @@ const ENDPOINT: &str = "starter-scep";
 const HOST: &str = "device.example.org";
 
 /// A client's directory, and the endpoint that it knows.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     site: &'a Site,
     directory: TempDir,
 }
 
 impl<'a> Client<'a> {
-    fn new(site: &'a Site) -> Self {
+    pub(crate) fn new(site: &'a Site) -> Self {
         Self { site, directory: TempDir::new().unwrap() }
     }
 
@@ -27,7 +27,7 @@ impl<'a> Client<'a> {
         format!("http://localhost:{}/scep/{ENDPOINT}", self.site.http_port)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -38,7 +38,7 @@ impl<'a> Client<'a> {
     }
 
     /// scepclient with a key and certificate of this name.
-    fn scepclient(&self, name: &str, challenge: &str) -> Output {
+    pub(crate) fn scepclient(&self, name: &str, challenge: &str) -> Output {
         let fingerprint = self.fingerprint();
         // It keeps request and self-signed certificate beside the key, and takes what it finds there.
         std::fs::create_dir_all(self.path(name)).unwrap();
@@ -103,7 +103,7 @@ impl<'a> Client<'a> {
         output
     }
 
-    fn judge(&self, name: &str) {
+    pub(crate) fn judge(&self, name: &str) {
         let ssl = OpenSsl::new();
         let copy = |from: PathBuf, to: &str| ssl.put(to, std::fs::read(from).unwrap());
         copy(self.site.path("state/root.pem"), "root.pem");
@@ -120,7 +120,7 @@ fn text(output: &Output) -> String {
 }
 
 #[track_caller]
-fn succeeds(output: &Output) {
+pub(crate) fn succeeds(output: &Output) {
     assert!(output.status.success(), "{}", text(output));
 }
 
@@ -129,7 +129,7 @@ fn fails_with(output: &Output, words: &str) {
     assert!(!output.status.success() && text(output).contains(words), "{}", text(output));
 }
 
-fn static_challenge(site: &Site) -> String {
+pub(crate) fn static_challenge(site: &Site) -> String {
     tests::daemon::text(&site.path("state/scep-challenge"))
 }
 

@@ -34,6 +34,7 @@ mod kill;
 mod mdm;
 mod mounts;
 mod operators;
+mod perspectives;
 mod pkcs7;
 mod post_quantum;
 mod revocation;

@@ -49,7 +49,7 @@ impl Field {
             }
             for validation in started {
                 let found = self.runtime.block_on(self.look.at(&validation.question)).unwrap();
-                self.bench.acme.judge(&validation, &found).unwrap();
+                self.bench.acme.judge(&validation, &found, &[]).unwrap();
             }
         }
     }

@@ -24,7 +24,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -77,6 +77,9 @@ impl Growing {
 /// A sled database.
 pub(super) struct SledTable {
     database: Db,
+    /// Held while rows are read that belong together, and alone while a batch is applied: sled's iterators would see a part of it,
+    /// such as one half of a block that was split.
+    batches: RwLock<()>,
     /// The `db` file, for `fdatasync`.
     file: File,
     /// How many pieces follow the first one, for those keys where any do. Kept so that a write need not read what it replaces.
@@ -100,7 +103,12 @@ impl SledTable {
         sync_all_below(&path)?;
         let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
         let long_values = Mutex::new(find_long_values(&database)?);
-        Ok(Self { database, file, long_values, directory })
+        Ok(Self { database, batches: RwLock::default(), file, long_values, directory })
+    }
+
+    /// Between two batches.
+    fn at_rest(&self) -> RwLockReadGuard<'_, ()> {
+        self.batches.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The block of a space in which a key would be, and the key it lies under.
@@ -188,7 +196,9 @@ impl SledTable {
         if batch.bytes == 0 {
             return Ok(());
         }
+        let alone = self.batches.write().unwrap_or_else(PoisonError::into_inner);
         self.database.apply_batch(batch.rows).map_err(sled_fault)?;
+        drop(alone);
         self.database.flush().map_err(sled_fault)?;
         self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
     }
@@ -232,6 +242,7 @@ impl SledTable {
 
 impl Table for SledTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
+        let _at_rest = self.at_rest();
         let Some((&space, wanted)) = key.split_first().filter(|(space, _)| block::bytes_max(**space).is_some()) else {
             return match self.database.get(key).map_err(sled_fault)? {
                 Some(first) => self.join_pieces(key, first),
@@ -245,6 +256,7 @@ impl Table for SledTable {
     }
 
     fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
+        let _at_rest = self.at_rest();
         let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
         if until <= range.from {
             return Ok(());

@@ -18,8 +18,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -32,12 +31,13 @@ use super::address::AddressPolicy;
 use super::fetch::{HEADER_BYTES_MAX, read_body};
 use super::{EgressError, dns};
 use crate::telemetry;
+use crate::tls::{self, CertificateFiles};
 
 /// What the other end sees in its logs.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("certgate/", env!("CARGO_PKG_VERSION")));
 
 /// How requests leave this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Route {
     /// Private and loopback ranges that may be reached, and where `http` without TLS is accepted.
     pub networks: Vec<IpNet>,
@@ -47,6 +47,8 @@ pub struct Route {
     pub proxy: Option<Url>,
     /// The value of `Proxy-Authorization`, if the proxy wants one.
     pub proxy_authorization: Option<HeaderValue>,
+    /// What this node shows of itself to whoever asks for a client certificate.
+    pub identity: Option<Arc<CertificateFiles>>,
 }
 
 impl Route {
@@ -65,7 +67,7 @@ impl Route {
         {
             return Err(refused(format!("the proxy {proxy} is not written as http://HOST:PORT")));
         }
-        trusting(self.roots.as_ref()).map_err(refused)
+        trusting(self.roots.as_ref(), self.identity.clone()).map_err(refused)
     }
 }
 
@@ -217,13 +219,16 @@ impl Remote {
     }
 }
 
-impl Outbound for Remote {
-    fn ask(&self, request: Request<Bytes>, limits: OutboundLimits) -> Result<Response<Bytes>, OutboundError> {
+impl Remote {
+    /// As [`Outbound::ask`], without blocking.
+    pub(crate) async fn answer_to(
+        &self,
+        request: Request<Bytes>,
+        limits: OutboundLimits,
+    ) -> Result<Response<Bytes>, OutboundError> {
         let took = Stopwatch::start();
-        let answer = self.runtime.block_on(async {
-            let exchange = self.exchange(request, limits.body_bytes_max);
-            timeout(limits.timeout, exchange).await.unwrap_or(Err(OutboundError::Timeout))
-        });
+        let exchange = self.exchange(request, limits.body_bytes_max);
+        let answer = timeout(limits.timeout, exchange).await.unwrap_or(Err(OutboundError::Timeout));
         let outcome = match &answer {
             Ok(_) => "answered",
             Err(OutboundError::Refused(_)) => "refused",
@@ -233,6 +238,12 @@ impl Outbound for Remote {
         };
         metrics::histogram!(telemetry::EGRESS_SECONDS, "kind" => "remote", "outcome" => outcome).record(took.elapsed());
         answer
+    }
+}
+
+impl Outbound for Remote {
+    fn ask(&self, request: Request<Bytes>, limits: OutboundLimits) -> Result<Response<Bytes>, OutboundError> {
+        self.runtime.block_on(self.answer_to(request, limits))
     }
 
     fn pause(&self, time: Duration) {
@@ -252,34 +263,27 @@ fn unreachable(error: EgressError) -> OutboundError {
 }
 
 /// TLS that trusts the roots in a file, or those of the system.
-fn trusting(roots: Option<&PathBuf>) -> Result<Arc<ClientConfig>, String> {
-    let mut store = RootCertStore::empty();
-    match roots {
-        Some(path) => {
-            let unreadable = |why: &dyn fmt::Display| format!("the roots in {} cannot be read: {why}", path.display());
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|why| unreadable(&why))? {
-                let certificate = certificate.map_err(|why| unreadable(&why))?;
-                store.add(certificate).map_err(|why| unreadable(&why))?;
-            }
-        }
+fn trusting(roots: Option<&PathBuf>, identity: Option<Arc<CertificateFiles>>) -> Result<Arc<ClientConfig>, String> {
+    let store = match roots {
+        Some(path) => tls::read_roots(path).map_err(|why| why.to_string())?,
         None => {
+            let mut store = RootCertStore::empty();
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if store.is_empty() {
-        return Err(match roots {
-            Some(path) => format!("there is no certificate in {}", path.display()),
-            None => {
-                "the system has no trusted roots: install its CA certificates, or name a file with roots".to_owned()
+            if store.is_empty() {
+                return Err("the system has no trusted roots: install its CA certificates, or name a file with roots"
+                    .to_owned());
             }
-        });
-    }
+            store
+        }
+    };
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|why| why.to_string())?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_root_certificates(store);
+    Ok(Arc::new(match identity {
+        Some(identity) => config.with_client_cert_resolver(identity),
+        None => config.with_no_client_auth(),
+    }))
 }
 
 /// The request as it stands on a connection of its own to the host (RFC 9112 section 3.2.1).

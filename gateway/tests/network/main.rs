@@ -6,6 +6,7 @@
 mod egress;
 mod gate;
 mod limits;
+mod outside_secret;
 mod pool;
 mod requests;
 mod telemetry;

@@ -18,6 +18,7 @@ mod caa;
 mod call;
 mod certificate_request;
 mod challenge;
+mod corroboration;
 mod device_attest;
 mod directory;
 mod eab;
@@ -57,6 +58,7 @@ use http::{Method, Request, Response, StatusCode};
 pub use caa::{CaaProperty, CaaSet};
 pub use call::BODY_BYTES_MAX;
 pub use challenge::ChallengeType;
+pub use corroboration::Sighting;
 pub use eab::ExternalAccount;
 pub use error::ProblemType;
 pub use limits::{LIMITED, LimitOverrides, Limits};
@@ -163,14 +165,16 @@ impl Acme {
         validation::take_due(&self.ledger, &context, self.engine.now(), limit)
     }
 
-    /// Records what a validation found: control is shown, or not, or there will be another try.
+    /// Records what a validation found here, and what the remote perspectives found that it names: control is shown, or not, or there
+    /// will be another try.
     ///
     /// # Errors
     /// The store's fault; the validation is then due again.
-    pub fn judge(&self, validation: &Validation, found: &Found) -> Result<(), Error> {
+    pub fn judge(&self, validation: &Validation, found: &Found, elsewhere: &[Sighting]) -> Result<(), Error> {
         // What a disabled endpoint asked for is still recorded.
         let options = self.options().unwrap_or_default();
-        validation::settle(&self.ledger, &options, self.engine.now(), validation, found)
+        let verdict = validation.verdict(found, elsewhere);
+        validation::settle(&self.ledger, &options, self.engine.now(), validation, &verdict)
     }
 
     /// Goes on with up to `limit` orders whose certificate was asked for a minute ago or more and is not there: after a crash, after

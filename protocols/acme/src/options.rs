@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::attestation::{self, TrustedMakers};
 use crate::challenge::ChallengeType;
+use crate::corroboration::Quorum;
 use crate::eab::ExternalAccount;
 use crate::identifier::Identifier;
 use crate::limits::Limits;
@@ -62,6 +63,10 @@ pub struct Options {
     pub tls_alpn01_port: u16,
     /// The private and loopback address ranges that validation may reach. Public addresses it always may, others never.
     pub reachable_networks: Vec<IpNet>,
+    /// The remote perspectives that must see what the node itself sees, by the names that the node's settings give them.
+    pub perspectives: Vec<String>,
+    /// How many of them may fail to; if not stated, as many as the Baseline Requirements' section 3.2.2.9 lets.
+    pub perspective_failures_max: Option<usize>,
 }
 
 /// Root certificates of the makers of devices, each in PEM. A format without roots is not accepted.
@@ -92,6 +97,8 @@ impl Default for Options {
             https_port: 443,
             tls_alpn01_port: 443,
             reachable_networks: Vec::new(),
+            perspectives: Vec::new(),
+            perspective_failures_max: None,
             authorization_reuse_s: 0,
             ancestor_domains: Vec::new(),
             external_account: ExternalAccount::Off,
@@ -105,6 +112,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The remote perspectives that are asked, and how many may fail.
+    pub(crate) fn quorum(&self) -> Quorum {
+        Quorum::new(self.perspectives.clone(), self.perspective_failures_max)
+    }
+
     /// The makers of devices that are believed.
     ///
     /// # Errors
@@ -169,6 +181,7 @@ impl Options {
                 "dns-persist-01 needs 1 to 10 caa_identities, the domain names that a TXT record may name".to_owned(),
             );
         }
+        options.quorum().check()?;
         for domain in &options.ancestor_domains {
             match Identifier::parse("dns", domain) {
                 Ok(read) if read.to_string() == *domain && !read.is_wildcard() => {}
@@ -243,6 +256,9 @@ mod tests {
             json!({ "attestation_roots": { "apple": ["no certificate"] } }),
             json!({ "attestation_roots": { "acme": [] } }),
             json!({ "http01_port": 0 }),
+            json!({ "perspectives": ["oslo", "oslo"] }),
+            json!({ "perspectives": ["oslo"], "perspective_failures_max": 1 }),
+            json!({ "perspective_failures_max": 0 }),
             json!({ "https_port": 0 }),
             json!({ "tls_alpn01_port": 0 }),
             json!({ "reachable_networks": ["10.0.0.0"] }),

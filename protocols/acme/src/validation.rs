@@ -12,6 +12,7 @@ use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
 use crate::caa::{CaaSet, Issuance};
 use crate::challenge::{ChallengeType, bracketed, judge, key_authorization};
+use crate::corroboration::{Quorum, Sighting};
 use crate::error::{Attempt, Failure, ProblemType};
 use crate::id::Id;
 use crate::ledger::{Held, Ledger};
@@ -40,6 +41,8 @@ pub struct Validation {
     /// What to look at.
     pub question: Question,
     expected: Expected,
+    /// As it was when the look began, whatever becomes of the endpoint meanwhile.
+    quorum: Quorum,
 }
 
 /// What must be found.
@@ -64,6 +67,32 @@ impl Validation {
     #[must_use]
     pub fn shows(&self, found: &Found) -> bool {
         matches!(self.judge(found), Verdict::Shown(_))
+    }
+
+    /// The names of the remote perspectives that are to look at the same.
+    #[must_use]
+    pub fn perspectives(&self) -> &[String] {
+        &self.quorum.perspectives
+    }
+
+    /// Whether enough perspectives saw what they should, so that nobody else need be waited for.
+    #[must_use]
+    pub fn is_corroborated(&self, elsewhere: &[Sighting]) -> bool {
+        let confirming = |sighting: &&Sighting| sighting.found.as_ref().is_some_and(|found| self.shows(found));
+        self.quorum.is_reached(elsewhere.iter().filter(confirming).count())
+    }
+
+    /// What was found here counts only if it is the right answer, and enough others found one too.
+    pub(crate) fn verdict(&self, found: &Found, elsewhere: &[Sighting]) -> Verdict {
+        match self.judge(found) {
+            Verdict::Shown(shown) => {
+                let judged = |sighting: &Sighting| sighting.found.as_ref().map(|found| self.judge(found));
+                let verdicts: Vec<_> =
+                    elsewhere.iter().map(|sighting| (sighting.perspective.as_str(), judged(sighting))).collect();
+                self.quorum.judge(shown, &verdicts)
+            }
+            verdict @ (Verdict::NotShown(..) | Verdict::NoAnswer(..)) => verdict,
+        }
     }
 
     fn judge(&self, found: &Found) -> Verdict {
@@ -291,14 +320,14 @@ impl Context<'_> {
         } else {
             Expected::KeyAuthorization(key_authorization(&challenge.token, account.key.thumbprint()))
         };
-        Some(Validation { job, question, expected })
+        Some(Validation { job, question, expected, quorum: self.options.quorum() })
     }
 
     fn issuance(&self, ledger: &Ledger, job: Job, order: &Order) -> Result<Validation, Error> {
         let account_url = self.account_url(&order.account);
         let issuance = Issuance::of(order, ledger, &self.options.caa_identities, account_url)?;
         let question = Question::Caa { names: issuance.question() };
-        Ok(Validation { job, question, expected: Expected::Issuance(issuance) })
+        Ok(Validation { job, question, expected: Expected::Issuance(issuance), quorum: self.options.quorum() })
     }
 }
 
@@ -354,19 +383,18 @@ pub(crate) fn take_due(
     Ok(taken)
 }
 
-/// Records what a look brought. An answer that comes after its job went to somebody else is ignored.
+/// Records what looks brought. An answer that comes after its job went to somebody else is ignored.
 pub(crate) fn settle(
     ledger: &Ledger,
     options: &Options,
     now: Time,
     validation: &Validation,
-    found: &Found,
+    verdict: &Verdict,
 ) -> Result<(), Error> {
     const ATTEMPTS_MAX: usize = 5;
-    let verdict = validation.judge(found);
     for _ in 0..ATTEMPTS_MAX {
         let Some(job) = ledger.job(&validation.job)? else { return Ok(()) };
-        match settle_once(ledger, options, now, &job, &verdict) {
+        match settle_once(ledger, options, now, &job, verdict) {
             Err(Failure::Conflict) => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(()) => return Ok(()),
