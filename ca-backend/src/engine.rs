@@ -247,16 +247,19 @@ impl Engine {
     fn enroll_audited(&self, request: &EnrollmentRequest) -> Result<Outcome, Error> {
         self.enroll_in_steps(request).or_else(|error| {
             if let Error::Refused(refusal) = &error {
-                if refusal.reason() == Reason::RateLimited {
-                    // Who does not stop must not fill the log.
-                    self.refuse(&request.origin, refusal)?;
+                let facts = request.evidence.facts();
+                let record =
+                    AuditRecord::new(self.now(), Action::Refused).evidence(&facts).authority(&request.authority);
+                // Who does not stop must not fill the log, nor must those for whom nobody vouches.
+                if refusal.reason() == Reason::RateLimited || facts.is_anybody() {
+                    self.refuse_with(record, &request.origin, refusal)?;
                     return Err(error);
                 }
-                let record = AuditRecord::new(self.now(), Action::Refused)
-                    .origin(&request.origin)
-                    .evidence(&request.evidence.facts())
-                    .authority(&request.authority)
-                    .detail(format!("{}: {}", refusal.reason().name(), refusal.private()));
+                let record = record.origin(&request.origin).detail(format!(
+                    "{}: {}",
+                    refusal.reason().name(),
+                    refusal.private()
+                ));
                 self.commit_or_later(record.in_batch(Batch::new())?)?;
                 let origin = &request.origin;
                 tracing::info!(

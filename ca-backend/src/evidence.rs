@@ -165,6 +165,15 @@ pub struct EvidenceFacts {
     pub credential: Option<CredentialId>,
 }
 
+impl EvidenceFacts {
+    /// Whether this is what anybody can have, in any number: keys, and accounts that no credential stands behind.
+    pub(crate) fn is_anybody(&self) -> bool {
+        matches!(self.kind, EvidenceKind::Challenges | EvidenceKind::KeyAlone)
+            && self.credential.is_none()
+            && self.approved_by.is_none()
+    }
+}
+
 impl Evidence {
     pub(crate) fn facts(&self) -> EvidenceFacts {
         let (kind, requester) = match self {

@@ -1,4 +1,4 @@
-//! Refusals that happen before a request reaches [`Engine::enroll`]: a wrong secret, a bad signature of a message.
+//! Refusals of what anybody can send: a wrong secret, a bad signature of a message, a request for which nobody vouches.
 //!
 //! They are in the audit log before the requester hears of them, but anybody can cause any number of them. So what exceeds a
 //! number per minute, for each endpoint and for each peer, is counted, and the counts are written in one entry when the minute is
@@ -104,11 +104,16 @@ impl Engine {
     /// # Errors
     /// The store's fault: tell the requester to try later.
     pub fn refuse(&self, origin: &Origin, refusal: &Refusal) -> Result<(), Error> {
+        self.refuse_with(AuditRecord::new(self.now(), Action::Refused), origin, refusal)
+    }
+
+    /// As [`Engine::refuse`], of a requester of whom more is known: `record` says what.
+    pub(crate) fn refuse_with(&self, record: AuditRecord, origin: &Origin, refusal: &Refusal) -> Result<(), Error> {
         let (write, summary) = self.inner.refusals.admit(origin, refusal.reason(), self.now());
         let mut batch = self.summarized(Batch::new(), summary)?;
         if write {
             let origin = Origin { transaction: shortened(&origin.transaction), ..origin.clone() };
-            batch = AuditRecord::new(self.now(), Action::Refused)
+            batch = record
                 .origin(&origin)
                 .detail(shortened(&format!("{}: {}", refusal.reason().name(), refusal.private())))
                 .in_batch(batch)?;

@@ -193,6 +193,8 @@ fn an_account_that_shows_control_of_every_name_revokes_and_one_that_misses_a_nam
     other.forget_nonce();
     refused(&other.revoke(&bench, &certificate, None), 403, "unauthorized");
     other.ready_order(&bench, &names, "http-01");
+    // Who holds a name knows nothing of the key, which would be blocked wherever else it is in use.
+    refused(&other.revoke(&bench, &certificate, Some(1)), 400, "badRevocationReason");
     assert_eq!(other.revoke(&bench, &certificate, Some(4)).status, 200);
     owner.forget_nonce();
     refused(&owner.revoke(&bench, &certificate, None), 400, "alreadyRevoked");
@@ -375,9 +377,11 @@ fn s42_accounts_of_an_address_and_orders_for_a_name_are_limited() {
     // Who has an account gets it.
     assert_eq!(one.read(&bench, one.kid.as_ref().unwrap()).status, 200);
     one.order(&bench, &[HOST]);
-    two.order(&bench, &[HOST]);
+    one.order(&bench, &[HOST]);
     limited(&one.new_order(&bench, &wish(&[HOST])), 12 * 3600);
     one.order(&bench, &["b.corp.example"]);
+    // Orders for a name of others, which anybody can make, do not keep its owner from a certificate.
+    two.order(&bench, &[HOST]);
 }
 
 #[test]

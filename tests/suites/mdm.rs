@@ -352,6 +352,23 @@ fn s52_a_token_does_what_it_may_and_no_more() {
     let made = bench.ask(Method::POST, "/challenges", &[("authorization", &format!("Bearer {bound}"))], "");
     let id = made.json()["id"].as_str().unwrap().parse().unwrap();
     assert!(bench.pki.engine.credential(&id).unwrap().unwrap().binding.names.is_some());
+    // Names that the maker states are no way around those that its token stands for.
+    let exact = json!({"rights": ["create-challenges"], "subject": "cn=kiosk", "alternative_names": ["dns:kiosk.mdm.example.org"]});
+    let (_, exact) = token(&bench.pki, exact);
+    let exact = format!("Bearer {exact}");
+    let make =
+        |body: Value| bench.ask(Method::POST, "/challenges", &[("authorization", exact.as_str())], body.to_string());
+    for body in [
+        json!({"subject": "cn=kiosk", "alternative_names": ["dns:payroll.mdm.example.org"]}),
+        json!({"subject": "cn=payroll", "alternative_names": ["dns:kiosk.mdm.example.org"]}),
+        json!({"configuration": "wifi", "device": {"serial": "payroll"}}),
+    ] {
+        let reply = make(body.clone());
+        assert_eq!((reply.status, reply.json()["reason"].clone()), (403, json!("name-not-allowed")), "{body}");
+    }
+    for body in [json!({}), json!({"subject": "cn=kiosk", "alternative_names": ["dns:kiosk.mdm.example.org"]})] {
+        assert_eq!(make(body.clone()).status, 201, "{body}");
+    }
     for credential in ["Bearer wrong", "Basic !!", "Negotiate abc", "Bearer"] {
         assert_eq!(
             bench.ask(Method::GET, "/configurations", &[("authorization", credential)], "").status,

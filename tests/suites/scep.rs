@@ -10,7 +10,7 @@ use der::Encode;
 use pkcs7::{Bag, Cipher, Digest, KeyTransport, Legacy, SignedMessage};
 use scep::Judges;
 use serde_json::{Value, json};
-use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki};
+use tests::pki::{DAY_S, ISSUING, OPERATOR, Pki, audited};
 use tests::scep_client::{Answer, Device, Message, ScepBench, indefinite, rules, serial};
 
 const SUBJECT: &str = "cn=device-1";
@@ -156,6 +156,25 @@ fn so_many_requests_may_wait_and_no_more_and_they_make_room_when_their_time_is_o
         device.ask(&bench, &Message::pkcs_req(transaction, device.csr(SUBJECT, None, &[]))).word()
     };
     assert_eq!([ask("1"), ask("2"), ask("3")], ["PENDING", "PENDING", "FAILURE 2"]);
+    bench.pki.pass_s(601);
+    assert_eq!([ask("4"), ask("5"), ask("6")], ["PENDING", "PENDING", "FAILURE 2"]);
+}
+
+#[test]
+fn s42_requests_of_strangers_do_not_fill_the_audit_log() {
+    let bench = start();
+    let device = Device::new(SUBJECT);
+    for n in 0..60 {
+        let message = Message::pkcs_req(&format!("t{n}"), device.csr(SUBJECT, None, &[]));
+        assert_eq!(device.ask(&bench, &message).word(), "FAILURE 2", "no rule takes a key alone");
+        // Slowly enough for the limit of certificates per requester.
+        bench.pki.bench.clock.advance_s(u64::from(n % 4 == 3));
+    }
+    let refused = || audited(&bench.pki.engine, Action::Refused);
+    assert!((1..=15).contains(&refused().len()), "{} entries", refused().len());
+    bench.pki.pass_s(61);
+    let last = refused().pop().unwrap().record.detail;
+    assert!(last.contains("without an entry of their own: scep devices: 45 not-authorized"), "{last}");
 }
 
 #[test]
@@ -508,6 +527,15 @@ fn s08_a_challenge_goes_to_the_judge_whose_it_is_and_one_of_our_own_to_none() {
     // Devices of Intune renew with a new challenge, and Intune judges it.
     assert_eq!((renew(&bench, Some(&long("intune"))), webhook.asked(), intune.asked()), ("SUCCESS".to_owned(), 0, 1));
     assert_eq!((renew(&bench, Some(&long("forged"))), webhook.asked(), intune.asked()), ("FAILURE 2".to_owned(), 0, 1));
+
+    // Names that the judge did not see come from nowhere else: not from the certificate that signs, whoever issued that.
+    let (old, certificate) = enrolled(&bench);
+    let old = Device::holding(old.private_key(), certificate);
+    let csr = Device::new(SUBJECT).csr(SUBJECT, Some(&long("intune")), &[]);
+    let renewed = old.ask(&bench, &Message::of("17", "judged", csr));
+    assert_eq!((renewed.word(), intune.asked()), ("SUCCESS".to_owned(), 1));
+    let found = bench.pki.engine.find_certificate(&serial(&renewed.certificates[0])).unwrap().unwrap();
+    assert_eq!(found.alternative_names, Vec::<String>::new());
 
     // Guessing is bounded as with challenges of our own: after some wrong ones nobody is asked any more.
     let asked: usize = (0..25)

@@ -27,7 +27,7 @@ pub struct Limits {
     pub accounts_per_address_per_h: u32,
     /// Orders and pre-authorizations of one account in an hour.
     pub orders_per_account_per_h: u32,
-    /// Orders that name one identifier, of all accounts, in a day.
+    /// Orders of one account that name one identifier, in a day. Not of all: a stranger's orders would use up those of its owner.
     pub orders_per_name_per_day: u32,
     /// Certificates for exactly the same set of identifiers in a week.
     pub duplicates_per_week: u32,
@@ -174,8 +174,8 @@ pub(crate) fn one_more(
     }))
 }
 
-/// The subject of failed validations.
-fn validations_of(account: &Id, identifier: &Identifier) -> String {
+/// The subject of what an account does about one identifier.
+fn name_of(account: &Id, identifier: &Identifier) -> String {
     format!("{account} {identifier}")
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn validation_failed(
     authorization: &Authorization,
 ) -> Attempt<Option<Use>> {
     let limits = limits_of(ledger, options, &authorization.account)?;
-    let subject = validations_of(&authorization.account, &authorization.identifier);
+    let subject = name_of(&authorization.account, &authorization.identifier);
     Ok(one_more(ledger, now, &limits, Limit::FailedValidations, subject)?.and_then(Result::ok))
 }
 
@@ -238,7 +238,7 @@ impl Site<'_> {
         let mut longest_s = 0;
         let above = to_show.iter().filter(|shown| !identifiers.contains(shown));
         for identifier in identifiers.iter().chain(above) {
-            let subject = validations_of(&account.id, identifier);
+            let subject = name_of(&account.id, identifier);
             if let Some(Err(after_s)) = one_more(self.ledger, self.now, &limits, Limit::FailedValidations, subject)? {
                 longest_s = longest_s.max(after_s);
                 let text = format!("too many validations failed; try again in {after_s} s");
@@ -271,7 +271,7 @@ impl Site<'_> {
         let mut uses = Vec::new();
         uses.extend(self.admit(&limits, Limit::Orders, account.id.to_string())?);
         for identifier in identifiers {
-            uses.extend(self.admit(&limits, Limit::Name, identifier.to_string())?);
+            uses.extend(self.admit(&limits, Limit::Name, name_of(&account.id, identifier))?);
         }
         Ok(uses)
     }
@@ -284,7 +284,7 @@ impl Site<'_> {
                 let text = match limit {
                     Limit::Accounts => "too many accounts were made from this address",
                     Limit::Orders => "this account made too many orders",
-                    Limit::Name => "there were too many orders for one of these identifiers",
+                    Limit::Name => "this account made too many orders for one of these identifiers",
                     Limit::Duplicates => {
                         "too many certificates were issued for exactly these identifiers; use the one you have"
                     }

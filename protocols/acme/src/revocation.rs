@@ -50,6 +50,11 @@ impl Site<'_> {
                         name in it, or with the certificate's own key";
             return Err(Problem::unauthorized(text).into());
         }
+        // It would block the key everywhere, on the word of one who never showed that it has to do with it.
+        if shown.is_some() && reason == RevocationReason::KeyCompromise {
+            let text = "only who holds the key, or was issued the certificate, can say that the key is compromised (1)";
+            return Err(Problem::new(ProblemType::BadRevocationReason, text).into());
+        }
         if certificate.state == CertificateState::Revoked {
             return Err(Problem::new(ProblemType::AlreadyRevoked, "the certificate is revoked already").into());
         }

@@ -201,7 +201,11 @@ fn make(
         (None, own) => own.clone(),
     };
     let (subject, alternative_names) = match bound.names {
-        Some(names) => (Some(names.subject), Some(names.alternative)),
+        Some(names) => {
+            // These stand in the place of the token's own, so they must be among them.
+            own.admits(&names)?;
+            (Some(names.subject), Some(names.alternative))
+        }
         None => (own.subject, own.alternative_names),
     };
     let binding =

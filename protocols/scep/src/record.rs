@@ -54,10 +54,20 @@ impl Transactions<'_> {
         Ok((form.expires >= self.engine.now().unix()).then_some(form))
     }
 
-    /// Whether no more requests may wait here.
+    /// Whether no more requests may wait here. Those whose time is over make room first: where all places are taken, nothing is put
+    /// that would remove them.
     pub(crate) fn is_full(&self, pending_max: usize) -> Result<bool, Error> {
-        let waiting = self.engine.records(RecordSpace::SCEP_TRANSACTION).scan(&self.prefix(), None, pending_max)?;
-        Ok(waiting.len() >= pending_max)
+        loop {
+            let waiting = self.engine.records(RecordSpace::SCEP_TRANSACTION).scan(&self.prefix(), None, pending_max)?;
+            if waiting.len() < pending_max {
+                return Ok(false);
+            }
+            let (expired, batch) = self.without_expired(self.engine.now())?;
+            if expired == 0 {
+                return Ok(true);
+            }
+            self.engine.commit(batch)?;
+        }
     }
 
     /// Keeps a transaction for `lifetime_s` seconds, and removes some whose time is over.
@@ -73,17 +83,19 @@ impl Transactions<'_> {
         let expires = now.plus_s(lifetime_s);
         let form = Transaction { ticket: ticket.to_string(), request_digest, expires: expires.unix() };
         let key = self.key(transaction, signer_key);
-        let batch = self
-            .without_expired(now)?
-            .put(RecordSpace::SCEP_EXPIRY, expiry_key(expires.unix(), &key), Vec::new())
-            .put(RecordSpace::SCEP_TRANSACTION, key, encode(&form)?);
+        let (_, batch) = self.without_expired(now)?;
+        let batch = batch.put(RecordSpace::SCEP_EXPIRY, expiry_key(expires.unix(), &key), Vec::new()).put(
+            RecordSpace::SCEP_TRANSACTION,
+            key,
+            encode(&form)?,
+        );
         self.engine.commit(batch)?;
         Ok(())
     }
 
-    /// Transactions of every endpoint whose time is over, oldest first.
-    fn without_expired(&self, now: Time) -> Result<RecordBatch, Error> {
-        let mut batch = RecordBatch::new();
+    /// Removes some transactions of every endpoint whose time is over, oldest first, and says how many.
+    fn without_expired(&self, now: Time) -> Result<(usize, RecordBatch), Error> {
+        let (mut expired, mut batch) = (0, RecordBatch::new());
         for entry in self.engine.records(RecordSpace::SCEP_EXPIRY).scan(&[], None, EXPIRED_STEP)? {
             let Some((due, key)) = entry.key.split_first_chunk::<8>() else {
                 return Err(corrupt("a SCEP expiry is too short".to_owned()).into());
@@ -100,8 +112,9 @@ impl Transactions<'_> {
                 batch = batch.delete(RecordSpace::SCEP_TRANSACTION, key);
             }
             batch = batch.delete(RecordSpace::SCEP_EXPIRY, entry.key);
+            expired += 1;
         }
-        Ok(batch)
+        Ok((expired, batch))
     }
 }
 

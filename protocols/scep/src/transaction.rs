@@ -107,13 +107,14 @@ impl Site<'_> {
         let mut names = requested_names(csr)?;
         let mut profile = self.settings.profiles.first();
         if let Some(renewed) = &renewed {
-            // A renewal that names no alternative names keeps those that there were.
-            if names.alternative.is_empty() {
-                names.alternative.clone_from(&renewed.names().alternative);
-            }
             profile = self.settings.profiles.iter().find(|offered| *offered == renewed.profile()).or(profile);
         }
+        let names_before = renewed.as_ref().map(|renewed| renewed.names().alternative.clone());
         let evidence = self.evidence(message, csr, renewed)?;
+        // A renewal that names no alternative names keeps those that there were. A judge of devices vouched for what it saw, no more.
+        if names.alternative.is_empty() && !matches!(evidence, Evidence::Device(_)) {
+            names.alternative = names_before.unwrap_or_default();
+        }
         if let Evidence::Secret(secret) = &evidence {
             let bound = secret.binding().profiles.as_ref();
             let fits = |offered: &&ProfileName| bound.is_none_or(|bound| bound.contains(offered));
