@@ -385,6 +385,29 @@ fn s42_accounts_of_an_address_and_orders_for_a_name_are_limited() {
 }
 
 #[test]
+fn s42_changes_of_an_account_do_not_fill_the_audit_log() {
+    let bench = bench(json!({ "limits": { "account_changes_per_h": 3 } }));
+    let client = bench.client();
+    let url = client.kid.clone().unwrap();
+    let change = |n: usize| client.post(&bench, &url, &json!({ "contact": [format!("mailto:a{n}@corp.example")] }));
+    let entries = || bench.engine.audit(0, 1000).unwrap().len();
+    for n in 0..3 {
+        assert_eq!(change(n).status, 200);
+    }
+    let before = entries();
+    limited(&change(3), 1200);
+    let (new, key_change) = (bench.stranger(), format!("{BASE}/key-change"));
+    let inner = json!({ "account": url, "oldKey": client.jwk() }).to_string();
+    let inner = new.sign(&json!({ "alg": "ES256", "url": key_change, "jwk": new.jwk() }), &inner);
+    limited(&client.post(&bench, &key_change, &inner), 1200);
+    for _ in 0..5 {
+        assert_eq!(change(2).status, 200, "nothing changes");
+    }
+    assert_eq!(entries(), before);
+    assert_eq!(client.post(&bench, &url, &json!({ "status": "deactivated" })).text("status"), "deactivated");
+}
+
+#[test]
 fn s42_failed_validations_and_pending_authorizations_are_limited() {
     let bench = bench(json!({ "limits": { "failed_validations_per_h": 2, "pending_authorizations_max": 3 } }));
     let client = bench.client();

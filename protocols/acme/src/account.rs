@@ -140,12 +140,20 @@ impl Site<'_> {
             check_contact(&contact)?;
             account.value.contact = contact;
         }
-        let detail = match account.value.status {
-            AccountStatus::Valid => format!("contact {}", account.value.contact.join(" ")),
-            AccountStatus::Deactivated | AccountStatus::Revoked => "deactivated by its own wish".to_owned(),
+        if account.value == call.account.value {
+            self.ledger.change().spend(&call.nonce).commit()?;
+            return Ok(self.account_reply(StatusCode::OK, &account.value));
+        }
+        let (used, detail) = match account.value.status {
+            AccountStatus::Valid => {
+                (self.admit_change(&account.value)?, format!("contact {}", account.value.contact.join(" ")))
+            }
+            // The last change there is.
+            AccountStatus::Deactivated | AccountStatus::Revoked => (None, "deactivated by its own wish".to_owned()),
         };
         let origin = self.account_origin(id, "account");
         let change = self.ledger.change().update_account(&account)?.spend(&call.nonce);
+        let change = used.into_iter().fold(change, |change, used| used.count(change));
         change.audit(self.now, Some(&origin), id, &detail)?.commit()?;
         Ok(self.account_reply(StatusCode::OK, &account.value))
     }
@@ -169,11 +177,12 @@ impl Site<'_> {
             self.ledger.change().spend(&call.nonce).commit()?;
             return Ok(Reply::problem(&problem).location(&self.account_url(&owner.value.id)));
         }
+        let used = self.admit_change(old)?;
         let mut account = call.account.clone();
         account.value.key = new_key;
         let id = account.value.id;
-        self.ledger
-            .change()
+        let change = used.into_iter().fold(self.ledger.change(), |change, used| used.count(change));
+        change
             .update_account(&account)?
             .move_account_key(&old.key, &account.value)?
             .spend(&call.nonce)

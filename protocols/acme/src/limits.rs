@@ -25,6 +25,8 @@ pub const LIMITED: &str = "certgate_acme_limited_total";
 pub struct Limits {
     /// New accounts from one address (IPv6: one /64) in an hour.
     pub accounts_per_address_per_h: u32,
+    /// Changes of one account's contacts and key in an hour. Each is kept in the audit log for good.
+    pub account_changes_per_h: u32,
     /// Orders and pre-authorizations of one account in an hour.
     pub orders_per_account_per_h: u32,
     /// Orders of one account that name one identifier, in a day. Not of all: a stranger's orders would use up those of its owner.
@@ -41,6 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             accounts_per_address_per_h: 100,
+            account_changes_per_h: 20,
             orders_per_account_per_h: 1_000,
             orders_per_name_per_day: 100,
             duplicates_per_week: 50,
@@ -85,6 +88,7 @@ impl Limits {
         let own = &account.limits;
         Self {
             accounts_per_address_per_h: self.accounts_per_address_per_h,
+            account_changes_per_h: self.account_changes_per_h,
             orders_per_account_per_h: own.orders_per_account_per_h.unwrap_or(self.orders_per_account_per_h),
             orders_per_name_per_day: own.orders_per_name_per_day.unwrap_or(self.orders_per_name_per_day),
             duplicates_per_week: own.duplicates_per_week.unwrap_or(self.duplicates_per_week),
@@ -102,13 +106,14 @@ pub(crate) enum Limit {
     Name = 3,
     Duplicates = 4,
     FailedValidations = 5,
+    Changes = 6,
 }
 
 impl Limit {
     fn period_s(self) -> u64 {
         const HOUR_S: u64 = 3600;
         match self {
-            Self::Accounts | Self::Orders | Self::FailedValidations => HOUR_S,
+            Self::Accounts | Self::Orders | Self::FailedValidations | Self::Changes => HOUR_S,
             Self::Name => 24 * HOUR_S,
             Self::Duplicates => 7 * 24 * HOUR_S,
         }
@@ -122,6 +127,7 @@ impl Limit {
             Self::Name => "orders_per_name_per_day",
             Self::Duplicates => "duplicates_per_week",
             Self::FailedValidations => "failed_validations_per_h",
+            Self::Changes => "account_changes_per_h",
         }
     }
 
@@ -132,6 +138,7 @@ impl Limit {
             Self::Name => limits.orders_per_name_per_day,
             Self::Duplicates => limits.duplicates_per_week,
             Self::FailedValidations => limits.failed_validations_per_h,
+            Self::Changes => limits.account_changes_per_h,
         }
     }
 }
@@ -224,6 +231,11 @@ impl Site<'_> {
         self.admit(&self.options.limits, Limit::Accounts, address)
     }
 
+    /// Whether an account may be changed once more.
+    pub(crate) fn admit_change(&self, account: &Account) -> Attempt<Option<Use>> {
+        self.admit(&self.options.limits, Limit::Changes, account.id.to_string())
+    }
+
     /// Whether an account may order these identifiers, and show control of those in `to_show` for it. A renewal within its window is
     /// never too much: it was asked for.
     pub(crate) fn admit_order(
@@ -289,6 +301,7 @@ impl Site<'_> {
                         "too many certificates were issued for exactly these identifiers; use the one you have"
                     }
                     Limit::FailedValidations => "too many validations failed",
+                    Limit::Changes => "this account was changed too often",
                 };
                 Err(self.limited(limit.name(), text, after_s).into())
             }
