@@ -569,6 +569,34 @@ fn a_certificate_that_the_order_never_heard_of_is_found_after_the_repeat_window(
     assert!(found_it);
 }
 
+#[test]
+fn a_certificate_that_its_order_never_heard_of_is_not_taken_for_that_of_another_order_with_the_same_key() {
+    use ca_backend::testing::FailureMoment;
+    let mut lost = false;
+    for n in 1..12 {
+        let mut bench = AcmeBench::default();
+        let client = bench.client();
+        let key = SubjectKeyPair::generate();
+        let [first, second] = [HOST, "b.corp.example"].map(|name| client.ready_order(&bench, &[name], "http-01"));
+        bench.bench.sign_faults.fail_before(1);
+        let waiting = client.finalize(&bench, &second, &csr(&key, "", &dns(&["b.corp.example"])));
+        assert_eq!(waiting.text("status"), "processing");
+        bench.bench.store_faults.fail_at(bench.bench.store_faults.commits() + n, FailureMoment::BeforeWrite);
+        let _ = client.finalize(&bench, &first, &csr(&key, "", &dns(&[HOST])));
+        if !bench.bench.store_faults.power_is_out() {
+            break;
+        }
+        bench.restart();
+        lost |= issued(&bench) == 1;
+        let shown = client.read(&bench, &second);
+        let items = bench.engine.search(&ca_backend::InventoryQuery::default()).unwrap().items;
+        let url = shown.text("certificate");
+        let taken = items.iter().find(|item| url.ends_with(&item.serial.to_string())).unwrap();
+        assert_eq!(taken.alternative_names, ["dns:b.corp.example"], "commit {n}");
+    }
+    assert!(lost);
+}
+
 fn issued(bench: &AcmeBench) -> usize {
     let items = bench.engine.search(&ca_backend::InventoryQuery::default()).unwrap().items;
     items.iter().filter(|item| item.requester.starts_with("account:")).count()

@@ -378,10 +378,16 @@ impl Site<'_> {
         self.go_on(order)
     }
 
-    /// The certificate that came of an order without the order knowing: it has the CSR's key, is younger than the order and belongs
-    /// to no other.
+    /// The certificate that came of an order without the order knowing: it has the CSR's key and the order's names, is younger than the
+    /// order and belongs to no other.
     fn issued_before(&self, order: &Order, csr: &[u8]) -> Attempt<Option<CertificateSummary>> {
         let wanted = CertificateRequest::open(csr)?.key().subject_key().spki_der().to_vec();
+        let names: Vec<String> =
+            order.identifiers.iter().map(|identifier| identifier.alternative_name().to_string()).collect();
+        let has_the_names = |certificate: &CertificateSummary| {
+            let shown = &certificate.alternative_names;
+            shown.len() == names.len() && names.iter().all(|name| shown.contains(name))
+        };
         let query = InventoryQuery {
             requester: Some(format!("account:{}", order.account)),
             issued_from: Some(order.created),
@@ -389,7 +395,7 @@ impl Site<'_> {
             ..InventoryQuery::default()
         };
         for certificate in self.engine.search(&query)?.items {
-            let fits = crate::revocation::public_key_of(&certificate.der)? == wanted;
+            let fits = has_the_names(&certificate) && crate::revocation::public_key_of(&certificate.der)? == wanted;
             if fits && self.ledger.certificate_owner(&certificate.serial)?.is_none() {
                 return Ok(Some(certificate));
             }
