@@ -82,6 +82,8 @@ impl<'a> Subscribers<'a> {
                 identifiers: vec![shown],
                 credential: None,
             }),
+            holder: None,
+            holder: None,
             origin: Origin {
                 protocol: ProtocolName::new("acme").unwrap(),
                 endpoint: Some(EndpointName::new(ENDPOINT).unwrap()),
