@@ -83,7 +83,6 @@ impl<'a> Subscribers<'a> {
                 credential: None,
             }),
             holder: None,
-            holder: None,
             origin: Origin {
                 protocol: ProtocolName::new("acme").unwrap(),
                 endpoint: Some(EndpointName::new(ENDPOINT).unwrap()),

@@ -212,7 +212,6 @@ pub fn new_credential(purpose: CredentialPurpose) -> NewCredential {
         purpose,
         comment: String::new(),
         holder: None,
-        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

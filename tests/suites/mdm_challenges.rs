@@ -189,7 +189,8 @@ fn an_id_needs_no_configuration_and_without_one_only_the_device_renews() {
     let path = format!("certificates/{}", serial(&device.certificate));
     let (status, problem) = fleet.post(&format!("{path}/renew"), &json!({"pkcs12": {}}));
     assert_eq!((status, problem["reason"].as_str()), (400, Some("unsupported")), "{problem}");
-    assert_eq!(fleet.serials("user=ann"), serials([&device, &fleet.renewed(&device)]));
+    let renewed = fleet.renewed(&device);
+    assert_eq!(fleet.serials("user=ann"), serials([&device, &renewed]));
 
     // A challenge for nobody in particular still is the service's.
     let nobody = fleet.enrolled(&fleet.challenge(&Value::Null));

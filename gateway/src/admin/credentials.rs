@@ -184,7 +184,6 @@ impl From<CredentialWish> for NewCredential {
             purpose: wish.purpose,
             comment: wish.comment,
             holder: None,
-            holder: None,
             secret: wish.secret.map(SecretText::new),
             expires: wish.expires.map(Moment::into),
             uses_max: wish.uses_max,
