@@ -215,6 +215,7 @@ pub(crate) enum TicketStateForm {
     Waiting,
     Issued(Serial),
     Rejected(String),
+    Expired,
 }
 
 /// A credential, by name.
