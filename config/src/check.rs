@@ -84,7 +84,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.concurrency_max", validation.concurrency_max),
         ("validation.connections_per_address_max", validation.connections_per_address_max),
     ];
-    let seconds: [(&'static str, u64); 19] = [
+    let seconds: [(&'static str, u64); 20] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
         ("limits.body_read_timeout_s", limits.body_read_timeout_s),
         ("limits.idle_timeout_s", limits.idle_timeout_s),
