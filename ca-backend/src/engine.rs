@@ -15,6 +15,7 @@ use crate::credential::{SecretKeys, Spending};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
+use crate::holder::holder_of;
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
 use crate::label::{AuthorityName, EndpointName, ProfileName};
@@ -342,6 +343,7 @@ impl Engine {
             protocol: request.origin.protocol.clone(),
             endpoint: request.origin.endpoint.clone(),
             requester: authorization.facts().requester.clone(),
+            holder: holder_of(request, spending.as_ref()),
             not_after: validity.not_after,
             status: StatusForm::Good,
             der: prepared.bytes().to_vec(),
@@ -598,7 +600,7 @@ impl Engine {
     ) -> Result<Option<Outcome>, Error> {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
-        let form = crate::ticket::form(request, authorization.facts(), now);
+        let form = crate::ticket::form(request, authorization.facts(), holder_of(request, spending), now);
         let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let batch = Batch::new()
             .expect_absent(Space::Origin, origin_key.clone())

@@ -20,6 +20,7 @@ mod extension;
 pub mod figures;
 mod foresee;
 mod generated_key;
+mod holder;
 mod inventory;
 mod issue;
 mod key_inventory;
@@ -74,6 +75,7 @@ pub use evidence::{
 pub use extension::RequestedExtensions;
 pub use foresee::Foresight;
 pub use generated_key::GeneratedKey;
+pub use holder::{Holder, HolderName};
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

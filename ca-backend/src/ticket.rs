@@ -13,6 +13,7 @@ use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::extension::RequestedExtensions;
+use crate::holder::Holder;
 use crate::label::{AuthorityName, ProfileName};
 use crate::record::{self, TicketForm, TicketStateForm};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity};
@@ -130,7 +131,7 @@ impl fmt::Display for Ticket {
 }
 
 /// The stored form of a request that has to wait.
-pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time) -> TicketForm {
+pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, holder: Option<Holder>, at: Time) -> TicketForm {
     TicketForm {
         at,
         state: TicketStateForm::Waiting,
@@ -147,6 +148,7 @@ pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time)
             .collect(),
         public_key: request.key.subject_key().spki_der().to_vec(),
         validity: request.validity,
+        holder,
         facts: facts.clone(),
         origin: request.origin.clone(),
     }
@@ -363,6 +365,7 @@ fn released(form: TicketForm, version: Version, operator: &str, ticket: &Ticket)
         extensions: RequestedExtensions { extended_key_usage, other },
         key: ProvenKey::after_verified_signature(SubjectKey::accept(&form.public_key)?),
         validity: form.validity,
+        holder: form.holder.clone(),
         // Its own transaction: the first outcome of the original one is the ticket.
         origin: Origin { transaction: format!("ticket {ticket}"), ..form.origin.clone() },
         evidence: Evidence::Operator(Approval {

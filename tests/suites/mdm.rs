@@ -126,6 +126,7 @@ fn token(pki: &Pki, binding: Value) -> (String, String) {
         endpoint: EndpointName::new("fleet").unwrap(),
         purpose: CredentialPurpose::Token,
         comment: String::new(),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

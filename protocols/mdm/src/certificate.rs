@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_backend::{
     AlternativeName, CertificateRequest, CertificateState, CertificateSummary, DistinguishedName, EnrollmentRequest,
-    Error, Fault, GeneratedKey, IssuedCertificate, Outcome, ProvenKey, Reason, Refusal, RequestedExtensions,
-    RequestedNames, RequestedValidity, RevocationReason, RevocationRequest, Right, Serial, StatusChange,
+    Error, Fault, GeneratedKey, Holder, HolderName, IssuedCertificate, Outcome, ProvenKey, Reason, Refusal,
+    RequestedExtensions, RequestedNames, RequestedValidity, RevocationReason, RevocationRequest, Right, Serial,
+    StatusChange,
 };
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use der::pem::LineEnding;
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 use x509_cert::Certificate;
 
 use crate::caller::Caller;
-use crate::ledger::{Holder, Known};
+use crate::ledger::Known;
 use crate::options::{Configuration, NameSource};
 use crate::pkcs12::{Contents, Pkcs12Encryption};
 use crate::problem::Problem;
@@ -371,14 +372,15 @@ pub(crate) fn renew(call: &Call<'_>) -> Attempt {
     let wish: RenewalWish = call.body()?;
     let old = ours(call, &call.serial()?)?;
     let verified = call.engine.verify_certificate(&old.der)?;
-    let holder = call.ledger().holder(&old.serial)?.unwrap_or_default();
-    let configuration = call.configuration(&holder.configuration)?;
+    let of_none = || Refusal::new(Reason::Unsupported, "no configuration says what follows it: its device renews it");
+    let holder = old.holder.ok_or_else(of_none)?;
+    let configuration = call.configuration(holder.configuration.as_deref().ok_or_else(of_none)?)?;
     let idempotency_key = call.idempotency_key()?;
     let digest = digest_of(&(old.serial.to_string(), &wish))?;
     let order = Order {
         configuration,
         names: verified.names().clone(),
-        holder,
+        holder: Holder { requester: caller.requester(), ..holder },
         key: KeyFrom::read(call, wish.csr.as_deref(), wish.pkcs12, configuration)?,
         validity_s: configuration.validity_s,
         idempotency_key,
@@ -402,7 +404,7 @@ pub(crate) fn list(call: &Call<'_>) -> Attempt {
     let mut certificates = Vec::with_capacity(serials.len());
     for serial in serials {
         if let Some(found) = call.engine.find_certificate(&serial)? {
-            certificates.push(view(call, found)?);
+            certificates.push(view(found)?);
         }
     }
     answer_json(StatusCode::OK, &CertificatePage { certificates, cursor })
@@ -413,7 +415,7 @@ pub(crate) fn list(call: &Call<'_>) -> Attempt {
     params(("serial" = String, Path)), responses((status = 200, body = CertificateView), (status = "4XX", body = Problem)))]
 pub(crate) fn show(call: &Call<'_>) -> Attempt {
     call.caller(Right::List)?;
-    answer_json(StatusCode::OK, &view(call, ours(call, &call.serial()?)?)?)
+    answer_json(StatusCode::OK, &view(ours(call, &call.serial()?)?)?)
 }
 
 /// Revokes a certificate of this endpoint for good.
@@ -514,7 +516,7 @@ fn change_one(call: &Call<'_>, word: ChangeWord) -> Attempt {
     caller.require(right_for(change))?;
     let serial = call.serial()?;
     change_status(call, &caller, &serial, change, &wish.comment)?;
-    answer_json(StatusCode::OK, &view(call, ours(call, &serial)?)?)
+    answer_json(StatusCode::OK, &view(ours(call, &serial)?)?)
 }
 
 fn change_status(
@@ -539,10 +541,13 @@ fn change_status(
     Ok(changed.state)
 }
 
-/// A certificate that this endpoint issued.
+/// A certificate that this endpoint issued, or that a device fetched elsewhere with a challenge from here.
 fn ours(call: &Call<'_>, serial: &Serial) -> Result<CertificateSummary, Error> {
     let found = call.engine.find_certificate(serial)?;
-    let found = found.filter(|found| found.endpoint.as_ref() == Some(&call.settings.name));
+    let found = found.filter(|found| {
+        let holder = found.holder.as_ref().map(|holder| &holder.endpoint);
+        [found.endpoint.as_ref(), holder].contains(&Some(&call.settings.name))
+    });
     Ok(found.ok_or_else(|| Refusal::new(Reason::UnknownCertificate, "there is no such certificate here"))?)
 }
 
@@ -553,11 +558,12 @@ fn serials_of(
     after: Option<&Serial>,
     limit: usize,
 ) -> Result<Vec<Serial>, Error> {
-    match (device, user) {
-        (Some(device), None) => call.ledger().serials('d', &device, after, limit),
-        (None, Some(user)) => call.ledger().serials('u', &user, after, limit),
-        _ => Err(malformed("state either a device or a user").into()),
-    }
+    let name = match (&device, &user) {
+        (Some(device), None) => HolderName::Device(device),
+        (None, Some(user)) => HolderName::User(user),
+        _ => return Err(malformed("state either a device or a user").into()),
+    };
+    call.engine.certificates_of(&call.settings.name, name, after, limit)
 }
 
 /// A wish that was read.
@@ -590,7 +596,9 @@ fn grant(call: &Call<'_>, caller: &Caller, wish: &CertificateWish) -> Result<Gra
         None => configuration.validity_s,
     };
     let holder = Holder {
-        configuration: configuration.name.clone(),
+        endpoint: call.settings.name.clone(),
+        requester: caller.requester(),
+        configuration: Some(configuration.name.clone()),
         device: wish.device.get("id").cloned(),
         user: wish.user.get("id").cloned(),
     };
@@ -646,12 +654,14 @@ impl Order<'_> {
             key: self.key.proven().clone(),
             validity,
             evidence: caller.evidence(),
+            holder: Some(self.holder.clone()),
             origin: call.origin(&transaction, self.digest)?,
         })?;
         match outcome {
             Outcome::Issued(certificate) => {
-                let call_key = known.as_ref().map(|(key, _)| (key, self.digest));
-                ledger.issued(&certificate.serial, &self.holder, call_key)?;
+                if let Some((key, _)) = &known {
+                    ledger.done(key, self.digest, &certificate.serial)?;
+                }
                 self.give(call, certificate)
             }
             Outcome::Pending { ticket, retry_after_s } => match self.key {
@@ -668,7 +678,7 @@ impl Order<'_> {
     /// The certificate in the form that was asked for.
     fn give(&self, call: &Call<'_>, certificate: IssuedCertificate) -> Result<Granted, Error> {
         let mut grant = Grant {
-            certificate: view(call, ours(call, &certificate.serial)?)?,
+            certificate: view(ours(call, &certificate.serial)?)?,
             chain: certificate.chain.iter().map(|der| pem(der)).collect::<Result<_, _>>()?,
             pkcs12: None,
             password: None,
@@ -761,8 +771,8 @@ fn check_password(password: &str) -> Result<(), Refusal> {
     )))
 }
 
-fn view(call: &Call<'_>, found: CertificateSummary) -> Result<CertificateView, Error> {
-    let holder = call.ledger().holder(&found.serial)?.unwrap_or_default();
+fn view(found: CertificateSummary) -> Result<CertificateView, Error> {
+    let (device, user) = found.holder.map_or((None, None), |holder| (holder.device, holder.user));
     Ok(CertificateView {
         serial: found.serial.to_string(),
         certificate: pem(&found.der)?,
@@ -771,8 +781,8 @@ fn view(call: &Call<'_>, found: CertificateSummary) -> Result<CertificateView, E
         state: found.state,
         issued_at: found.issued_at.to_string(),
         not_after: found.not_after.to_string(),
-        device: holder.device,
-        user: holder.user,
+        device,
+        user,
     })
 }
 

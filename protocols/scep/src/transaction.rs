@@ -110,6 +110,8 @@ impl Site<'_> {
             profile = self.settings.profiles.iter().find(|offered| *offered == renewed.profile()).or(profile);
         }
         let names_before = renewed.as_ref().map(|renewed| renewed.names().alternative.clone());
+        // Also where a judge speaks for the device in place of its certificate.
+        let holder = renewed.as_ref().and_then(VerifiedCertificate::holder).cloned();
         let evidence = self.evidence(message, csr, renewed)?;
         // A renewal that names no alternative names keeps those that there were. A judge of devices vouched for what it saw, no more.
         if names.alternative.is_empty() && !matches!(evidence, Evidence::Device(_)) {
@@ -130,6 +132,7 @@ impl Site<'_> {
             key: csr.key().clone(),
             validity: None,
             evidence,
+            holder,
             origin: self.origin.clone(),
         })
     }
