@@ -6,9 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_backend::{
     AlternativeName, CertificateRequest, CertificateState, CertificateSummary, DistinguishedName, EnrollmentRequest,
-    Error, Fault, GeneratedKey, Holder, HolderName, IssuedCertificate, Outcome, ProvenKey, Reason, Refusal,
-    RequestedExtensions, RequestedNames, RequestedValidity, RevocationReason, RevocationRequest, Right, Serial,
-    StatusChange,
+    Error, Fault, GeneratedKey, Holder, HolderName, IssuedCertificate, Outcome, Reason, Refusal, RequestedExtensions,
+    RequestedNames, RequestedValidity, RevocationReason, RevocationRequest, Right, Serial, StatusChange,
 };
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use der::pem::LineEnding;
@@ -124,7 +123,8 @@ pub(crate) struct Grant {
     certificate: CertificateView,
     /// The certificates above it, PEM, issuer first, without the root.
     chain: Vec<String>,
-    /// Key, certificate and chain as PKCS#12, base64. The key is kept nowhere else.
+    /// Key, certificate and chain as PKCS#12, base64. The key is given out here only; it is kept only where the endpoint archives keys,
+    /// encrypted for recovery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pkcs12: Option<String>,
     /// The password of that file, if it was made here.
@@ -290,13 +290,6 @@ impl KeyFrom {
                 Ok(Self::Here(call.engine.generate_subject_key(configuration.key)?, wish))
             }
             _ => Err(malformed("state either csr or pkcs12").into()),
-        }
-    }
-
-    fn proven(&self) -> &ProvenKey {
-        match self {
-            Self::Request(csr) => csr.key(),
-            Self::Here(key, _) => key.proven(),
         }
     }
 }
@@ -646,12 +639,17 @@ impl Order<'_> {
             not_before: None,
             not_after: Some(call.engine.now().plus_s(seconds).minus_s(1)),
         });
+        let key = match (&self.key, &call.options.archive) {
+            (KeyFrom::Here(key, _), Some(archive)) => archive.archived(call.engine, key)?,
+            (KeyFrom::Here(key, _), None) => key.proven().clone(),
+            (KeyFrom::Request(csr), _) => csr.key().clone(),
+        };
         let outcome = call.engine.enroll(EnrollmentRequest {
             authority: call.settings.authority.clone(),
             profile: self.configuration.profile.clone(),
             names: self.names.clone(),
             extensions: RequestedExtensions::default(),
-            key: self.key.proven().clone(),
+            key,
             validity,
             evidence: caller.evidence(),
             holder: Some(self.holder.clone()),
