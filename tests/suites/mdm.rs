@@ -271,14 +271,15 @@ fn s47_a_key_made_here_is_kept_only_where_that_is_asked_for_and_only_for_the_hol
     let missing = bench.pki.engine.archived_key(&serial(&own), OPERATOR).unwrap_err();
     assert_eq!(reason(&missing), Reason::UnknownCertificate);
     let count = |action: Action| audited(&bench.pki.engine, action).len();
-    assert_eq!((count(Action::KeyArchived), count(Action::ArchivedKeyGiven)), (2, 4));
+    assert_eq!((count(Action::KeyArchived), count(Action::ArchivedKeyGiven)), (2, 2));
 
     // Nothing is issued for which nobody could recover the key.
+    let signed = count(Action::Signed);
     bench.pki.pass_s(16 * 366 * 86_400);
     let refused = bench.post("/certificates", &wish);
     assert_eq!((refused.status, refused.json()["reason"].clone()), (409, json!("not-ready")));
     assert!(refused.json()["detail"].as_str().unwrap().contains("recovery"), "{}", refused.json());
-    assert_eq!((count(Action::KeyArchived), count(Action::Signed)), (2, 3));
+    assert_eq!((count(Action::KeyArchived), count(Action::Signed)), (2, signed));
 }
 
 #[test]
@@ -660,7 +661,7 @@ fn options_that_mean_nothing_are_refused() {
         options.pointer_mut(parent).unwrap()[member] = value;
         let settings = json!({"name": "fleet", "protocol": "mdm", "authority": ISSUING, "profiles": [PROFILE], "options": options});
         let settings: ca_backend::Endpoint = serde_json::from_value(settings).unwrap();
-        assert!(mdm::MdmOptions::parse(&settings).is_err(), "{path}");
+        assert!(MdmOptions::parse(&settings).is_err(), "{path}");
         pki.engine.put_endpoint(&settings, OPERATOR).unwrap();
         let mounted = Mdm::mount(pki.engine.clone(), settings.name.clone(), "https://ca.example/mdm/fleet");
         assert!(matches!(mounted, Err(Error::Refused(_))), "{path}");
