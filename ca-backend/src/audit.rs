@@ -30,6 +30,8 @@ pub enum Action {
     Approved,
     /// A waiting request was rejected.
     Rejected,
+    /// Nobody decided in time on a request that waited for approval.
+    Expired,
     /// A certificate was revoked.
     Revoked,
     /// A certificate was put on hold.

@@ -273,7 +273,7 @@ pub struct Credential {
     /// Whether an operator chose the secret.
     pub chosen_secret: bool,
     /// Whom the certificates are for that are asked for with it.
-    pub holder: Option<Holder>,
+    pub holder: Option<Box<Holder>>,
     /// What it may be used for.
     pub binding: Arc<Binding>,
 }

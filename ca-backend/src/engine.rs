@@ -61,6 +61,8 @@ pub struct EngineSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
+    /// How long a request waits for approval before it is given up, in seconds.
+    pub ticket_waiting_max_s: u64,
     /// For how long it is remembered how a request that waited was decided, in seconds; not less than twice the repeat window.
     pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
@@ -86,6 +88,7 @@ impl Default for EngineSettings {
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
+            ticket_waiting_max_s: 30 * DAY_S,
             ticket_retention_s: 90 * DAY_S,
             clock_backwards_max_s: 60,
             wrong_secrets_per_peer_per_min_max: 20,
@@ -363,7 +366,7 @@ impl Engine {
         };
         let mut batch = self.spend(self.reservation(&serial, &in_flight, detail)?, spending.as_ref())?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
-            batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
+            batch = release.decided(TicketStateForm::Issued(serial), now, Some(operator), batch)?;
         }
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
@@ -547,6 +550,12 @@ impl Engine {
             Outcome::Issued(certificate) => Some(certificate),
             Outcome::Pending { .. } => None,
         }))
+    }
+
+    /// How long the same request gets its first outcome again, in seconds.
+    #[must_use]
+    pub fn repeat_window_s(&self) -> u64 {
+        self.inner.settings.repeat_window_s
     }
 
     /// Refuses keys that are known, blocked or weak.

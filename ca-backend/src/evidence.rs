@@ -68,7 +68,7 @@ pub struct VerifiedCertificate {
     pub(crate) renewal: bool,
     pub(crate) names: RequestedNames,
     pub(crate) profile: ProfileName,
-    pub(crate) holder: Option<Holder>,
+    pub(crate) holder: Option<Box<Holder>>,
     pub(crate) public_key: Vec<u8>,
     pub(crate) not_after: Time,
 }
@@ -95,7 +95,7 @@ impl VerifiedCertificate {
     /// Whom it is for, if a management service asked for it.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
-        self.holder.as_ref()
+        self.holder.as_deref()
     }
 
     /// Its SubjectPublicKeyInfo, DER: to tell a renewal with the same key from one with a new key.

@@ -87,7 +87,7 @@ impl Engine {
 /// it renews.
 pub(crate) fn holder_of(request: &EnrollmentRequest, spending: Option<&Spending>) -> Option<Holder> {
     let renewed = match &request.evidence {
-        Evidence::Certificate(certificate) if certificate.renewal => certificate.holder.as_ref(),
+        Evidence::Certificate(certificate) if certificate.renewal => certificate.holder.as_deref(),
         Evidence::Certificate(_)
         | Evidence::Challenges(_)
         | Evidence::Secret(_)

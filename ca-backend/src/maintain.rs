@@ -47,7 +47,7 @@ impl Engine {
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
         log("remove credentials without an endpoint", self.remove_orphaned_credentials());
-        log("forget decided tickets", self.forget_decided_tickets());
+        log("give up and forget tickets", self.tidy_tickets());
         log("forget old credentials", self.forget_old_credentials());
         log("take back certificates of untold devices", self.take_back_untold());
         log("record refusals that were counted", self.summarize_refusals());

@@ -215,6 +215,7 @@ pub(crate) enum TicketStateForm {
     Waiting,
     Issued(Serial),
     Rejected(String),
+    Expired,
 }
 
 /// A credential, by name.
@@ -236,7 +237,7 @@ pub(crate) struct CredentialForm {
     /// JSON, as operators write it.
     pub(crate) binding: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) holder: Option<Holder>,
+    pub(crate) holder: Option<Box<Holder>>,
 }
 
 /// What is kept of a credential's secret.

@@ -65,7 +65,7 @@ impl Engine {
             secret,
             binding: serde_json::to_string(&wish.binding)
                 .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
-            holder: wish.holder.clone(),
+            holder: wish.holder.clone().map(Box::new),
         };
         let mut batch = Batch::new()
             // A credential must not outlive an endpoint that is removed at the same time.
@@ -90,7 +90,7 @@ impl Engine {
             "credential {id} ({}, endpoint {}) made by {created_by}: {}",
             form.purpose, form.endpoint, form.binding
         );
-        if let Some(Holder { endpoint, device, user, .. }) = &form.holder {
+        if let Some(Holder { endpoint, device, user, .. }) = form.holder.as_deref() {
             detail.push_str(&format!(", by endpoint {endpoint} for device {device:?}, user {user:?}"));
         }
         let record = AuditRecord::new(self.now(), Action::CredentialChanged).detail(detail);

@@ -35,7 +35,7 @@ impl Spending {
 
     /// Whom the certificate is for that it is spent on.
     pub(crate) fn holder(&self) -> Option<&Holder> {
-        self.form.holder.as_ref()
+        self.form.holder.as_deref()
     }
 
     /// Whether two requests with this credential exclude each other for a moment.
@@ -156,7 +156,10 @@ impl Engine {
         let mut batch = batch.into_batch().expect(Space::Credential, id.as_str(), secret.version);
         // Without a limit nobody needs the number, only that there is an account.
         if secret.credential.binding.accounts_max.is_some() || secret.form.accounts == 0 {
-            let after = CredentialForm { accounts: secret.form.accounts.saturating_add(1), ..secret.form.clone() };
+            let after = CredentialForm {
+                accounts: secret.form.accounts.saturating_add(1),
+                ..CredentialForm::clone(&secret.form)
+            };
             batch = batch.put(Space::Credential, id.as_str(), record::encode(&after)?);
         }
         let record = AuditRecord::new(self.now(), Action::CredentialChanged)

@@ -10,9 +10,10 @@ use aws_lc_rs::rsa::{
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::{ID_DATA, ID_ENVELOPED_DATA};
+use const_oid::db::rfc5912::ID_RSASSA_PSS;
 use der::asn1::{AnyRef, OctetStringRef};
-use der::{Encode, Tag};
-use spki::AlgorithmIdentifierRef;
+use der::{Decode, Encode, Tag};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use zeroize::Zeroizing;
 
 use crate::algorithm::{Cipher, Digest, KeyTransport, Legacy};
@@ -216,6 +217,9 @@ pub fn seal(
 
 fn encrypt_key(key: &[u8], public_key: &[u8], transport: KeyTransport) -> Result<Vec<u8>, Error> {
     let failed = |_| Error::Library("encrypt a key");
+    if SubjectPublicKeyInfoRef::from_der(public_key)?.algorithm.oid == ID_RSASSA_PSS {
+        return Err(Error::Algorithm("the recipient's key is for RSASSA-PSS signatures alone".to_owned()));
+    }
     let recipient = PublicEncryptingKey::from_der(public_key)
         .map_err(|_| Error::Algorithm("the recipient's key is not an RSA key".to_owned()))?;
     let mut encrypted = vec![0; recipient.key_size_bytes()];
