@@ -56,6 +56,10 @@ pub enum Action {
     ServiceKeyChanged,
     /// An operator had a key made that an authority may take later.
     KeyMade,
+    /// A subject's private key was stored, encrypted for recovery.
+    KeyArchived,
+    /// An operator was given the envelope with a subject's private key.
+    ArchivedKeyGiven,
 }
 
 /// One entry of the audit log.

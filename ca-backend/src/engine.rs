@@ -364,7 +364,9 @@ impl Engine {
             facts: Positional(authorization.into_facts()),
             origin_key,
         };
-        let mut batch = self.spend(self.reservation(&serial, &in_flight, detail)?, spending.as_ref())?;
+        let batch = self.reservation(&serial, &in_flight, detail)?;
+        let batch = self.archive(batch, &serial, &in_flight, request.key.envelope())?;
+        let mut batch = self.spend(batch, spending.as_ref())?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
             batch = release.decided(TicketStateForm::Issued(serial), now, Some(operator), batch)?;
         }
@@ -778,7 +780,7 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
 
 impl InFlightForm {
     /// What the audit log says of this serial.
-    fn audit(&self, action: Action, serial: &Serial, at: Time) -> AuditRecord {
+    pub(crate) fn audit(&self, action: Action, serial: &Serial, at: Time) -> AuditRecord {
         AuditRecord::new(at, action)
             .origin(&self.origin.0)
             .evidence(&self.facts.0)

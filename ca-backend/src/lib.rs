@@ -3,6 +3,7 @@
 //! Everything that decides, signs or stores is private to this crate; a protocol can only ask the [`Engine`].
 
 pub mod algorithm;
+mod archived_key;
 mod audit;
 mod authority;
 mod certificate;

@@ -113,6 +113,7 @@ impl Engine {
                 .expect(Space::InFlight, entry.key.clone(), entry.version)
                 .delete(Space::InFlight, entry.key.clone())
                 .delete(Space::Origin, form.origin_key.clone())
+                .delete(Space::ArchivedKey, entry.key.clone())
                 .put(Space::Certificate, entry.key.clone(), record::encode(&closed)?)
                 .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), revoked.encode())
                 .add(crate::revoke::revision_counter(issuer), 1);

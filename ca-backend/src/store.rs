@@ -199,6 +199,8 @@ pub(crate) enum Space {
     ByExpiry = 0x27,
     /// Serials of certificates that a management service keeps, by its endpoint and device or user.
     ByHolder = 0x6c,
+    /// Private keys of subjects, encrypted for recovery, by serial of the certificate.
+    ArchivedKey = 0x6d,
     /// Serials that were reserved and not yet signed.
     InFlight = 0x28,
     /// The published CRL of each issuer.

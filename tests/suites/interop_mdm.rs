@@ -14,6 +14,7 @@ use tests::daemon::{Site, eventually, text};
 use tests::intune::{Mishap, SECRET, StandIn};
 use tests::key::Key;
 use tests::openssl::OpenSsl;
+use tests::scep_client::Device;
 
 const INTUNE_PROFILE: &str = "intune-digital-signature";
 const WEB_PROFILE: &str = "mdmws-digital-signature";
@@ -282,4 +283,54 @@ fn what_scepclient_fetched_with_a_challenge_of_the_web_service_is_listed_held_an
         assert_eq!((changed["state"].as_str(), changed["device"].as_str()), (Some(state), Some("pc1")), "{changed}");
     }
     assert_eq!((count(&site, PROFILE, "normal"), count(&site, PROFILE, "revoked")), (0, 1));
+}
+
+#[test]
+fn an_operator_exports_an_archived_key_that_only_the_holder_of_the_recovery_key_opens() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    let ssl = OpenSsl::new();
+    let recovery = Device::new("cn=recovery");
+    ssl.put_certificate("recovery.pem", &recovery.certificate);
+    ssl.put("recovery.der", recovery.private_key());
+    ssl.run("pkcs8 -inform DER -in recovery.der -nocrypt -out recovery.key");
+    let pem = String::from_utf8(ssl.take("recovery.pem")).unwrap();
+    put_well(
+        &site,
+        &json!({
+            "name": "fleet", "protocol": "mdm", "authority": "issuing", "profiles": [WEB_PROFILE],
+            "options": {
+                "archive": {"recovery_certificates": [pem]},
+                "configurations": [{
+                    "name": "mail", "profile": WEB_PROFILE, "subject": [{"attribute": "cn", "value": "{user.id}"}],
+                }],
+            },
+            "rules": [{
+                "name": "the fleet", "requesters": [{"evidence": "secret"}], "profiles": [WEB_PROFILE],
+                "allow": {"subject": [{"attribute": "cn", "value": "*"}]},
+            }],
+        }),
+    );
+    let made = site.json(&["credential", "create", "--endpoint", "fleet", "--purpose", "token", "--right", "issue"]);
+    let bearer = format!("Authorization: Bearer {}", made["secret"].as_str().unwrap());
+    let wish = json!({"configuration": "mail", "user": {"id": "ann"}, "pkcs12": {}}).to_string();
+    let url = format!("https://localhost:{}/mdm/fleet/certificates", site.https_port);
+    let root = site.path("state/root.pem");
+    let ask = ["--silent", "--cacert", root.to_str().unwrap(), "--header", &bearer, "--data", &wish, &url];
+    let output = run(ssl.directory(), "curl", &ask);
+    let issued: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    ssl.put("leaf.pem", issued["certificate"].as_str().unwrap_or_else(|| panic!("{issued}")));
+
+    let file = ssl.directory().join("envelope.pem");
+    let export = ["certificate", "archived-key", issued["serial"].as_str().unwrap(), "--out", file.to_str().unwrap()];
+    let output = site.output(&export);
+    assert!(output.status.success(), "{}", said(&output));
+    ssl.run("cms -decrypt -inform PEM -in envelope.pem -recip recovery.pem -inkey recovery.key -out key.der");
+    ssl.run("pkey -inform DER -in key.der -pubout -out key.pub");
+    ssl.run("x509 -in leaf.pem -noout -pubkey -out leaf.pub");
+    assert_eq!(ssl.take("key.pub"), ssl.take("leaf.pub"));
+    let unknown = site.output(&["certificate", "archived-key", "0102"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", said(&unknown));
+    let audit = site.json(&["audit", "list", "--limit", "1000"]).to_string();
+    assert!(audit.contains("archived-key-given"), "{audit}");
 }
