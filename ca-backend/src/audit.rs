@@ -30,6 +30,8 @@ pub enum Action {
     Approved,
     /// A waiting request was rejected.
     Rejected,
+    /// Nobody decided in time on a request that waited for approval.
+    Expired,
     /// A certificate was revoked.
     Revoked,
     /// A certificate was put on hold.
@@ -54,6 +56,10 @@ pub enum Action {
     ServiceKeyChanged,
     /// An operator had a key made that an authority may take later.
     KeyMade,
+    /// A subject's private key was stored, encrypted for recovery.
+    KeyArchived,
+    /// An operator was given the envelope with a subject's private key.
+    ArchivedKeyGiven,
 }
 
 /// One entry of the audit log.

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Time;
 use crate::error::{Reason, Refusal};
+use crate::holder::Holder;
 use crate::label::{EndpointName, ProfileName};
 use crate::name::{AlternativeName, DistinguishedName};
 use crate::policy::NameRules;
@@ -215,6 +216,8 @@ pub struct NewCredential {
     pub purpose: CredentialPurpose,
     /// A remark for people.
     pub comment: String,
+    /// Whom the certificates are for that are asked for with it (challenge only).
+    pub holder: Option<Holder>,
     /// A secret that an operator chose (challenge only), 8 to 256 octets; a random one if not stated.
     pub secret: Option<SecretText>,
     /// The last moment at which it may be presented.
@@ -269,6 +272,8 @@ pub struct Credential {
     pub accounts_disabled: bool,
     /// Whether an operator chose the secret.
     pub chosen_secret: bool,
+    /// Whom the certificates are for that are asked for with it.
+    pub holder: Option<Box<Holder>>,
     /// What it may be used for.
     pub binding: Arc<Binding>,
 }

@@ -15,6 +15,7 @@ use crate::credential::{SecretKeys, Spending};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
 use crate::evidence::{Approval, Evidence, EvidenceFacts, EvidenceKind};
+use crate::holder::holder_of;
 use crate::issue::{self, Prepared};
 use crate::keys::{KeyHealth, KeyRing};
 use crate::label::{AuthorityName, EndpointName, ProfileName};
@@ -60,6 +61,8 @@ pub struct EngineSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept, in seconds (archive cutoff).
     pub status_retention_s: u64,
+    /// How long a request waits for approval before it is given up, in seconds.
+    pub ticket_waiting_max_s: u64,
     /// For how long it is remembered how a request that waited was decided, in seconds; not less than twice the repeat window.
     pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
@@ -85,6 +88,7 @@ impl Default for EngineSettings {
             ocsp_validity_s: DAY_S,
             ocsp_cache_entries_max: 100_000,
             status_retention_s: 3_650 * DAY_S,
+            ticket_waiting_max_s: 30 * DAY_S,
             ticket_retention_s: 90 * DAY_S,
             clock_backwards_max_s: 60,
             wrong_secrets_per_peer_per_min_max: 20,
@@ -342,6 +346,7 @@ impl Engine {
             protocol: request.origin.protocol.clone(),
             endpoint: request.origin.endpoint.clone(),
             requester: authorization.facts().requester.clone(),
+            holder: holder_of(request, spending.as_ref()),
             not_after: validity.not_after,
             status: StatusForm::Good,
             der: prepared.bytes().to_vec(),
@@ -359,9 +364,11 @@ impl Engine {
             facts: Positional(authorization.into_facts()),
             origin_key,
         };
-        let mut batch = self.spend(self.reservation(&serial, &in_flight, detail)?, spending.as_ref())?;
+        let batch = self.reservation(&serial, &in_flight, detail)?;
+        let batch = self.archive(batch, &serial, &in_flight, request.key.envelope())?;
+        let mut batch = self.spend(batch, spending.as_ref())?;
         if let Evidence::Operator(Approval { operator, released: Some(release), .. }) = &request.evidence {
-            batch = release.decided(TicketStateForm::Issued(serial), now, operator, batch)?;
+            batch = release.decided(TicketStateForm::Issued(serial), now, Some(operator), batch)?;
         }
         let version = match self.inner.store.commit(batch) {
             Ok(version) => version,
@@ -547,6 +554,12 @@ impl Engine {
         }))
     }
 
+    /// How long the same request gets its first outcome again, in seconds.
+    #[must_use]
+    pub fn repeat_window_s(&self) -> u64 {
+        self.inner.settings.repeat_window_s
+    }
+
     /// Refuses keys that are known, blocked or weak.
     fn accept_key(&self, registry: &Registry, key: &crate::subject_key::SubjectKey) -> Result<(), Error> {
         let fingerprint = key.fingerprint();
@@ -598,7 +611,7 @@ impl Engine {
     ) -> Result<Option<Outcome>, Error> {
         let now = self.now();
         let ticket = Ticket::generate(self.inner.rng.as_ref());
-        let form = crate::ticket::form(request, authorization.facts(), now);
+        let form = crate::ticket::form(request, authorization.facts(), holder_of(request, spending), now);
         let origin_key = self.origin_key(&request.origin, &authorization.facts().requester, now);
         let batch = Batch::new()
             .expect_absent(Space::Origin, origin_key.clone())
@@ -767,7 +780,7 @@ fn issuer_of(registry: &Registry, request: &EnrollmentRequest) -> Result<Arc<Iss
 
 impl InFlightForm {
     /// What the audit log says of this serial.
-    fn audit(&self, action: Action, serial: &Serial, at: Time) -> AuditRecord {
+    pub(crate) fn audit(&self, action: Action, serial: &Serial, at: Time) -> AuditRecord {
         AuditRecord::new(at, action)
             .origin(&self.origin.0)
             .evidence(&self.facts.0)

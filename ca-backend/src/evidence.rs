@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Time;
 use crate::credential::{self, CredentialId, VerifiedSecret};
 use crate::device::VerifiedDevice;
+use crate::holder::Holder;
 use crate::label::ProfileName;
 use crate::name::AlternativeName;
 use crate::request::RequestedNames;
@@ -67,6 +68,7 @@ pub struct VerifiedCertificate {
     pub(crate) renewal: bool,
     pub(crate) names: RequestedNames,
     pub(crate) profile: ProfileName,
+    pub(crate) holder: Option<Box<Holder>>,
     pub(crate) public_key: Vec<u8>,
     pub(crate) not_after: Time,
 }
@@ -88,6 +90,12 @@ impl VerifiedCertificate {
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
+    }
+
+    /// Whom it is for, if a management service asked for it.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        self.holder.as_deref()
     }
 
     /// Its SubjectPublicKeyInfo, DER: to tell a renewal with the same key from one with a new key.

@@ -10,7 +10,8 @@ use crate::error::{Error, Fault};
 use crate::keys::key_pair::KeyPair;
 use crate::subject_key::{ProvenKey, SubjectKey};
 
-/// A subject's key pair, in memory only: it is never stored, so whoever asked for it has to be given it now or never.
+/// A subject's key pair, in memory only: whoever asked for it has to be given it now or never. It can be recovered only if it is
+/// [archived](ProvenKey::archived_in).
 pub struct GeneratedKey {
     proven: ProvenKey,
     pkcs8: Zeroizing<Vec<u8>>,

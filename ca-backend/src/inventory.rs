@@ -9,6 +9,7 @@ use crate::certificate::names_of;
 use crate::clock::Time;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal};
+use crate::holder::Holder;
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::DistinguishedName;
 use crate::record::{self, CertificateForm, EventForm, EventKindForm, StatusForm};
@@ -83,6 +84,8 @@ pub struct CertificateSummary {
     pub endpoint: Option<EndpointName>,
     /// Who requested it.
     pub requester: String,
+    /// Whom it is for, if a management service asked for it.
+    pub holder: Option<Holder>,
     /// The subject, RFC 4514.
     pub subject: String,
     /// The alternative names: `dns:host.example.org`.
@@ -205,6 +208,9 @@ fn index_keys(serial: &Serial, certificate: &CertificateForm, names: &RequestedN
         keys.push((Space::BySubject, text_key(reversed(&names.subject.search_key()), serial)));
     }
     keys.push((Space::ByRequester, text_key(certificate.requester.clone().into_bytes(), serial)));
+    keys.extend(
+        certificate.holder.iter().flat_map(|holder| holder.index_keys(serial)).map(|key| (Space::ByHolder, key)),
+    );
     keys.push((Space::ByExpiry, [certificate.not_after.unix().to_be_bytes().as_slice(), serial.as_bytes()].concat()));
     keys
 }
@@ -482,7 +488,7 @@ fn counted(key: &[u8], registry: &Registry) -> Option<(AuthorityName, ProfileNam
     Some((issuer.form.authority.clone(), profile, CertificateState::named(parts.next()?)?))
 }
 
-fn serial_at_end(key: &[u8]) -> Result<Serial, Error> {
+pub(crate) fn serial_at_end(key: &[u8]) -> Result<Serial, Error> {
     let octets = key.get(key.len().saturating_sub(SERIAL_OCTETS)..).unwrap_or_default();
     Ok(Serial::from_magnitude(octets).map_err(|_| Fault::Broken("an index key ends without a serial".to_owned()))?)
 }
@@ -513,6 +519,7 @@ fn summary(
         protocol: form.protocol,
         endpoint: form.endpoint,
         requester: form.requester,
+        holder: form.holder,
         der: form.der,
         serial,
     })

@@ -3,6 +3,7 @@
 //! Everything that decides, signs or stores is private to this crate; a protocol can only ask the [`Engine`].
 
 pub mod algorithm;
+mod archived_key;
 mod audit;
 mod authority;
 mod certificate;
@@ -20,6 +21,7 @@ mod extension;
 pub mod figures;
 mod foresee;
 mod generated_key;
+mod holder;
 mod inventory;
 mod issue;
 mod key_inventory;
@@ -74,6 +76,7 @@ pub use evidence::{
 pub use extension::RequestedExtensions;
 pub use foresee::Foresight;
 pub use generated_key::GeneratedKey;
+pub use holder::{Holder, HolderName};
 pub use inventory::{
     CertificateCount, CertificateEvent, CertificateEventKind, CertificateState, CertificateSummary, InventoryQuery,
     Page,

@@ -47,7 +47,7 @@ impl Engine {
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
         log("remove credentials without an endpoint", self.remove_orphaned_credentials());
-        log("forget decided tickets", self.forget_decided_tickets());
+        log("give up and forget tickets", self.tidy_tickets());
         log("forget old credentials", self.forget_old_credentials());
         log("take back certificates of untold devices", self.take_back_untold());
         log("record refusals that were counted", self.summarize_refusals());
@@ -113,6 +113,7 @@ impl Engine {
                 .expect(Space::InFlight, entry.key.clone(), entry.version)
                 .delete(Space::InFlight, entry.key.clone())
                 .delete(Space::Origin, form.origin_key.clone())
+                .delete(Space::ArchivedKey, entry.key.clone())
                 .put(Space::Certificate, entry.key.clone(), record::encode(&closed)?)
                 .put(Space::Revoked, [issuer.to_be_bytes().as_slice(), &entry.key].concat(), revoked.encode())
                 .add(crate::revoke::revision_counter(issuer), 1);

@@ -319,6 +319,7 @@ pub(crate) fn own_request(
         key: ProvenKey::after_verified_signature(SubjectKey::accept(public_key)?),
         validity: None,
         evidence: Evidence::Operator(Approval { operator: DAEMON.to_owned(), released: None, daemon: true }),
+        holder: None,
         origin: own_origin(transaction, sha256(public_key))?,
     })
 }

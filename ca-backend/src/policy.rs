@@ -675,7 +675,7 @@ fn repeats(common_name: &str, name: &AlternativeName) -> bool {
 pub(crate) fn authorize_revocation(
     facts: &EvidenceFacts,
     serial: &Serial,
-    requester: &str,
+    requesters: &[Option<&str>],
     names: &RequestedNames,
     token: Option<&Binding>,
 ) -> Result<(), Refusal> {
@@ -689,7 +689,11 @@ pub(crate) fn authorize_revocation(
     let controls_all = facts.kind == EvidenceKind::Challenges
         && !names.alternative.is_empty()
         && shown(facts, &Bounds::default(), names).is_ok();
-    if facts.kind == EvidenceKind::Operator || facts.requester == requester || itself || controls_all {
+    if facts.kind == EvidenceKind::Operator
+        || requesters.contains(&Some(facts.requester.as_str()))
+        || itself
+        || controls_all
+    {
         return Ok(());
     }
     Err(Refusal::new(Reason::NotAuthorized, "the certificate belongs to another requester"))

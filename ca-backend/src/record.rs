@@ -11,6 +11,7 @@ use crate::clock::Time;
 use crate::credential::CredentialPurpose;
 use crate::error::{Fault, StoreFault};
 use crate::evidence::{EvidenceFacts, ValidatedIdentifier};
+use crate::holder::Holder;
 use crate::keys::{KeyRef, ServiceKeyRef};
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::AlternativeName;
@@ -62,6 +63,8 @@ pub(crate) struct CertificateForm {
     pub(crate) endpoint: Option<EndpointName>,
     #[serde(rename = "r")]
     pub(crate) requester: String,
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<Holder>,
     #[serde(rename = "n")]
     pub(crate) not_after: Time,
     #[serde(rename = "s")]
@@ -200,6 +203,8 @@ pub(crate) struct TicketForm {
     #[serde(with = "serde_bytes")]
     pub(crate) public_key: Vec<u8>,
     pub(crate) validity: Option<RequestedValidity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<Holder>,
     pub(crate) facts: EvidenceFacts,
     pub(crate) origin: Origin,
 }
@@ -210,6 +215,7 @@ pub(crate) enum TicketStateForm {
     Waiting,
     Issued(Serial),
     Rejected(String),
+    Expired,
 }
 
 /// A credential, by name.
@@ -230,6 +236,8 @@ pub(crate) struct CredentialForm {
     pub(crate) secret: SecretForm,
     /// JSON, as operators write it.
     pub(crate) binding: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<Box<Holder>>,
 }
 
 /// What is kept of a credential's secret.

@@ -31,10 +31,6 @@ impl RecordSpace {
     pub const ACME_NONCE: Self = Self(Space::AcmeNonce);
     /// The ACME account that a certificate was issued to, by serial.
     pub const ACME_CERTIFICATE: Self = Self(Space::AcmeCertificate);
-    /// Whom a certificate of the MDM web service is for, by serial.
-    pub const MDM_CERTIFICATE: Self = Self(Space::MdmCertificate);
-    /// Serials of the MDM web service's certificates, by endpoint and device or user.
-    pub const MDM_HOLDER: Self = Self(Space::MdmHolder);
     /// Calls of the MDM web service that may be repeated.
     pub const MDM_CALL: Self = Self(Space::MdmCall);
     /// ACME authorizations that are pending or valid, by account.

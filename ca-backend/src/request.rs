@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Time;
 use crate::evidence::Evidence;
 use crate::extension::RequestedExtensions;
+use crate::holder::Holder;
 use crate::label::{AuthorityName, EndpointName, ProfileName, ProtocolName};
 use crate::name::{AlternativeName, DistinguishedName};
 use crate::serial::Serial;
@@ -30,6 +31,9 @@ pub struct EnrollmentRequest {
     pub validity: Option<RequestedValidity>,
     /// Who asks, and how that was shown.
     pub evidence: Evidence,
+    /// Whom the certificate is for, as a management service keeps it; `None` leaves that to the challenge or to the certificate that is
+    /// renewed.
+    pub holder: Option<Holder>,
     /// Where the wish came from: for the audit record, and to know a repeat.
     pub origin: Origin,
 }

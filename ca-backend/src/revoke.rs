@@ -80,8 +80,10 @@ impl Engine {
             return Err(unknown().into());
         }
         let facts = request.evidence.facts();
-        let token = self.token_may_change(&facts, &request.origin, form.endpoint.as_ref(), request.change)?;
-        policy::authorize_revocation(&facts, serial, &form.requester, &names_of(&form.der)?, token.as_deref())?;
+        let token = self.token_may_change(&facts, &request.origin, &form, request.change)?;
+        let holder = form.holder.as_ref().map(|holder| holder.requester.as_str());
+        let requesters = [Some(form.requester.as_str()), holder];
+        policy::authorize_revocation(&facts, serial, &requesters, &names_of(&form.der)?, token.as_deref())?;
 
         let at = self.now();
         let (status, event, action) = next_status(form.status, request.change, at)?;

@@ -197,6 +197,10 @@ pub(crate) enum Space {
     ByRequester = 0x26,
     /// Expiry times.
     ByExpiry = 0x27,
+    /// Serials of certificates that a management service keeps, by its endpoint and device or user.
+    ByHolder = 0x6c,
+    /// Private keys of subjects, encrypted for recovery, by serial of the certificate.
+    ArchivedKey = 0x6d,
     /// Serials that were reserved and not yet signed.
     InFlight = 0x28,
     /// The published CRL of each issuer.
@@ -221,10 +225,6 @@ pub(crate) enum Space {
     AcmeCertificate = 0x47,
     /// ACME orders by account.
     AcmeAccountOrder = 0x48,
-    /// Whom a certificate of the MDM web service is for, by serial.
-    MdmCertificate = 0x58,
-    /// Serials of the MDM web service's certificates by endpoint and device or user; the value is empty.
-    MdmHolder = 0x59,
     /// Calls of the MDM web service that may be repeated, by day.
     MdmCall = 0x5a,
     /// ACME authorizations that are pending or valid, by account.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::signature::{
@@ -110,18 +111,32 @@ impl fmt::Debug for SubjectKey {
 /// A value exists only where this crate has verified such a signature itself, so code that asks for a `ProvenKey` cannot be
 /// given a key that somebody merely copied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProvenKey(SubjectKey);
+pub struct ProvenKey {
+    key: SubjectKey,
+    envelope: Option<Arc<[u8]>>,
+}
 
 impl ProvenKey {
     /// Call this only right after the signature of the key over the request was verified.
     pub(crate) fn after_verified_signature(key: SubjectKey) -> Self {
-        Self(key)
+        Self { key, envelope: None }
     }
 
     /// The key itself.
     #[must_use]
     pub fn subject_key(&self) -> &SubjectKey {
-        &self.0
+        &self.key
+    }
+
+    /// The same key, with its private half in an envelope that only holders of recovery certificates can open. The envelope is stored
+    /// in the commit that reserves the certificate's serial: there is no certificate without it.
+    #[must_use]
+    pub fn archived_in(self, envelope: Vec<u8>) -> Self {
+        Self { envelope: Some(envelope.into()), ..self }
+    }
+
+    pub(crate) fn envelope(&self) -> Option<&[u8]> {
+        self.envelope.as_deref()
     }
 }
 

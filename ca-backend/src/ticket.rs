@@ -13,11 +13,12 @@ use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::evidence::{Approval, Evidence, EvidenceFacts};
 use crate::extension::RequestedExtensions;
+use crate::holder::Holder;
 use crate::label::{AuthorityName, ProfileName};
 use crate::record::{self, TicketForm, TicketStateForm};
 use crate::request::{EnrollmentRequest, Origin, RequestedNames, RequestedValidity};
 use crate::serial::Serial;
-use crate::store::{Batch, Key, Range, Space, Version};
+use crate::store::{Batch, CommitError, Key, Range, Space, Version};
 use crate::subject_key::{ProvenKey, SubjectKey, SubjectKeyKind};
 
 /// Names a request that waits for approval: 32 hexadecimal digits.
@@ -53,7 +54,7 @@ pub struct TicketDetails {
     pub request: WaitingRequest,
     /// What became of it.
     pub standing: TicketStanding,
-    /// When an operator decided, if one did.
+    /// When an operator decided, or when it was given up.
     pub decided_at: Option<Time>,
     /// The kind of the public key.
     pub key: SubjectKeyKind,
@@ -78,9 +79,11 @@ pub enum TicketStanding {
     Issued(Serial),
     /// It was rejected, and why.
     Rejected(String),
+    /// Nobody decided in time.
+    Expired,
 }
 
-/// How far the removal of decided tickets has come.
+/// How far the look through all tickets has come.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
     from: Key,
@@ -130,7 +133,7 @@ impl fmt::Display for Ticket {
 }
 
 /// The stored form of a request that has to wait.
-pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time) -> TicketForm {
+pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, holder: Option<Holder>, at: Time) -> TicketForm {
     TicketForm {
         at,
         state: TicketStateForm::Waiting,
@@ -147,6 +150,7 @@ pub(crate) fn form(request: &EnrollmentRequest, facts: &EvidenceFacts, at: Time)
             .collect(),
         public_key: request.key.subject_key().spki_der().to_vec(),
         validity: request.validity,
+        holder,
         facts: facts.clone(),
         origin: request.origin.clone(),
     }
@@ -162,6 +166,9 @@ impl Engine {
             TicketStateForm::Waiting => Ok(Outcome::Pending { ticket: ticket.clone(), retry_after_s: RETRY_S }),
             TicketStateForm::Rejected(why) => {
                 Err(Refusal::new(Reason::NotAuthorized, format!("an operator rejected the request: {why}")).into())
+            }
+            TicketStateForm::Expired => {
+                Err(Refusal::new(Reason::NotReady, "nobody decided on the request in time; ask anew").into())
             }
             TicketStateForm::Issued(serial) => match self.issued_or_resumed(&serial)? {
                 Some(outcome) => Ok(outcome),
@@ -215,7 +222,8 @@ impl Engine {
     pub fn reject(&self, ticket: &Ticket, operator: &str, why: &str) -> Result<(), Error> {
         let (form, version) = self.waiting_form(ticket)?;
         let release = Release { ticket: ticket.clone(), form, version };
-        let decided = release.decided(TicketStateForm::Rejected(why.to_owned()), self.now(), operator, Batch::new())?;
+        let decided =
+            release.decided(TicketStateForm::Rejected(why.to_owned()), self.now(), Some(operator), Batch::new())?;
         self.commit_or_later(self.end_wait(decided, release.facts())?)?;
         tracing::info!(%ticket, operator, why, "an operator rejected a request");
         Ok(())
@@ -237,6 +245,7 @@ impl Engine {
                 TicketStateForm::Waiting => TicketStanding::Waiting,
                 TicketStateForm::Issued(serial) => TicketStanding::Issued(*serial),
                 TicketStateForm::Rejected(why) => TicketStanding::Rejected(why.clone()),
+                TicketStateForm::Expired => TicketStanding::Expired,
             },
             decided_at: form.decided_at,
             key: key.kind(),
@@ -249,8 +258,9 @@ impl Engine {
         })
     }
 
-    /// Removes some of the tickets that were decided long ago; those that wait stay. Once it has seen all of them it rests for an hour.
-    pub(crate) fn forget_decided_tickets(&self) -> Result<(), Error> {
+    /// Looks through some of the tickets: gives up those on which nobody decided in time, and removes those that were decided long
+    /// ago. Once it has seen all of them it rests for an hour.
+    pub(crate) fn tidy_tickets(&self) -> Result<(), Error> {
         let mut sweep = self.inner.tickets_swept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
         if now < sweep.not_before {
@@ -264,6 +274,9 @@ impl Engine {
         for entry in &entries {
             let form: TicketForm = record::decode(&entry.value)?;
             let decided = form.state != TicketStateForm::Waiting;
+            if !decided && form.at.plus_s(self.inner.settings.ticket_waiting_max_s) < now {
+                self.give_up(&Ticket(String::from_utf8_lossy(&entry.key).into_owned()))?;
+            }
             if decided && form.decided_at.unwrap_or(form.at).plus_s(kept_s) < now {
                 batch = batch.delete(Space::Ticket, entry.key.clone());
                 removed += 1;
@@ -276,6 +289,24 @@ impl Engine {
             Some(last) => Sweep { from: [last.key.as_slice(), &[0]].concat(), not_before: now },
             None => Sweep { from: Vec::new(), not_before: now.plus_s(SWEEP_PAUSE_S) },
         };
+        Ok(())
+    }
+
+    /// Ends the wait of a request on which nobody decided.
+    fn give_up(&self, ticket: &Ticket) -> Result<(), Error> {
+        let (form, version) = match self.waiting_form(ticket) {
+            Ok(found) => found,
+            // Somebody decided just now.
+            Err(Error::Refused(_)) => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
+        let release = Release { ticket: ticket.clone(), form, version };
+        let expired = release.decided(TicketStateForm::Expired, self.now(), None, Batch::new())?;
+        match self.inner.store.commit(self.end_wait(expired, release.facts())?) {
+            Ok(_) => tracing::info!(%ticket, "gave up a request on which nobody decided"),
+            Err(CommitError::Conflict) => {}
+            Err(CommitError::Fault(fault)) => return Err(fault.into()),
+        }
         Ok(())
     }
 
@@ -321,19 +352,20 @@ impl Release {
         &self.form.facts
     }
 
-    /// Adds the operator's decision and its audit record to a batch, which conflicts if somebody decided before.
+    /// Adds the operator's decision, or that there was none, and its audit record to a batch, which conflicts if somebody decided before.
     pub(crate) fn decided(
         &self,
         state: TicketStateForm,
         at: Time,
-        operator: &str,
+        operator: Option<&str>,
         batch: Batch,
     ) -> Result<Batch, Fault> {
         let (action, why) = match &state {
             TicketStateForm::Rejected(why) => (Action::Rejected, why.as_str()),
+            TicketStateForm::Expired => (Action::Expired, "nobody decided in time"),
             TicketStateForm::Issued(_) | TicketStateForm::Waiting => (Action::Approved, ""),
         };
-        let facts = EvidenceFacts { approved_by: Some(operator.to_owned()), ..self.form.facts.clone() };
+        let facts = EvidenceFacts { approved_by: operator.map(str::to_owned), ..self.form.facts.clone() };
         let record = AuditRecord::new(at, action)
             .origin(&self.form.origin)
             .evidence(&facts)
@@ -363,6 +395,7 @@ fn released(form: TicketForm, version: Version, operator: &str, ticket: &Ticket)
         extensions: RequestedExtensions { extended_key_usage, other },
         key: ProvenKey::after_verified_signature(SubjectKey::accept(&form.public_key)?),
         validity: form.validity,
+        holder: form.holder.clone(),
         // Its own transaction: the first outcome of the original one is the ticket.
         origin: Origin { transaction: format!("ticket {ticket}"), ..form.origin.clone() },
         evidence: Evidence::Operator(Approval {

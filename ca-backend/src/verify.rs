@@ -55,6 +55,7 @@ impl Engine {
             renewal: false,
             names: parts.tbs.names()?,
             profile: form.profile,
+            holder: form.holder.map(Box::new),
             public_key: parts.tbs.public_key.to_vec(),
             not_after: form.not_after,
         })

@@ -84,7 +84,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("validation.concurrency_max", validation.concurrency_max),
         ("validation.connections_per_address_max", validation.connections_per_address_max),
     ];
-    let seconds: [(&'static str, u64); 19] = [
+    let seconds: [(&'static str, u64); 20] = [
         ("limits.header_read_timeout_s", limits.header_read_timeout_s),
         ("limits.body_read_timeout_s", limits.body_read_timeout_s),
         ("limits.idle_timeout_s", limits.idle_timeout_s),
@@ -97,6 +97,7 @@ fn nothing_is_zero(settings: &Settings) -> Result<(), Wrong> {
         ("issuing.crl_renew_s", issuing.crl_renew_s),
         ("issuing.ocsp_validity_s", issuing.ocsp_validity_s),
         ("issuing.status_retention_days", issuing.status_retention_days.into()),
+        ("issuing.ticket_waiting_days", issuing.ticket_waiting_days.into()),
         ("issuing.ticket_retention_days", issuing.ticket_retention_days.into()),
         ("validation.connect_timeout_s", validation.connect_timeout_s),
         ("validation.dns_timeout_s", validation.dns_timeout_s),

@@ -303,6 +303,8 @@ pub struct IssuingSettings {
     pub ocsp_cache_entries_max: usize,
     /// For how long the status of expired certificates is kept and told (archive cutoff), in days.
     pub status_retention_days: u32,
+    /// After how many days a request is given up that waits for approval.
+    pub ticket_waiting_days: u32,
     /// How long it is remembered how a request that waited for an operator was decided, in days.
     pub ticket_retention_days: u32,
 }
@@ -319,6 +321,7 @@ impl Default for IssuingSettings {
             ocsp_validity_s: 86_400,
             ocsp_cache_entries_max: 100_000,
             status_retention_days: 3650,
+            ticket_waiting_days: 30,
             ticket_retention_days: 90,
         }
     }

@@ -136,6 +136,7 @@ fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {
         .routes(routes!(certificates::revoke))
         .routes(routes!(certificates::hold))
         .routes(routes!(certificates::unhold))
+        .routes(routes!(certificates::archived_key))
         .routes(routes!(certificates::counts))
         .routes(routes!(events::list))
         .routes(routes!(tickets::list))

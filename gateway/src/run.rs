@@ -205,6 +205,7 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
         ocsp_validity_s: issuing.ocsp_validity_s,
         ocsp_cache_entries_max: issuing.ocsp_cache_entries_max,
         status_retention_s: u64::from(issuing.status_retention_days) * DAY_S,
+        ticket_waiting_max_s: u64::from(issuing.ticket_waiting_days) * DAY_S,
         ticket_retention_s: u64::from(issuing.ticket_retention_days) * DAY_S,
         clock_backwards_max_s: issuing.clock_backwards_max_s,
         wrong_secrets_per_peer_per_min_max: settings.limits.wrong_secrets_per_peer_per_min_max,

@@ -82,6 +82,7 @@ impl<'a> Subscribers<'a> {
                 identifiers: vec![shown],
                 credential: None,
             }),
+            holder: None,
             origin: Origin {
                 protocol: ProtocolName::new("acme").unwrap(),
                 endpoint: Some(EndpointName::new(ENDPOINT).unwrap()),

@@ -211,6 +211,7 @@ pub fn new_credential(purpose: CredentialPurpose) -> NewCredential {
         endpoint: EndpointName::new(ENDPOINT).unwrap(),
         purpose,
         comment: String::new(),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

@@ -154,6 +154,7 @@ pub fn challenge(engine: &Engine, uses_max: Option<u32>, binding: Value) -> Stri
         endpoint: EndpointName::new(ENDPOINT).unwrap(),
         purpose: CredentialPurpose::Challenge,
         comment: String::new(),
+        holder: None,
         secret: None::<SecretText>,
         expires: Some(engine.now().plus_s(3600)),
         uses_max,

@@ -280,6 +280,7 @@ impl Wish {
             key: self.csr.key().clone(),
             validity: self.validity,
             evidence: self.evidence(engine)?,
+            holder: None,
             origin: self.origin(),
         })
     }

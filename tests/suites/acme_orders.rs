@@ -650,6 +650,7 @@ fn voucher(bench: &AcmeBench, binding: Value) -> Voucher {
         endpoint: "tls".parse().unwrap(),
         purpose: CredentialPurpose::ExternalAccount,
         comment: String::new(),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

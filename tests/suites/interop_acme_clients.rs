@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use tests::daemon::{Daemon, Site, free_port, text};
+use tests::daemon::{Daemon, Site, eventually, free_port, text};
 use tests::dns::DnsServer;
 use tests::openssl::OpenSsl;
 
@@ -83,16 +83,15 @@ impl Setting {
         ssl.run("x509 -in chain.pem -noout -serial").trim().trim_start_matches("serial=").to_lowercase()
     }
 
-    /// The chain that a web server shows, PEM.
+    /// The chain that a web server shows, PEM. A server may say that it has a certificate a moment before it shows it.
     fn shown_by(&self, port: u16) -> Vec<u8> {
-        let output = Command::new("openssl")
-            .args(["s_client", "-showcerts", "-servername", HOST, "-connect"])
-            .arg(format!("127.0.0.1:{port}"))
-            .arg("-CAfile")
-            .arg(self.root())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let asked = || {
+            let mut command = Command::new("openssl");
+            command.args(["s_client", "-showcerts", "-servername", HOST, "-connect"]).arg(format!("127.0.0.1:{port}"));
+            command.arg("-CAfile").arg(self.root()).stdin(Stdio::null()).output().unwrap()
+        };
+        eventually(|| String::from_utf8_lossy(&asked().stdout).contains("BEGIN CERTIFICATE"));
+        let output = asked();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("Verify return code: 0"), "{said}{}", String::from_utf8_lossy(&output.stderr));
         output.stdout

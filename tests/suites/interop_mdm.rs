@@ -14,6 +14,7 @@ use tests::daemon::{Site, eventually, text};
 use tests::intune::{Mishap, SECRET, StandIn};
 use tests::key::Key;
 use tests::openssl::OpenSsl;
+use tests::scep_client::Device;
 
 const INTUNE_PROFILE: &str = "intune-digital-signature";
 const WEB_PROFILE: &str = "mdmws-digital-signature";
@@ -71,9 +72,9 @@ fn intune_endpoint(stand_in: &StandIn, secret: &Path) -> Value {
 }
 
 /// A new device with this challenge, and the certificate that scepclient got for it.
-fn scepclient(site: &Site, challenge: &str) -> (Output, Option<Vec<u8>>) {
+fn scepclient(site: &Site, endpoint: &str, challenge: &str) -> (Output, Option<Vec<u8>>) {
     let directory = TempDir::new().unwrap();
-    let url = format!("http://localhost:{}/scep/intune", site.http_port);
+    let url = format!("http://localhost:{}/scep/{endpoint}", site.http_port);
     // Endpoints of one authority share its registration authority, whose fingerprint the starter tells.
     let starter = text(&site.path("state/starter.txt"));
     let (_, rest) = starter.split_once("-ca-fingerprint ").expect("the starter says how to enroll");
@@ -103,7 +104,7 @@ fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_
     put_well(&site, &endpoint);
 
     let good = stand_in.challenge(SUBJECT, &[], NOON_S + 3_600);
-    let (output, certificate) = scepclient(&site, &good);
+    let (output, certificate) = scepclient(&site, "intune", &good);
     let certificate = certificate.unwrap_or_else(|| panic!("{}\n{}", said(&output), daemon.log()));
     assert!(output.status.success(), "{}", said(&output));
     let ssl = OpenSsl::new();
@@ -115,13 +116,13 @@ fn scepclient_gets_what_intune_vouches_for_and_nothing_that_intune_was_not_told_
     assert_eq!(count(&site, INTUNE_PROFILE, "normal"), 1);
 
     let other = stand_in.challenge("cn=pc2,ou=MDM,o=scep-client,c=US", &[], NOON_S + 3_600);
-    let (output, certificate) = scepclient(&site, &other);
+    let (output, certificate) = scepclient(&site, "intune", &other);
     assert!(!output.status.success() && certificate.is_none(), "{}", said(&output));
     assert!(said(&output).contains("badRequest"), "{}", said(&output));
     assert_eq!((count(&site, INTUNE_PROFILE, "normal"), stand_in.seen().successes.len()), (1, 1));
 
     stand_in.next("successNotification", Mishap::Code("Unknown"));
-    let (output, certificate) = scepclient(&site, &good);
+    let (output, certificate) = scepclient(&site, "intune", &good);
     assert!(!output.status.success() && certificate.is_none(), "{}", said(&output));
     let states = (count(&site, INTUNE_PROFILE, "normal"), count(&site, INTUNE_PROFILE, "revoked"));
     assert_eq!(states, (1, 1), "the certificate that Intune was not told of is revoked");
@@ -143,7 +144,7 @@ fn the_daemon_asks_intune_by_itself_what_to_revoke_and_says_what_became_of_it() 
     endpoint["options"]["intune"]["revocation_poll_s"] = json!(10);
     offer(&site, "intune");
     put_well(&site, &endpoint);
-    let (output, certificate) = scepclient(&site, &stand_in.challenge(SUBJECT, &[], NOON_S + 3_600));
+    let (output, certificate) = scepclient(&site, "intune", &stand_in.challenge(SUBJECT, &[], NOON_S + 3_600));
     assert!(certificate.is_some(), "{}\n{}", said(&output), daemon.log());
 
     let serial = stand_in.seen().successes[0]["certificateSerialNumber"].clone();
@@ -231,4 +232,105 @@ fn the_starters_web_service_gives_a_certificate_to_whoever_copies_the_command() 
     let output = run(directory.path(), "curl", &made);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
     assert!(answer["challenge"].is_string(), "{answer}");
+}
+
+/// A device management system over curl, and as its device a SCEP client that none of us wrote.
+#[test]
+fn what_scepclient_fetched_with_a_challenge_of_the_web_service_is_listed_held_and_revoked_there() {
+    const PROFILE: &str = "scep-signature-key-encipherment";
+    let site = Site::new("");
+    let daemon = site.start();
+    let subject: Vec<_> = ["cn", "ou", "o", "c"].map(|kind| json!({"attribute": kind, "value": "*"})).into();
+    let endpoint = |name: &str, protocol: &str, options: Value| {
+        let rules = json!([{"name": "secrets", "requesters": [{"evidence": "secret"}], "profiles": [PROFILE], "allow": {"subject": subject}}]);
+        json!({"name": name, "protocol": protocol, "authority": "issuing", "profiles": [PROFILE], "options": options, "rules": rules})
+    };
+    // scepclient knows SHA-1 and DES only.
+    put_well(&site, &endpoint("devices", "scep", json!({"allow_sha1": true, "allow_des": true})));
+    put_well(&site, &endpoint("fleet", "mdm", json!({"challenges": {"scep_endpoint": "devices"}})));
+    let rights = ["create-challenges", "list", "hold", "revoke"].into_iter().flat_map(|right| ["--right", right]);
+    let make = ["credential", "create", "--endpoint", "fleet", "--purpose", "token"];
+    let made = site.json(&make.into_iter().chain(rights).collect::<Vec<_>>());
+    let bearer = format!("Authorization: Bearer {}", made["secret"].as_str().unwrap());
+
+    let directory = TempDir::new().unwrap();
+    let root = site.path("state/root.pem");
+    let ask = |path: &str, more: &[&str]| -> Value {
+        let url = format!("https://localhost:{}/mdm/fleet/{path}", site.https_port);
+        let fixed = ["--silent", "--cacert", root.to_str().unwrap(), "--header", &bearer, &url];
+        let output = run(directory.path(), "curl", &[fixed.as_slice(), more].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{path}: {}", said(&output)))
+    };
+    let wish = json!({"device": {"id": "pc1"}, "user": {"id": "ann"}}).to_string();
+    let challenge = ask("challenges", &["--data", &wish]);
+    assert_eq!(ask("certificates?device=pc1", &[])["certificates"], json!([]));
+    let (output, certificate) = scepclient(&site, "devices", challenge["challenge"].as_str().unwrap());
+    let certificate = certificate.unwrap_or_else(|| panic!("{}\n{}", said(&output), daemon.log()));
+
+    let ssl = OpenSsl::new();
+    ssl.put("leaf.pem", certificate);
+    let serial = ssl.run("x509 -in leaf.pem -noout -serial").trim().trim_start_matches("serial=").to_lowercase();
+    for list in ["certificates?device=pc1", "certificates?user=ann"] {
+        let listed = ask(list, &[]);
+        assert_eq!(
+            listed["certificates"][0]["serial"].as_str().map(str::to_lowercase),
+            Some(serial.clone()),
+            "{listed}"
+        );
+    }
+    for (change, state) in [("hold", "held"), ("unhold", "normal"), ("revoke", "revoked")] {
+        let changed = ask(&format!("certificates/{serial}/{change}"), &["--data", "{}"]);
+        assert_eq!((changed["state"].as_str(), changed["device"].as_str()), (Some(state), Some("pc1")), "{changed}");
+    }
+    assert_eq!((count(&site, PROFILE, "normal"), count(&site, PROFILE, "revoked")), (0, 1));
+}
+
+#[test]
+fn an_operator_exports_an_archived_key_that_only_the_holder_of_the_recovery_key_opens() {
+    let site = Site::new("");
+    let _daemon = site.start();
+    let ssl = OpenSsl::new();
+    let recovery = Device::new("cn=recovery");
+    ssl.put_certificate("recovery.pem", &recovery.certificate);
+    ssl.put("recovery.der", recovery.private_key());
+    ssl.run("pkcs8 -inform DER -in recovery.der -nocrypt -out recovery.key");
+    let pem = String::from_utf8(ssl.take("recovery.pem")).unwrap();
+    put_well(
+        &site,
+        &json!({
+            "name": "fleet", "protocol": "mdm", "authority": "issuing", "profiles": [WEB_PROFILE],
+            "options": {
+                "archive": {"recovery_certificates": [pem]},
+                "configurations": [{
+                    "name": "mail", "profile": WEB_PROFILE, "subject": [{"attribute": "cn", "value": "{user.id}"}],
+                }],
+            },
+            "rules": [{
+                "name": "the fleet", "requesters": [{"evidence": "secret"}], "profiles": [WEB_PROFILE],
+                "allow": {"subject": [{"attribute": "cn", "value": "*"}]},
+            }],
+        }),
+    );
+    let made = site.json(&["credential", "create", "--endpoint", "fleet", "--purpose", "token", "--right", "issue"]);
+    let bearer = format!("Authorization: Bearer {}", made["secret"].as_str().unwrap());
+    let wish = json!({"configuration": "mail", "user": {"id": "ann"}, "pkcs12": {}}).to_string();
+    let url = format!("https://localhost:{}/mdm/fleet/certificates", site.https_port);
+    let root = site.path("state/root.pem");
+    let ask = ["--silent", "--cacert", root.to_str().unwrap(), "--header", &bearer, "--data", &wish, &url];
+    let output = run(ssl.directory(), "curl", &ask);
+    let issued: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    ssl.put("leaf.pem", issued["certificate"].as_str().unwrap_or_else(|| panic!("{issued}")));
+
+    let file = ssl.directory().join("envelope.pem");
+    let export = ["certificate", "archived-key", issued["serial"].as_str().unwrap(), "--out", file.to_str().unwrap()];
+    let output = site.output(&export);
+    assert!(output.status.success(), "{}", said(&output));
+    ssl.run("cms -decrypt -inform PEM -in envelope.pem -recip recovery.pem -inkey recovery.key -out key.der");
+    ssl.run("pkey -inform DER -in key.der -pubout -out key.pub");
+    ssl.run("x509 -in leaf.pem -noout -pubkey -out leaf.pub");
+    assert_eq!(ssl.take("key.pub"), ssl.take("leaf.pub"));
+    let unknown = site.output(&["certificate", "archived-key", "0102"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", said(&unknown));
+    let audit = site.json(&["audit", "list", "--limit", "1000"]).to_string();
+    assert!(audit.contains("archived-key-given"), "{audit}");
 }

@@ -97,6 +97,7 @@ impl Bench {
             key: csr.key().clone(),
             validity: None,
             evidence: Evidence::Device(verified),
+            holder: None,
             origin,
         })?;
         match outcome {

@@ -32,6 +32,7 @@ mod judges;
 mod keys;
 mod kill;
 mod mdm;
+mod mdm_challenges;
 mod mounts;
 mod operators;
 mod perspectives;

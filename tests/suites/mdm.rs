@@ -9,13 +9,17 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ca_backend::{
     Action, Binding, CredentialPurpose, EndpointName, Error, NewCredential, Origin, ProtocolName, Reason, SecretScope,
+    Serial,
 };
+use der::pem::LineEnding;
 use endpoint::{Endpoint, Peer, TlsPeer};
 use http::{Method, Request};
-use mdm::Mdm;
+use mdm::{Mdm, MdmOptions};
 use serde_json::{Value, json};
 use tests::key::Key;
-use tests::pki::{ISSUING, OPERATOR, Pki, audit_log, reason};
+use tests::openssl::OpenSsl;
+use tests::pki::{ISSUING, OPERATOR, Pki, audit_log, audited, reason};
+use tests::scep_client::Device;
 
 const PROFILE: &str = "mdmws-signature-key-encipherment";
 
@@ -126,6 +130,7 @@ fn token(pki: &Pki, binding: Value) -> (String, String) {
         endpoint: EndpointName::new("fleet").unwrap(),
         purpose: CredentialPurpose::Token,
         comment: String::new(),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,
@@ -222,6 +227,91 @@ fn s47_neither_key_nor_password_reaches_the_store() {
     assert_eq!(bench.ask(Method::POST, "/certificates", &headers, body.to_string()).status, 201);
     let audit = format!("{:?}", audit_log(&bench.pki.engine));
     assert!(!audit.contains("canary") && !audit.contains(&bench.token.1), "a secret is in the audit log");
+}
+
+#[test]
+fn s47_a_key_made_here_is_kept_only_where_that_is_asked_for_and_only_for_the_holders_of_recovery_keys() {
+    let wish = json!({"configuration": "wifi", "device": {"serial": "C02Y"}, "pkcs12": {}});
+    let serial =
+        |issued: &Value| Serial::parse(issued["serial"].as_str().unwrap_or_else(|| panic!("{issued}"))).unwrap();
+    let bench = Bench::start();
+    let issued = bench.post("/certificates", &wish).json();
+    let missing = bench.pki.engine.archived_key(&serial(&issued), OPERATOR).unwrap_err();
+    assert_eq!(reason(&missing), Reason::UnknownCertificate);
+
+    let holders = [Device::new("cn=recovery 1"), Device::new("cn=recovery 2")];
+    let mut archiving = options();
+    let pem = |holder: &Device| der::pem::encode_string("CERTIFICATE", LineEnding::LF, &holder.certificate).unwrap();
+    archiving["archive"] = json!({"recovery_certificates": holders.iter().map(pem).collect::<Vec<_>>()});
+    let bench = Bench::with(archiving);
+    let first = bench.post("/certificates", &wish).json();
+    let path = format!("/certificates/{}/renew", first["serial"].as_str().unwrap());
+    let renewed = bench.post(&path, &json!({"pkcs12": {}})).json();
+    for issued in [&first, &renewed] {
+        let envelope = bench.pki.engine.archived_key(&serial(issued), OPERATOR).unwrap();
+        for holder in &holders {
+            let ssl = OpenSsl::new();
+            ssl.put("envelope.der", &envelope);
+            ssl.put_certificate("recovery.pem", &holder.certificate);
+            ssl.put("recovery.der", holder.private_key());
+            ssl.run("pkcs8 -inform DER -in recovery.der -nocrypt -out recovery.key");
+            ssl.put("leaf.pem", issued["certificate"].as_str().unwrap());
+            ssl.run("cms -decrypt -inform DER -in envelope.der -recip recovery.pem -inkey recovery.key -out key.der");
+            ssl.run("pkey -inform DER -in key.der -pubout -out key.pub");
+            ssl.run("x509 -in leaf.pem -noout -pubkey -out leaf.pub");
+            assert_eq!(ssl.take("key.pub"), ssl.take("leaf.pub"));
+            let key = ssl.take("key.der");
+            assert!(!envelope.windows(key.len()).any(|octets| octets == key));
+            let shown = ssl.run("cms -cmsout -print -inform DER -in envelope.der");
+            assert!(shown.contains("aes-256-cbc") && shown.contains("rsaesOaep"), "{shown}");
+        }
+    }
+    // What a device made itself is not here to be kept.
+    let own = bench.issue("C02X");
+    let missing = bench.pki.engine.archived_key(&serial(&own), OPERATOR).unwrap_err();
+    assert_eq!(reason(&missing), Reason::UnknownCertificate);
+    let count = |action: Action| audited(&bench.pki.engine, action).len();
+    assert_eq!((count(Action::KeyArchived), count(Action::ArchivedKeyGiven)), (2, 2));
+
+    // Nothing is issued for which nobody could recover the key.
+    let signed = || {
+        let log = audit_log(&bench.pki.engine);
+        let ours = |origin: &Option<Origin>| origin.as_ref().is_some_and(|origin| origin.protocol.as_str() == "mdm");
+        log.iter().filter(|entry| entry.record.action == Action::Signed && ours(&entry.record.origin)).count()
+    };
+    assert_eq!(signed(), 3);
+    bench.pki.pass_s(16 * 366 * 86_400);
+    let refused = bench.post("/certificates", &wish);
+    assert_eq!((refused.status, refused.json()["reason"].clone()), (409, json!("not-ready")));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("recovery"), "{}", refused.json());
+    assert_eq!((count(Action::KeyArchived), signed()), (2, 3));
+}
+
+#[test]
+fn recovery_certificates_are_certificates_that_can_be_encrypted_for() {
+    let bench = Bench::start();
+    let settings = (*bench.pki.engine.endpoint(&EndpointName::new("fleet").unwrap()).unwrap()).clone();
+    let pem = |label: &str, der: &[u8]| der::pem::encode_string(label, LineEnding::LF, der).unwrap();
+    let good = Device::new("cn=recovery");
+    let curve = der::pem::decode_vec(bench.issue("C02X")["certificate"].as_str().unwrap().as_bytes()).unwrap().1;
+    let refused = |certificates: Value| {
+        let mut settings = settings.clone();
+        settings.options["archive"] = json!({"recovery_certificates": certificates});
+        MdmOptions::parse(&settings).map(drop).map_err(|refusal| refusal.public().to_owned())
+    };
+    let text = pem("CERTIFICATE", &good.certificate);
+    assert_eq!(refused(json!([text])), Ok(()));
+    for (certificates, why) in [
+        (json!([]), "1 to 8"),
+        (json!(vec![text.clone(); 9]), "1 to 8"),
+        (json!(["recovery.pem"]), "not PEM"),
+        (json!([pem("PRIVATE KEY", good.private_key())]), "PRIVATE KEY"),
+        (json!([pem("CERTIFICATE", good.private_key())]), "no certificate"),
+        (json!([text, pem("CERTIFICATE", &curve)]), "not an RSA key"),
+    ] {
+        let said = refused(certificates).unwrap_err();
+        assert!(said.contains(why), "{why}: {said}");
+    }
 }
 
 #[test]
@@ -576,7 +666,7 @@ fn options_that_mean_nothing_are_refused() {
         options.pointer_mut(parent).unwrap()[member] = value;
         let settings = json!({"name": "fleet", "protocol": "mdm", "authority": ISSUING, "profiles": [PROFILE], "options": options});
         let settings: ca_backend::Endpoint = serde_json::from_value(settings).unwrap();
-        assert!(mdm::MdmOptions::parse(&settings).is_err(), "{path}");
+        assert!(MdmOptions::parse(&settings).is_err(), "{path}");
         pki.engine.put_endpoint(&settings, OPERATOR).unwrap();
         let mounted = Mdm::mount(pki.engine.clone(), settings.name.clone(), "https://ca.example/mdm/fleet");
         assert!(matches!(mounted, Err(Error::Refused(_))), "{path}");

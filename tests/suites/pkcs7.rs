@@ -88,3 +88,53 @@ fn a_signature_over_anything_else_does_not_verify() {
     altered[last] ^= 1;
     assert_eq!(SignedMessage::open(&altered, LEGACY).unwrap_err(), Error::Signature);
 }
+
+/// A message that OpenSSL signed with RSASSA-PSS and these options, and the certificate of its key.
+fn signed_with_pss(key: &str, options: &str) -> (Vec<u8>, Vec<u8>) {
+    let ssl = OpenSsl::new();
+    ssl.run(&format!("genpkey {key} -pkeyopt rsa_keygen_bits:2048 -out key.pem"));
+    ssl.run("req -x509 -key key.pem -subj /CN=signer -days 2 -out signer.pem");
+    ssl.run("x509 -in signer.pem -outform DER -out signer.der");
+    ssl.put("content", "hello\n");
+    let sign = "cms -sign -binary -nodetach -in content -signer signer.pem -inkey key.pem -outform DER -out signed.p7";
+    ssl.run(&format!("{sign} -keyopt rsa_padding_mode:pss {options}"));
+    (ssl.take("signed.p7"), ssl.take("signer.der"))
+}
+
+#[test]
+fn the_parameters_of_rsassa_pss_agree_with_the_digest_that_is_signed() {
+    let (good, _) = signed_with_pss("-algorithm RSA", "-md sha256 -keyopt rsa_pss_saltlen:32");
+    assert_eq!(SignedMessage::open(&good, Legacy::default()).unwrap().signer.digest, Digest::Sha256);
+    for options in [
+        "-md sha256 -keyopt rsa_pss_saltlen:20",
+        "-md sha256 -keyopt rsa_pss_saltlen:32 -keyopt rsa_mgf1_md:sha512",
+        "-md sha512 -keyopt rsa_pss_saltlen:64 -keyopt rsa_mgf1_md:sha1",
+    ] {
+        let (message, _) = signed_with_pss("-algorithm RSA", options);
+        let refused = SignedMessage::open(&message, LEGACY).unwrap_err();
+        assert!(matches!(&refused, Error::Algorithm(text) if text.contains("RSASSA-PSS")), "{options}: {refused:?}");
+    }
+    // The digest in the parameters, which the signature does not cover, says something else than digestAlgorithm.
+    let hash = [0xa0, 0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
+    let at = good.windows(hash.len()).position(|window| window == hash).unwrap();
+    let mut altered = good.clone();
+    altered[at + hash.len() - 1] = 2;
+    let refused = SignedMessage::open(&altered, LEGACY).unwrap_err();
+    assert!(matches!(&refused, Error::Algorithm(text) if text.contains("Sha384")), "{refused:?}");
+}
+
+#[test]
+fn a_key_for_rsassa_pss_alone_signs_and_nothing_is_encrypted_for_it() {
+    let restricted = "-algorithm RSA-PSS -pkeyopt rsa_pss_keygen_md:sha384 -pkeyopt rsa_pss_keygen_mgf1_md:sha384 \
+                      -pkeyopt rsa_pss_keygen_saltlen:48";
+    for (key, options, digest) in [
+        ("-algorithm RSA-PSS", "-md sha256 -keyopt rsa_pss_saltlen:32", Digest::Sha256),
+        (restricted, "-md sha384 -keyopt rsa_pss_saltlen:48", Digest::Sha384),
+    ] {
+        let (message, certificate) = signed_with_pss(key, options);
+        assert_eq!(SignedMessage::open(&message, Legacy::default()).unwrap().signer.digest, digest);
+        let random = Zeroizing::new([7; 48]);
+        let refused = seal(b"content", &certificate, Cipher::Aes256, KeyTransport::Pkcs1v15, &random).unwrap_err();
+        assert!(matches!(&refused, Error::Algorithm(text) if text.contains("signatures alone")), "{refused:?}");
+    }
+}

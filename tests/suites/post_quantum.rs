@@ -9,8 +9,10 @@ use ca_backend::{CertificateRequest, IssuedCertificate, KeyAlgorithm, Revocation
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::key::Key;
+use tests::openssl::OpenSsl;
 use tests::pki::{ISSUING, Pki, ROOT, new_authority, settings};
 use tests::pkilint::venv_program;
+use tests::scep_client::{Device, Message, ScepBench, rules};
 use tests::status::OcspClient;
 use tests::wish::Wish;
 
@@ -120,4 +122,40 @@ fn s06_a_request_whose_ml_dsa_signature_does_not_verify_or_whose_key_is_cut_is_r
     other[oid + 3] = 18;
     assert_eq!(ca_backend::subject_key::SubjectKey::accept(&other).unwrap_err().reason(), ca_backend::Reason::BadKey);
     ca_backend::subject_key::SubjectKey::accept(&key).unwrap();
+}
+
+/// OpenSSL verifies and opens the answer as a client does, and the judge looks at what it brought.
+#[test]
+fn what_scep_hands_out_below_ml_dsa_authorities_stands_before_another_implementation() {
+    for algorithm in ML_DSA {
+        let bench = ScepBench::over(pki(algorithm), rules(), Value::Null);
+        let device = Device::new("cn=device-1");
+        let challenge = bench.challenge(Some(1), json!({}));
+        let csr = device.csr("cn=device-1", Some(&challenge), &["device-1.example.org"]);
+        let authority = bench.registration_authority();
+        let reply = bench.post(&device.seal(&Message::pkcs_req("enroll", csr), &authority));
+
+        let ssl = OpenSsl::new();
+        ssl.put("reply.p7", reply.body());
+        ssl.put_certificate("device.pem", &device.certificate);
+        ssl.put("device.der", device.private_key());
+        ssl.run("pkcs8 -inform DER -in device.der -nocrypt -out device.key");
+        ssl.run("cms -verify -noverify -binary -inform DER -in reply.p7 -out envelope.der");
+        ssl.run("cms -decrypt -inform DER -in envelope.der -recip device.pem -inkey device.key -out bag.der");
+        ssl.run("pkcs7 -inform DER -in bag.der -print_certs -out leaf.pem");
+        ssl.run("x509 -in leaf.pem -outform DER -out leaf.der");
+
+        let directory = ssl.directory().to_str().unwrap();
+        let chain = bench.pki.engine.issuer_chain(ISSUING).unwrap();
+        ssl.put("issuing.der", &chain[0]);
+        ssl.put("root.der", chain.last().unwrap());
+        judge(&["chain", directory]).unwrap();
+        let leaf = ssl.take("leaf.der");
+        ssl.put("leaf.der", &authority);
+        judge(&["chain", directory]).unwrap();
+        let mut altered = leaf;
+        *altered.last_mut().unwrap() ^= 1;
+        ssl.put("leaf.der", altered);
+        assert!(judge(&["chain", directory]).unwrap_err().contains("InvalidSignature"));
+    }
 }

@@ -161,6 +161,62 @@ fn so_many_requests_may_wait_and_no_more_and_they_make_room_when_their_time_is_o
 }
 
 #[test]
+fn a_place_is_free_once_the_outcome_was_fetched_and_nobody_may_ask_for_it_again() {
+    let bench = ScepBench::start(by_hand(), json!({ "pending_max": 2 }));
+    let ask = |device: &Device, transaction: &str| {
+        device.ask(&bench, &Message::pkcs_req(transaction, device.csr(SUBJECT, None, &[]))).word()
+    };
+    let [issued, rejected, later, last] = [(); 4].map(|()| Device::new(SUBJECT));
+    let poll = |device: &Device, transaction: &str| {
+        device.ask(&bench, &Message::of("20", transaction, tlv_sequence(&[]))).word()
+    };
+    let engine = &bench.pki.engine;
+    assert_eq!(ask(&issued, "issued"), "PENDING");
+    approve_the_one(&bench);
+    assert_eq!(ask(&rejected, "rejected"), "PENDING");
+    engine.reject(&engine.waiting(None, 1).unwrap()[0].ticket, OPERATOR, "unknown device").unwrap();
+
+    // A decision alone frees nothing: who asked may fetch it as long as ever.
+    bench.pki.pass_s(2 * DAY_S);
+    assert_eq!(ask(&later, "later"), "FAILURE 2");
+    assert_eq!([poll(&issued, "issued"), poll(&rejected, "rejected")], ["SUCCESS", "FAILURE 2"]);
+    // An answer may be lost.
+    bench.pki.pass_s(engine.repeat_window_s() - 1);
+    assert_eq!([poll(&issued, "issued"), poll(&rejected, "rejected")], ["SUCCESS", "FAILURE 2"]);
+    assert_eq!(ask(&later, "later"), "FAILURE 2");
+    bench.pki.pass_s(2);
+    assert_eq!([ask(&later, "later"), ask(&last, "last")], ["PENDING", "PENDING"]);
+    assert_eq!([poll(&issued, "issued"), poll(&rejected, "rejected")], ["FAILURE 4", "FAILURE 4"]);
+}
+
+#[test]
+fn a_request_on_which_nobody_decides_is_given_up_and_gives_back_what_it_took() {
+    let mut rules = rules();
+    rules[0]["approval"] = json!(true);
+    let bench = ScepBench::start(rules, json!({ "pending_max_s": 90 * DAY_S }));
+    let engine = &bench.pki.engine;
+    let device = Device::new(SUBJECT);
+    let challenge = bench.challenge(Some(1), json!({}));
+    let request = Message::pkcs_req("wait", device.csr(SUBJECT, Some(&challenge), &[]));
+    assert_eq!(device.ask(&bench, &request).word(), "PENDING");
+    bench.pki.pass_s(30 * DAY_S - 60);
+    engine.maintain();
+    assert_eq!(engine.waiting(None, 10).unwrap().len(), 1);
+    bench.pki.pass_s(DAY_S);
+    engine.maintain();
+    engine.maintain();
+    assert!(engine.waiting(None, 10).unwrap().is_empty());
+    assert_eq!(audited(engine, Action::Expired).len(), 1);
+    let poll = Message::of("20", "wait", tlv_sequence(&[]));
+    assert_eq!(device.ask(&bench, &poll).word(), "FAILURE 2");
+    // The challenge waits for nothing any more, and leaves the store.
+    bench.pki.pass_s(3 * DAY_S);
+    engine.maintain();
+    let all = ca_backend::CredentialQuery { limit: 10, ..ca_backend::CredentialQuery::default() };
+    assert!(engine.credentials(&all).unwrap().items.is_empty());
+}
+
+#[test]
 fn s42_requests_of_strangers_do_not_fill_the_audit_log() {
     let bench = start();
     let device = Device::new(SUBJECT);
@@ -309,6 +365,13 @@ fn holders_of_a_certificate_get_certificates_and_everybody_gets_the_crl() {
     let crl = device.ask(&bench, &Message::of("22", "c", wanted));
     assert_eq!(crl.crls, [bench.pki.engine.crl(ISSUING).unwrap().der.to_vec()]);
     assert_eq!(device.ask(&bench, &Message::of("22", "c", foreign)).word(), "FAILURE 4");
+
+    // A long one has to be fetched where nothing is signed and encrypted anew for each who asks.
+    let wanted = tlv_sequence(&[view.issuer, view.serial]);
+    bench.change(rules(), json!({ "crl_bytes_max": crl.crls[0].len() - 1 }));
+    assert_eq!(device.ask(&bench, &Message::of("22", "c", wanted.clone())).word(), "FAILURE 2");
+    bench.change(rules(), json!({ "crl_bytes_max": crl.crls[0].len() }));
+    assert_eq!(device.ask(&bench, &Message::of("22", "c", wanted)).word(), "SUCCESS");
 }
 
 #[test]

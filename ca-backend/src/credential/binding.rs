@@ -30,6 +30,9 @@ pub(super) fn check(wish: &NewCredential) -> Result<(), Refusal> {
     if *purpose == CredentialPurpose::ExternalAccount && wish.uses_max.is_some() {
         return malformed("an external account binding counts accounts, not certificates");
     }
+    if *purpose != CredentialPurpose::Challenge && wish.holder.is_some() {
+        return malformed("only a challenge is handed out for somebody");
+    }
     if wish.uses_max == Some(0) || binding.accounts_max == Some(0) {
         return malformed("a credential without a single use is of no use");
     }

@@ -15,6 +15,7 @@ use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal, StoreFault};
+use crate::holder::Holder;
 use crate::inventory::Page;
 use crate::label::EndpointName;
 use crate::record::{self, CredentialForm, SecretForm};
@@ -64,6 +65,7 @@ impl Engine {
             secret,
             binding: serde_json::to_string(&wish.binding)
                 .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
+            holder: wish.holder.clone().map(Box::new),
         };
         let mut batch = Batch::new()
             // A credential must not outlive an endpoint that is removed at the same time.
@@ -84,10 +86,13 @@ impl Engine {
         if let Some(expires) = form.expires {
             batch = batch.put(Space::CredentialExpiry, expiry_key(self.gone_at(expires), &id), Vec::new());
         }
-        let detail = format!(
+        let mut detail = format!(
             "credential {id} ({}, endpoint {}) made by {created_by}: {}",
             form.purpose, form.endpoint, form.binding
         );
+        if let Some(Holder { endpoint, device, user, .. }) = form.holder.as_deref() {
+            detail.push_str(&format!(", by endpoint {endpoint} for device {device:?}, user {user:?}"));
+        }
         let record = AuditRecord::new(self.now(), Action::CredentialChanged).detail(detail);
         match self.inner.store.commit(record.in_batch(batch)?) {
             Ok(_) => Ok((credential(id, &form)?, revealed)),
@@ -363,6 +368,7 @@ pub(super) fn credential(id: CredentialId, form: &CredentialForm) -> Result<Cred
         disabled: form.disabled,
         accounts_disabled: form.accounts_disabled,
         chosen_secret: matches!(form.secret, SecretForm::Digest { chosen: true, .. }),
+        holder: form.holder.clone(),
         binding: Arc::new(binding),
     })
 }

@@ -9,7 +9,8 @@ use crate::audit::{Action, AuditRecord};
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Reason, Refusal};
 use crate::evidence::{EvidenceFacts, EvidenceKind};
-use crate::record::{self, CredentialForm};
+use crate::holder::Holder;
+use crate::record::{self, CertificateForm, CredentialForm};
 use crate::records::RecordBatch;
 use crate::request::{Origin, StatusChange};
 use crate::store::{Batch, Space, Version};
@@ -30,6 +31,11 @@ impl Spending {
 
     pub(crate) fn purpose(&self) -> CredentialPurpose {
         self.credential.purpose
+    }
+
+    /// Whom the certificate is for that it is spent on.
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.form.holder.as_deref()
     }
 
     /// Whether two requests with this credential exclude each other for a moment.
@@ -150,7 +156,10 @@ impl Engine {
         let mut batch = batch.into_batch().expect(Space::Credential, id.as_str(), secret.version);
         // Without a limit nobody needs the number, only that there is an account.
         if secret.credential.binding.accounts_max.is_some() || secret.form.accounts == 0 {
-            let after = CredentialForm { accounts: secret.form.accounts.saturating_add(1), ..secret.form.clone() };
+            let after = CredentialForm {
+                accounts: secret.form.accounts.saturating_add(1),
+                ..CredentialForm::clone(&secret.form)
+            };
             batch = batch.put(Space::Credential, id.as_str(), record::encode(&after)?);
         }
         let record = AuditRecord::new(self.now(), Action::CredentialChanged)
@@ -159,12 +168,12 @@ impl Engine {
         Ok(RecordBatch::from(record.in_batch(batch)?))
     }
 
-    /// Whether the bearer of a token may change the status of a certificate that `endpoint` issued.
+    /// Whether the bearer of a token may change the status of a certificate: its endpoint issued it, or is the holder's.
     pub(crate) fn token_may_change(
         &self,
         facts: &EvidenceFacts,
         origin: &Origin,
-        endpoint: Option<&crate::label::EndpointName>,
+        certificate: &CertificateForm,
         change: StatusChange,
     ) -> Result<Option<Arc<Binding>>, Error> {
         let Some(id) = facts.credential.as_ref().filter(|_| facts.kind == EvidenceKind::Secret) else {
@@ -185,7 +194,9 @@ impl Engine {
                 StatusChange::Hold | StatusChange::Unhold => Right::Hold,
             },
         )?;
-        if endpoint != Some(&credential.endpoint) || origin.endpoint.as_ref() != Some(&credential.endpoint) {
+        let holder = certificate.holder.as_ref().map(|holder| &holder.endpoint);
+        let own = Some(&credential.endpoint);
+        if (certificate.endpoint.as_ref() != own && holder != own) || origin.endpoint.as_ref() != own {
             return Err(Refusal::new(Reason::NotAuthorized, "the certificate was issued by another endpoint").into());
         }
         Ok(Some(credential.binding))

@@ -54,7 +54,7 @@ pub enum MacAlgorithm {
 #[derive(Clone)]
 pub struct VerifiedSecret {
     pub(super) credential: Credential,
-    pub(super) form: CredentialForm,
+    pub(super) form: Box<CredentialForm>,
     pub(super) version: Version,
 }
 
@@ -256,7 +256,7 @@ impl Engine {
         {
             return Err(refused(format!("credential {id} is {why}")).into());
         }
-        Ok(VerifiedSecret { credential, form, version })
+        Ok(VerifiedSecret { credential, form: Box::new(form), version })
     }
 
     /// Refuses a credential with which no account may be made any more.

@@ -294,6 +294,27 @@ pub(super) async fn counts(caller: Caller) -> Result<Answer<Vec<Count>>, Problem
     Ok(Answer(counts.collect()))
 }
 
+/// The private key of a certificate, in an envelope for the holders of recovery certificates.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ArchivedKey {
+    /// The certificate's serial, hexadecimal.
+    pub serial: String,
+    /// CMS EnvelopedData, PEM; within it the key, PKCS#8.
+    pub envelope_pem: String,
+}
+
+/// Hands out the archived key of a certificate, still encrypted for recovery. The audit log has it.
+#[utoipa::path(post, path = "/v1/certificates/{serial}/archived-key", tag = "certificates", params(("serial" = String, Path)),
+    responses((status = 200, body = ArchivedKey), (status = "4XX", body = Problem)))]
+pub(super) async fn archived_key(caller: Caller, Named(serial): Named<String>) -> Result<Answer<ArchivedKey>, Problem> {
+    let give = move |caller: &Caller| {
+        let serial = Serial::parse(&serial)?;
+        let envelope = caller.engine().archived_key(&serial, caller.operator())?;
+        Ok(ArchivedKey { serial: serial.to_string(), envelope_pem: pem(encoding::ENVELOPE, &envelope)? })
+    };
+    Ok(Answer(caller.ask(give).await?))
+}
+
 async fn change_status(
     caller: Caller,
     serial: String,

@@ -183,6 +183,7 @@ impl From<CredentialWish> for NewCredential {
             endpoint: wish.endpoint,
             purpose: wish.purpose,
             comment: wish.comment,
+            holder: None,
             secret: wish.secret.map(SecretText::new),
             expires: wish.expires.map(Moment::into),
             uses_max: wish.uses_max,

@@ -30,6 +30,7 @@ pub struct EncodingChoice {
 }
 
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
+pub(super) const ENVELOPE: &str = "CMS";
 pub(super) const REQUEST: &str = "CERTIFICATE REQUEST";
 
 pub(super) fn pem(label: &str, der: &[u8]) -> Result<String, Fault> {

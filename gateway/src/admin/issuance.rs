@@ -84,6 +84,7 @@ impl CertificateWish {
             key: csr.key().clone(),
             validity: self.validity(caller)?,
             evidence: caller.evidence(),
+            holder: None,
             origin: caller.origin(&self.transaction, self)?,
         })
     }

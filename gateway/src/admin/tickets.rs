@@ -62,14 +62,14 @@ pub struct TicketStanding {
     /// What was asked for, by whom and from where.
     #[serde(flatten)]
     pub request: WaitingRequest,
-    /// `waiting`, `issued` or `rejected`.
+    /// `waiting`, `issued`, `rejected`, or `expired`: nobody decided in time.
     #[schema(example = "waiting")]
     pub state: String,
     /// The certificate that came of it.
     pub serial: Option<String>,
     /// Why it was rejected.
     pub why: Option<String>,
-    /// When it was decided.
+    /// When it was decided or given up.
     pub decided_at: Option<Moment>,
     /// The kind of the public key: `ec-p256`, `rsa-3072`.
     pub key: String,
@@ -119,6 +119,7 @@ impl From<TicketDetails> for TicketStanding {
             ca_backend::TicketStanding::Waiting => ("waiting", None, None),
             ca_backend::TicketStanding::Issued(serial) => ("issued", Some(serial.to_string()), None),
             ca_backend::TicketStanding::Rejected(why) => ("rejected", None, Some(why)),
+            ca_backend::TicketStanding::Expired => ("expired", None, None),
         };
         Self {
             state: state.to_owned(),

@@ -17,7 +17,8 @@ use super::parse::{final_reason, fingerprint, serial};
 use super::table::{fields, named, or_dash, or_empty, table};
 use crate::admin::Moment;
 use crate::admin::certificates::{
-    Certificate, CertificatePage, CertificateWithPem, Count, Remark, Revocation, RevocationWish, SearchParameters,
+    ArchivedKey, Certificate, CertificatePage, CertificateWithPem, Count, Remark, Revocation, RevocationWish,
+    SearchParameters,
 };
 use crate::admin::events::{EventPage, Part};
 
@@ -76,6 +77,16 @@ pub enum Command {
         #[arg(long, default_value = "", value_name = "TEXT")]
         comment: String,
     },
+    /// Write the archived key of a certificate, encrypted for the recovery certificates, PEM
+    #[command(after_help = ARCHIVED_KEY_HELP)]
+    ArchivedKey {
+        /// The certificate's serial
+        #[arg(value_parser = serial)]
+        serial: Serial,
+        /// Write it to this file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Count certificates by authority, profile and state
     Counts,
     /// Show what happened to certificates, in order
@@ -88,6 +99,9 @@ pub enum Command {
         fingerprint: String,
     },
 }
+
+const ARCHIVED_KEY_HELP: &str = "The holder of a recovery key opens it:
+  openssl cms -decrypt -inform PEM -in FILE -recip CERTIFICATE -inkey KEY | openssl pkey -inform DER";
 
 const BLOCK_KEY_HELP: &str = "The digits, from a certificate, a request and a public key:
   openssl x509 -in CERTIFICATE -noout -pubkey | openssl pkey -pubin -outform DER | openssl sha256 -r
@@ -192,6 +206,11 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
         }
         Command::Hold { serial, comment } => change(&serial, "hold", &Remark { comment }, daemon, output),
         Command::Unhold { serial, comment } => change(&serial, "unhold", &Remark { comment }, daemon, output),
+        Command::ArchivedKey { serial, out } => {
+            let path = format!("/v1/certificates/{serial}/archived-key");
+            let given: ArchivedKey = daemon.ask(Method::POST, &path, &())?;
+            deliver(given.envelope_pem.as_bytes(), out.as_deref())
+        }
         Command::Counts => {
             let counts: Vec<Count> = daemon.get("/v1/counts")?;
             output.show(&counts, |counts| {

@@ -64,6 +64,7 @@ pub(super) fn put_endpoint(engine: &Engine, settings: &Settings) -> Result<(), S
         endpoint: endpoint.name,
         purpose: CredentialPurpose::Token,
         comment: format!("the starter's, kept in {TOKEN_FILE}"),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

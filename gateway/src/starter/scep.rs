@@ -67,6 +67,7 @@ pub(super) fn put_endpoint(engine: &Engine, settings: &Settings) -> Result<(), S
         endpoint: endpoint.name,
         purpose: CredentialPurpose::Challenge,
         comment: format!("the starter's, kept in {CHALLENGE_FILE}"),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,

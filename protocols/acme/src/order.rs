@@ -511,6 +511,7 @@ impl Site<'_> {
                 identifiers,
                 credential: self.credential_of(order)?,
             }),
+            holder: None,
             origin: self.origin(&order.id.to_string(), request.digest()),
             key: request.key().clone(),
         })

@@ -1,12 +1,13 @@
 //! One-time challenges that management systems fetch and put into the SCEP profile of a device.
 //!
-//! A challenge is a credential of the SCEP endpoint where it is presented. It can do no more than the token that made it.
+//! A challenge is a credential of the SCEP endpoint where it is presented. It can do no more than the token that made it. What a device
+//! gets with it belongs to the device and user for which it was made.
 
 use std::collections::BTreeMap;
 
 use ca_backend::{
     AlternativeName, Binding, Credential, CredentialId, CredentialPurpose, CredentialQuery, DistinguishedName, Error,
-    NewCredential, ProfileName, Reason, Refusal, RequestedNames, Right, SecretText,
+    Holder, NewCredential, ProfileName, Reason, Refusal, RequestedNames, Right, SecretText,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,9 @@ pub(crate) struct ChallengeWish {
     profile: Option<String>,
     /// A configuration of this endpoint, whose templates then say the names, and its values.
     configuration: Option<String>,
+    /// What is known of the device. `id` is what certificates are listed by, and needs no configuration.
     device: BTreeMap<String, String>,
+    /// What is known of the user. `id` is what certificates are listed by, and needs no configuration.
     user: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
     /// How long it may be presented, in seconds.
@@ -72,14 +75,23 @@ pub(crate) struct ChallengeView {
     uses: u32,
     /// Whether it can still be presented.
     usable: bool,
+    /// The device that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    /// The user that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
     comment: String,
 }
 
-/// The names and profile that a challenge is good for.
+/// The names and profile that a challenge is good for, and whom it is for.
 #[derive(Default)]
 struct Bound {
     names: Option<RequestedNames>,
     profile: Option<ProfileName>,
+    configuration: Option<String>,
+    device: Option<String>,
+    user: Option<String>,
 }
 
 /// Makes a challenge.
@@ -111,6 +123,8 @@ pub(crate) fn list(call: &Call<'_>) -> Attempt {
     let views: Vec<_> = made_by(call, &caller, options_of(call)?)?
         .into_iter()
         .map(|made| ChallengeView {
+            device: made.holder.as_ref().and_then(|holder| holder.device.clone()),
+            user: made.holder.as_ref().and_then(|holder| holder.user.clone()),
             usable: !made.is_spent() && !made.is_expired(now) && !made.disabled,
             id: made.id.to_string(),
             created: made.created.to_string(),
@@ -140,16 +154,24 @@ pub(crate) fn remove(call: &Call<'_>) -> Attempt {
 impl ChallengeWish {
     fn bound(&self, call: &Call<'_>) -> Result<Bound, Error> {
         let malformed = |why: &str| Refusal::new(Reason::Malformed, why);
+        let values = values(&self.device, &self.user, &self.variables)?;
+        let (device, user) = (self.device.get("id").cloned(), self.user.get("id").cloned());
         if let Some(name) = &self.configuration {
             if self.subject.is_some() || self.alternative_names.is_some() || self.profile.is_some() {
                 return Err(malformed("a configuration says the names and the profile itself").into());
             }
             let configuration = call.configuration(name)?;
-            let names = configuration.names(&values(&self.device, &self.user, &self.variables)?)?;
-            return Ok(Bound { names: Some(names), profile: Some(configuration.profile.clone()) });
+            let names = configuration.names(&values)?;
+            return Ok(Bound {
+                names: Some(names),
+                profile: Some(configuration.profile.clone()),
+                configuration: Some(name.clone()),
+                device,
+                user,
+            });
         }
-        if !(self.device.is_empty() && self.user.is_empty() && self.variables.is_empty()) {
-            return Err(malformed("values go into the templates of a configuration; name one").into());
+        if values.keys().any(|name| !["device.id", "user.id"].contains(&name.as_str())) {
+            return Err(malformed("values other than an id go into the templates of a configuration; name one").into());
         }
         let profile = self.profile.as_deref().map(ProfileName::new).transpose()?;
         let names = match (&self.subject, &self.alternative_names) {
@@ -163,7 +185,7 @@ impl ChallengeWish {
                     .collect::<Result<_, _>>()?,
             }),
         };
-        Ok(Bound { names, profile })
+        Ok(Bound { names, profile, configuration: None, device, user })
     }
 }
 
@@ -215,6 +237,13 @@ fn make(
         endpoint: options.scep_endpoint.clone(),
         purpose: CredentialPurpose::Challenge,
         comment: comment.to_owned(),
+        holder: Some(Holder {
+            endpoint: call.settings.name.clone(),
+            requester: caller.requester(),
+            configuration: bound.configuration,
+            device: bound.device,
+            user: bound.user,
+        }),
         secret: None,
         expires: Some(call.engine.now().plus_s(lifetime_s)),
         uses_max: Some(uses_max),

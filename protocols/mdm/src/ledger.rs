@@ -1,5 +1,5 @@
-//! What the web service keeps: which certificate belongs to which device and user, and which calls were made with a key that makes
-//! them safe to repeat. Each record is JSON after a version octet.
+//! What the web service keeps: which calls were made with a key that makes them safe to repeat. Each record is JSON after a version
+//! octet. Which certificate belongs to which device and user is known to the engine.
 
 use ca_backend::{EndpointName, Engine, Error, Fault, RecordBatch, RecordError, RecordSpace, Serial, Time};
 use serde::de::DeserializeOwned;
@@ -10,14 +10,6 @@ const CALL_S: u64 = 86_400;
 /// Calls forgotten in one step.
 const STEP: usize = 500;
 const VERSION: u8 = 1;
-
-/// Whom a certificate is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    pub(crate) configuration: String,
-    pub(crate) device: Option<String>,
-    pub(crate) user: Option<String>,
-}
 
 /// A call that may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,51 +76,11 @@ impl Ledger<'_> {
         }
     }
 
-    /// Records what a certificate is for, and what a call brought.
-    pub(crate) fn issued(
-        &self,
-        serial: &Serial,
-        holder: &Holder,
-        call: Option<(&CallKey, [u8; 32])>,
-    ) -> Result<(), Error> {
-        let mut batch = RecordBatch::new().put(RecordSpace::MDM_CERTIFICATE, serial.as_bytes(), encode(holder)?);
-        for (kind, id) in [('d', &holder.device), ('u', &holder.user)] {
-            if let Some(id) = id {
-                let key = [self.holder_prefix(kind, id).as_slice(), serial.as_bytes()].concat();
-                batch = batch.put(RecordSpace::MDM_HOLDER, key, Vec::new());
-            }
-        }
-        if let Some((key, digest)) = call {
-            let form = encode(&CallForm { digest, serial: Some(serial.to_string()) })?;
-            batch = batch.put(RecordSpace::MDM_CALL, key.at(key.now), form);
-        }
-        self.engine.commit(batch)?;
+    /// Records what a call brought.
+    pub(crate) fn done(&self, key: &CallKey, digest: [u8; 32], serial: &Serial) -> Result<(), Error> {
+        let form = encode(&CallForm { digest, serial: Some(serial.to_string()) })?;
+        self.engine.commit(RecordBatch::new().put(RecordSpace::MDM_CALL, key.at(key.now), form))?;
         Ok(())
-    }
-
-    pub(crate) fn holder(&self, serial: &Serial) -> Result<Option<Holder>, Error> {
-        let found = self.engine.records(RecordSpace::MDM_CERTIFICATE).find(serial.as_bytes())?;
-        found.map(|found| decode(&found.value)).transpose()
-    }
-
-    /// The serials of a device (`d`) or user (`u`), after a cursor, with the next cursor.
-    pub(crate) fn serials(
-        &self,
-        kind: char,
-        id: &str,
-        after: Option<&Serial>,
-        limit: usize,
-    ) -> Result<Vec<Serial>, Error> {
-        let prefix = self.holder_prefix(kind, id);
-        let after = after.map(|serial| [prefix.as_slice(), serial.as_bytes()].concat());
-        let found = self.engine.records(RecordSpace::MDM_HOLDER).scan(&prefix, after.as_deref(), limit)?;
-        let serial = |key: &[u8]| Serial::from_magnitude(key.get(prefix.len()..).unwrap_or_default());
-        found.into_iter().map(|entry| Ok(serial(&entry.key)?)).collect()
-    }
-
-    fn holder_prefix(&self, kind: char, id: &str) -> Vec<u8> {
-        // The identifier is of any length and content.
-        format!("{}\0{kind}{}\0", self.endpoint, hex::encode(crate::sha256(id.as_bytes()))).into_bytes()
     }
 }
 

@@ -8,6 +8,7 @@
 //! A request comes in at `Mdm::handle`; `web` finds the resource and the caller, `certificate` and `challenge` do the work. Nothing is
 //! kept between requests but what lies in the store (`ledger`), and how many challenges were made in this minute.
 
+mod archive;
 mod caller;
 mod certificate;
 mod challenge;
@@ -22,6 +23,7 @@ mod template;
 mod web;
 mod webhook;
 
+pub use archive::ArchiveOptions;
 pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
 pub use options::{
     AttributeTemplate, ChallengeOptions, Charset, ClientOptions, ConfigurationOptions, MdmOptions, NameSource,

@@ -9,6 +9,7 @@ use ca_backend::{
 use const_oid::ObjectIdentifier;
 use serde::Deserialize;
 
+use crate::archive::ArchiveOptions;
 use crate::template::{NameKind, Template, Values, is_variable};
 
 const CONFIGURATIONS_MAX: usize = 100;
@@ -24,6 +25,8 @@ pub struct MdmOptions {
     pub clients: Vec<ClientOptions>,
     /// One-time challenges for a SCEP endpoint; none are made if not stated.
     pub challenges: Option<ChallengeOptions>,
+    /// For whom keys that are made here are archived; none are kept if not stated.
+    pub archive: Option<ArchiveOptions>,
 }
 
 /// One kind of certificate, with templates for its names.
@@ -222,6 +225,9 @@ impl MdmOptions {
         for client in &options.clients {
             Serial::parse(&client.certificate)
                 .map_err(|_| malformed(format!("{:?} is no serial of a certificate", client.certificate)))?;
+        }
+        if let Some(archive) = &options.archive {
+            archive.read()?;
         }
         if let Some(challenges) = &options.challenges {
             if !(60..=90 * DAY_S).contains(&challenges.lifetime_s) {

@@ -74,6 +74,15 @@ impl Digest {
         Ok(digest)
     }
 
+    const fn octets(self) -> u32 {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
     /// The digest of a message.
     #[must_use]
     pub fn of_message(self, message: &[u8]) -> Vec<u8> {
@@ -90,7 +99,7 @@ impl Digest {
 /// Verifies a signer's signature.
 ///
 /// `public_key` is a SubjectPublicKeyInfo. RSA has 2048 to 8192 bits, with PKCS#1 v1.5 or PSS (whose salt is as long as the
-/// digest); with rsaEncryption the digest stands elsewhere.
+/// digest), and with a key for PSS alone (RFC 4055 section 1.2); with rsaEncryption the digest stands elsewhere.
 pub(crate) fn verify(
     public_key: &[u8],
     signature_algorithm: &[u8],
@@ -99,11 +108,21 @@ pub(crate) fn verify(
     signature: &[u8],
 ) -> Result<(), Error> {
     let spki = SubjectPublicKeyInfoRef::from_der(public_key)?;
-    let signed_with = AlgorithmIdentifierRef::from_der(signature_algorithm)?.oid;
+    let AlgorithmIdentifierRef { oid: signed_with, parameters } =
+        AlgorithmIdentifierRef::from_der(signature_algorithm)?;
+    if signed_with == ID_RSASSA_PSS {
+        PssParameters::read(parameters)?.check_signature(digest)?;
+    }
     let unfit =
         || Error::Algorithm(format!("signature {signed_with} with {digest:?} and a key of {}", spki.algorithm.oid));
     let algorithm: &'static dyn VerificationAlgorithm = match spki.algorithm.oid {
         RSA_ENCRYPTION => rsa(signed_with, digest).ok_or_else(unfit)?,
+        ID_RSASSA_PSS if signed_with == ID_RSASSA_PSS => {
+            if let Some(parameters) = spki.algorithm.parameters {
+                PssParameters::read(Some(parameters))?.check_key(digest)?;
+            }
+            rsa(signed_with, digest).ok_or_else(unfit)?
+        }
         ID_EC_PUBLIC_KEY => {
             let curve: ObjectIdentifier = spki.algorithm.parameters.ok_or_else(unfit)?.decode_as()?;
             ecdsa(curve, signed_with, digest).ok_or_else(unfit)?
@@ -113,6 +132,69 @@ pub(crate) fn verify(
     };
     let key = spki.subject_public_key.as_bytes().ok_or_else(|| Error::malformed("a key is not whole octets"))?;
     UnparsedPublicKey::new(algorithm, key).verify(message, signature).map_err(|_| Error::Signature)
+}
+
+/// RSASSA-PSS-params (RFC 4055 section 3.1). Every field has a default: SHA-1, MGF1 with SHA-1, a salt of 20 octets, 1.
+#[derive(Sequence)]
+struct PssParameters<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    hash: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    mask: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
+    salt_octets: Option<u32>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    trailer: Option<u32>,
+}
+
+impl<'a> PssParameters<'a> {
+    fn read(parameters: Option<AnyRef<'a>>) -> Result<Self, Error> {
+        // A signature has parameters (RFC 4055 section 3.1).
+        let parameters = parameters.ok_or_else(|| Error::malformed("RSASSA-PSS without parameters"))?;
+        Ok(parameters.decode_as()?)
+    }
+
+    /// Whether a signature over this digest may have these parameters: the digest itself (RFC 4056 section 3), the same one in MGF1,
+    /// and a salt that is as long.
+    fn check_signature(&self, digest: Digest) -> Result<(), Error> {
+        self.check_digests(digest)?;
+        let (salt, wanted) = (self.salt_octets.unwrap_or(20), digest.octets());
+        if salt == wanted {
+            return Ok(());
+        }
+        Err(Error::Algorithm(format!("RSASSA-PSS with a salt of {salt} octets in place of {wanted}")))
+    }
+
+    /// Whether a key with these parameters may sign this digest. Its salt is the least that may stand (RFC 4055 section 3.3).
+    fn check_key(&self, digest: Digest) -> Result<(), Error> {
+        self.check_digests(digest)?;
+        match self.salt_octets.unwrap_or(20) {
+            salt if salt <= digest.octets() => Ok(()),
+            salt => Err(Error::Algorithm(format!("an RSASSA-PSS key for salts of at least {salt} octets"))),
+        }
+    }
+
+    fn check_digests(&self, digest: Digest) -> Result<(), Error> {
+        let hash = self.hash.as_ref().map_or(Ok(Digest::Sha1), |hash| Digest::of(hash.oid))?;
+        let mask = mask_digest(self.mask.as_ref())?;
+        if (hash, mask, self.trailer.unwrap_or(1)) == (digest, digest, 1) {
+            return Ok(());
+        }
+        Err(Error::Algorithm(format!(
+            "RSASSA-PSS with {hash:?} and MGF1 with {mask:?}, where the digest is {digest:?}"
+        )))
+    }
+}
+
+/// The digest in MGF1: SHA-1 if not stated (RFC 4055 section 2.2).
+fn mask_digest(mask: Option<&AlgorithmIdentifierRef<'_>>) -> Result<Digest, Error> {
+    match mask {
+        None => Ok(Digest::Sha1),
+        Some(AlgorithmIdentifierRef { oid: ID_MGF_1, parameters: Some(hash) }) => {
+            Digest::of(hash.decode_as::<AlgorithmIdentifierRef<'_>>()?.oid)
+        }
+        Some(other) => Err(Error::Algorithm(format!("mask generation {}", other.oid))),
+    }
 }
 
 fn rsa(signed_with: ObjectIdentifier, digest: Digest) -> Option<&'static dyn VerificationAlgorithm> {
@@ -262,13 +344,7 @@ impl KeyTransport {
         };
         let parameters = parameters.decode_as::<OaepParameters<'_>>()?;
         let hash = parameters.hash.map_or(Ok(Digest::Sha1), |hash| Digest::of(hash.oid))?;
-        let mask = match parameters.mask {
-            None => Digest::Sha1,
-            Some(AlgorithmIdentifierRef { oid: ID_MGF_1, parameters: Some(hash) }) => {
-                Digest::of(hash.decode_as::<AlgorithmIdentifierRef<'_>>()?.oid)?
-            }
-            Some(other) => return Err(Error::Algorithm(format!("mask generation {}", other.oid))),
-        };
+        let mask = mask_digest(parameters.mask.as_ref())?;
         let empty = OctetStringRef::new(&[])?.to_der()?;
         let labelled =
             parameters.label.is_some_and(|label| label.parameters.is_none_or(|p| p.to_der().ok() != Some(empty)));

@@ -10,9 +10,10 @@ use aws_lc_rs::rsa::{
 };
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::{ID_DATA, ID_ENVELOPED_DATA};
+use const_oid::db::rfc5912::ID_RSASSA_PSS;
 use der::asn1::{AnyRef, OctetStringRef};
-use der::{Encode, Tag};
-use spki::AlgorithmIdentifierRef;
+use der::{Decode, Encode, Tag};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use zeroize::Zeroizing;
 
 use crate::algorithm::{Cipher, Digest, KeyTransport, Legacy};
@@ -173,12 +174,18 @@ fn encrypted_octets(field: Element<'_>) -> Result<Vec<u8>, Error> {
     Ok(octets)
 }
 
-/// A message of the type data that only the holder of this certificate's RSA key can read.
-///
-/// `random` are 48 fresh random octets: the content key and the initialization vector.
+/// Whether messages can be encrypted for the holder of this certificate.
 ///
 /// # Errors
 /// [`Error::Algorithm`] if the certificate's key is not RSA, [`Error::Malformed`] if the certificate is none.
+pub fn check_recipient(certificate: &[u8]) -> Result<(), Error> {
+    recipient_key(CertificateView::of(certificate)?.public_key).map(drop)
+}
+
+/// As [`seal_for_all`], for one.
+///
+/// # Errors
+/// As [`seal_for_all`].
 pub fn seal(
     content: &[u8],
     certificate: &[u8],
@@ -186,8 +193,26 @@ pub fn seal(
     transport: KeyTransport,
     random: &Zeroizing<[u8; 48]>,
 ) -> Result<Vec<u8>, Error> {
+    seal_for_all(content, &[certificate], cipher, transport, random)
+}
+
+/// A message of the type data that each holder of one of these certificates' RSA keys can read, and nobody else.
+///
+/// `random` are 48 fresh random octets: the content key and the initialization vector.
+///
+/// # Errors
+/// [`Error::Algorithm`] if a certificate's key is not RSA, [`Error::Malformed`] if a certificate is none or they are too many.
+pub fn seal_for_all(
+    content: &[u8],
+    certificates: &[&[u8]],
+    cipher: Cipher,
+    transport: KeyTransport,
+    random: &Zeroizing<[u8; 48]>,
+) -> Result<Vec<u8>, Error> {
     let failed = |_| Error::Library("encrypt");
-    let view = CertificateView::of(certificate)?;
+    if certificates.is_empty() || certificates.len() > RECIPIENTS_MAX {
+        return Err(Error::malformed(format!("a message has 1 to {RECIPIENTS_MAX} recipients")));
+    }
     let (key, rest) = random.split_at_checked(cipher.key_bytes()).ok_or(Error::Library("cut a key"))?;
     let initialization_vector = rest.get(..cipher.algorithm().block_len()).ok_or(Error::Library("cut a vector"))?;
 
@@ -201,23 +226,36 @@ pub fn seal(
         .and_then(|key| key.less_safe_encrypt(&mut encrypted, context))
         .map_err(failed)?;
 
-    let recipient = sequence(&[
-        &0_u8.to_der()?,
-        &view.issuer_and_serial()?,
-        &transport.encode()?,
-        &OctetStringRef::new(&encrypt_key(key, view.public_key, transport)?)?.to_der()?,
-    ])?;
+    let mut recipients = Vec::with_capacity(certificates.len());
+    for certificate in certificates {
+        let view = CertificateView::of(certificate)?;
+        recipients.push(sequence(&[
+            &0_u8.to_der()?,
+            &view.issuer_and_serial()?,
+            &transport.encode()?,
+            &OctetStringRef::new(&encrypt_key(key, view.public_key, transport)?)?.to_der()?,
+        ])?);
+    }
+    // DER puts the elements of a SET OF in order.
+    recipients.sort();
     let vector = OctetStringRef::new(initialization_vector)?;
     let algorithm = AlgorithmIdentifierRef { oid: cipher.oid(), parameters: Some(AnyRef::from(vector)) };
     let content = sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
-    let enveloped = sequence(&[&0_u8.to_der()?, &tagged(Tag::Set, &recipient)?, &content])?;
+    let enveloped = sequence(&[&0_u8.to_der()?, &tagged(Tag::Set, &recipients.concat())?, &content])?;
     content_info(ID_ENVELOPED_DATA, &enveloped)
+}
+
+fn recipient_key(public_key: &[u8]) -> Result<PublicEncryptingKey, Error> {
+    if SubjectPublicKeyInfoRef::from_der(public_key)?.algorithm.oid == ID_RSASSA_PSS {
+        return Err(Error::Algorithm("the recipient's key is for RSASSA-PSS signatures alone".to_owned()));
+    }
+    PublicEncryptingKey::from_der(public_key)
+        .map_err(|_| Error::Algorithm("the recipient's key is not an RSA key".to_owned()))
 }
 
 fn encrypt_key(key: &[u8], public_key: &[u8], transport: KeyTransport) -> Result<Vec<u8>, Error> {
     let failed = |_| Error::Library("encrypt a key");
-    let recipient = PublicEncryptingKey::from_der(public_key)
-        .map_err(|_| Error::Algorithm("the recipient's key is not an RSA key".to_owned()))?;
+    let recipient = recipient_key(public_key)?;
     let mut encrypted = vec![0; recipient.key_size_bytes()];
     let length = match transport {
         KeyTransport::Pkcs1v15 => {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | certificates and CRLs without content or signer ("degenerate") | [`certs_only`], [`Bag`] |
 //! | a signed message: read and verified, or made | [`SignedMessage::open`], [`sign`] |
-//! | an encrypted message: read, then opened with a key that somebody else decrypted, or made | [`Envelope`], [`seal`] |
+//! | an encrypted message: read, then opened with a key that somebody else decrypted, or made | [`Envelope`], [`seal`], [`seal_for_all`] |
 //!
 //! Nothing here keeps keys or asks the network. Private keys are used by the caller, since they may lie in a hardware module.
 //!
@@ -24,6 +24,6 @@ pub use algorithm::{Cipher, Digest, KeyTransport, Legacy};
 pub use ber::{DEPTH_MAX, MESSAGE_BYTES_MAX, der_of};
 pub use certificate::CertificateView;
 pub use element::{Element, elements, only_element};
-pub use enveloped::{Envelope, Recipient, RecipientName, seal};
+pub use enveloped::{Envelope, Recipient, RecipientName, check_recipient, seal, seal_for_all};
 pub use error::Error;
 pub use signed::{Attribute, Bag, ReceivedMessage, SignedMessage, Signer, SigningIdentity, certs_only, sign};

@@ -17,6 +17,7 @@
 //! - MD5 is never taken; SHA-1, 3DES and DES only where the endpoint's options say so.
 //! - Everything that goes wrong between decryption and the proof of possession is one badMessageCheck with one text.
 
+mod crl;
 mod error;
 mod judge;
 mod message;
@@ -42,8 +43,9 @@ use zeroize::Zeroizing;
 pub use judge::Judges;
 pub use options::{CaCertificates, Options};
 
+use crl::CrlPlaces;
 use error::{FailInfo, Failure, HttpError, Rejection};
-use message::{Head, Sealed};
+use message::{Head, MessageType, Sealed};
 use operation::Operation;
 use reply::{CertRep, Fresh, body};
 use transaction::Site;
@@ -62,6 +64,7 @@ pub struct Scep {
     name: EndpointName,
     protocol: ProtocolName,
     judges: Judges,
+    crls: CrlPlaces,
 }
 
 impl fmt::Debug for Scep {
@@ -84,7 +87,7 @@ impl Scep {
         if let Err(error) = engine.keep_registration_authority(&settings.authority, options.ra_key) {
             tracing::warn!(endpoint = %name, ?error, "the registration authority cannot be made yet; SCEP clients have to wait");
         }
-        Ok(Self { engine, name, protocol: ProtocolName::new("scep")?, judges })
+        Ok(Self { engine, name, protocol: ProtocolName::new("scep")?, judges, crls: CrlPlaces::default() })
     }
 
     fn answer(&self, request: &Request<Bytes>, peer: &Peer) -> Result<Response<Bytes>, Failure> {
@@ -141,7 +144,11 @@ impl Scep {
         let sealed = Sealed::read(message)?;
         let head = sealed.head.clone();
         let origin = self.origin(&head, peer);
+        let mut crl_place = None;
         let answer = sealed.open(&authorities, options.legacy()).and_then(|opened| {
+            if opened.kind == MessageType::GetCrl {
+                crl_place = Some(self.crls.take(options.crls_at_once_max)?);
+            }
             let site = Site {
                 engine: &self.engine,
                 settings,
@@ -156,6 +163,7 @@ impl Scep {
             Ok(rep) => rep.encode(&head, authority, &self.fresh()),
             Err(failure) => Err(failure),
         };
+        drop(crl_place);
         match encoded {
             Err(Failure::Rejected(rejection)) => {
                 self.record(&rejection, &origin)?;

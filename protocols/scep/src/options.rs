@@ -34,10 +34,15 @@ pub struct Options {
     pub allow_triple_des: bool,
     /// Whether DES is taken, and used where the client did. Whoever listens can read such a message with the challenge in it.
     pub allow_des: bool,
-    /// How long a client may poll for a request that waits for approval, in seconds.
+    /// How long a client may poll for a request that waits for approval, in seconds. Once it heard the outcome, it may ask again as
+    /// long as any request may be repeated.
     pub pending_max_s: u64,
     /// The most requests that may wait for approval at this endpoint.
     pub pending_max: usize,
+    /// Octets of the longest CRL that GetCRL answers with. Longer ones are fetched from their distribution point.
+    pub crl_bytes_max: usize,
+    /// The most answers with a CRL that are made at once: anybody may ask for one, and each is encrypted anew.
+    pub crls_at_once_max: usize,
     /// The authority that will follow this endpoint's one: what GetNextCACert tells.
     pub next_authority: Option<AuthorityName>,
     /// Intune as the judge of devices. Read by whoever mounts the endpoint, which hands over the verifier.
@@ -73,6 +78,8 @@ impl Default for Options {
             allow_des: false,
             pending_max_s: 7 * DAY_S,
             pending_max: 1_000,
+            crl_bytes_max: 1 << 20,
+            crls_at_once_max: 2,
             next_authority: None,
             intune: None,
             webhook: None,
@@ -105,6 +112,9 @@ impl Options {
         }
         if !PENDING_S.contains(&options.pending_max_s) {
             return refuse("pending_max_s must be between 60 (a minute) and 7776000 (90 days)".to_owned());
+        }
+        if options.crls_at_once_max == 0 {
+            return refuse("crls_at_once_max must be at least 1".to_owned());
         }
         if options.renewal_after_expiry_s > AFTER_EXPIRY_S_MAX {
             return refuse(format!("renewal_after_expiry_s must be at most {AFTER_EXPIRY_S_MAX} (366 days)"));
@@ -161,6 +171,7 @@ mod tests {
             json!({ "challenge": "secret" }),
             json!({ "ra_key": "ec-p256" }),
             json!({ "pending_max_s": 1 }),
+            json!({ "crls_at_once_max": 0 }),
             json!({ "renewal_after_expiry_s": 99_999_999 }),
             json!({ "ca_certificates": "all" }),
             json!([]),

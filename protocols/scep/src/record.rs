@@ -18,6 +18,9 @@ pub(crate) struct Transaction {
     pub(crate) request_digest: [u8; 32],
     /// When it may go, in Unix seconds.
     expires: u64,
+    /// Whether the client has heard the outcome.
+    #[serde(default)]
+    answered: bool,
 }
 
 impl Transaction {
@@ -81,7 +84,7 @@ impl Transactions<'_> {
     ) -> Result<(), Error> {
         let now = self.engine.now();
         let expires = now.plus_s(lifetime_s);
-        let form = Transaction { ticket: ticket.to_string(), request_digest, expires: expires.unix() };
+        let form = Transaction { ticket: ticket.to_string(), request_digest, expires: expires.unix(), answered: false };
         let key = self.key(transaction, signer_key);
         let (_, batch) = self.without_expired(now)?;
         let batch = batch.put(RecordSpace::SCEP_EXPIRY, expiry_key(expires.unix(), &key), Vec::new()).put(
@@ -89,6 +92,22 @@ impl Transactions<'_> {
             key,
             encode(&form)?,
         );
+        self.engine.commit(batch)?;
+        Ok(())
+    }
+
+    /// Shortens the life of a transaction whose client hears the outcome now, to the time in which it may ask again.
+    pub(crate) fn answered(&self, transaction: &str, signer_key: &[u8], known: &Transaction) -> Result<(), Error> {
+        let expires = self.engine.now().plus_s(self.engine.repeat_window_s()).unix();
+        if known.answered || known.expires <= expires {
+            return Ok(());
+        }
+        let key = self.key(transaction, signer_key);
+        let form = Transaction { expires, answered: true, ..known.clone() };
+        let batch = RecordBatch::new()
+            .delete(RecordSpace::SCEP_EXPIRY, expiry_key(known.expires, &key))
+            .put(RecordSpace::SCEP_EXPIRY, expiry_key(expires, &key), Vec::new())
+            .put(RecordSpace::SCEP_TRANSACTION, key, encode(&form)?);
         self.engine.commit(batch)?;
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::error::{FailInfo, Failure, Rejection};
 use crate::judge::Judges;
 use crate::message::{MessageType, Opened};
 use crate::options::Options;
-use crate::record::Transactions;
+use crate::record::{Transaction, Transactions};
 use crate::reply::CertRep;
 
 /// An endpoint as one request finds it.
@@ -59,7 +59,7 @@ impl Site<'_> {
         if let Some(known) = transactions.find(&message.head.transaction, &message.signer_key)?
             && known.request_digest == csr.digest()
         {
-            return self.outcome(self.engine.poll(&known.ticket()?)?, message);
+            return self.polled(&known, message);
         }
         if let Some(renewed) = &renewed {
             self.check_renewal(renewed, &csr)?;
@@ -110,6 +110,8 @@ impl Site<'_> {
             profile = self.settings.profiles.iter().find(|offered| *offered == renewed.profile()).or(profile);
         }
         let names_before = renewed.as_ref().map(|renewed| renewed.names().alternative.clone());
+        // Also where a judge speaks for the device in place of its certificate.
+        let holder = renewed.as_ref().and_then(VerifiedCertificate::holder).cloned();
         let evidence = self.evidence(message, csr, renewed)?;
         // A renewal that names no alternative names keeps those that there were. A judge of devices vouched for what it saw, no more.
         if names.alternative.is_empty() && !matches!(evidence, Evidence::Device(_)) {
@@ -130,6 +132,7 @@ impl Site<'_> {
             key: csr.key().clone(),
             validity: None,
             evidence,
+            holder,
             origin: self.origin.clone(),
         })
     }
@@ -183,7 +186,17 @@ impl Site<'_> {
     fn cert_poll(&self, message: &Opened) -> Result<CertRep, Failure> {
         let known = self.transactions().find(&message.head.transaction, &message.signer_key)?;
         let known = known.ok_or_else(|| Rejection::new(FailInfo::BadCertId, "there is no such transaction"))?;
-        self.outcome(self.engine.poll(&known.ticket()?)?, message)
+        self.polled(&known, message)
+    }
+
+    /// What became of a request that waits or waited. Once its client has heard the outcome, the place goes to another as soon as
+    /// nobody may ask for it again.
+    fn polled(&self, known: &Transaction, message: &Opened) -> Result<CertRep, Failure> {
+        let outcome = self.engine.poll(&known.ticket()?);
+        if matches!(outcome, Ok(Outcome::Issued(_)) | Err(Error::Refused(_))) {
+            self.transactions().answered(&message.head.transaction, &message.signer_key, known)?;
+        }
+        self.outcome(outcome?, message)
     }
 
     /// GetCert (RFC 8894 section 3.3.4), for those who hold a certificate of ours.
@@ -203,6 +216,10 @@ impl Site<'_> {
     fn get_crl(&self, message: &Opened) -> Result<CertRep, Failure> {
         self.serial_of_ours(message)?;
         let crl = self.engine.crl(&self.authority.issuer_path)?;
+        if crl.der.len() > self.options.crl_bytes_max {
+            let text = "the CRL is too long for this protocol: fetch it from its distribution point";
+            return Err(Rejection::new(FailInfo::BadRequest, text).into());
+        }
         Ok(CertRep::Success(certs_only(&[], &[&crl.der])?, message.cipher))
     }
 

@@ -39,6 +39,7 @@ fn site() -> (Mdm, String) {
         endpoint: endpoint.clone(),
         purpose: CredentialPurpose::Token,
         comment: String::new(),
+        holder: None,
         secret: None,
         expires: None,
         uses_max: None,
