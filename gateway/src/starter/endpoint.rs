@@ -25,7 +25,7 @@ pub(super) struct StarterEndpoint {
 impl StarterEndpoint {
     /// Puts it in force below the issuing authority.
     pub(super) fn put(self, engine: &Engine) -> Result<(), StarterError> {
-        let profiles = self.profiles.iter().map(|name| ProfileName::new(name)).collect::<Result<Vec<_>, _>>()?;
+        let profiles = self.profiles.iter().map(ProfileName::new).collect::<Result<Vec<_>, _>>()?;
         let rule = |(name, evidence): &(&str, EvidenceKind)| AccessRule {
             name: (*name).to_owned(),
             requesters: vec![RequesterRule { evidence: *evidence, requester: TextRule::Any }],
