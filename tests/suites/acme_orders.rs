@@ -492,7 +492,7 @@ fn an_override_above_the_endpoints_limit_of_failures_has_an_effect() {
 
 #[test]
 fn s42_an_override_of_the_limit_of_duplicates_is_for_its_account_alone() {
-    const WEEK_S: u64 = 7 * 24 * 3600;
+    const WEEK_S: u32 = 7 * 24 * 3600;
     let bench = bench(json!({ "limits": { "duplicates_per_week": 1 } }));
     let client = bench.client();
     let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap());
@@ -504,7 +504,7 @@ fn s42_an_override_of_the_limit_of_duplicates_is_for_its_account_alone() {
     }
     limited(&client.new_order(&bench, &wish(&[HOST])), WEEK_S / 3);
     let other = bench.client();
-    limited(&other.new_order(&bench, &wish(&[HOST])), WEEK_S);
+    assert!(limited(&other.new_order(&bench, &wish(&[HOST])), WEEK_S) > WEEK_S / 3);
 }
 
 #[test]
