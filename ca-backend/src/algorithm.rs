@@ -9,7 +9,7 @@ use std::str::FromStr;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
     ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
-    ECDSA_P521_SHA512_ASN1, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, RSA_PKCS1_2048_8192_SHA256,
+    ECDSA_P521_SHA512_ASN1, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
     RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
@@ -180,19 +180,47 @@ pub fn verify_signature(
     message: &[u8],
     signature: &[u8],
 ) -> Result<(), Refusal> {
+    let (verification, public_key) = verification_of(spki_der, algorithm)?;
+    UnparsedPublicKey::new(verification, public_key).verify(message, signature).map_err(|_| does_not_verify())
+}
+
+/// A public key that is read once, and then verifies many signatures by one algorithm.
+#[derive(Debug)]
+pub(crate) struct VerificationKey(ParsedPublicKey);
+
+impl VerificationKey {
+    /// Keys and algorithms as [`verify_signature`] takes them, and its refusals.
+    pub(crate) fn read(spki_der: &[u8], algorithm: &AlgorithmIdentifierOwned) -> Result<Self, Refusal> {
+        let (verification, public_key) = verification_of(spki_der, algorithm)?;
+        ParsedPublicKey::new(verification, public_key).map(Self).map_err(|error| {
+            Refusal::new(Reason::BadKey, "the public key is not well-formed").with_private(error.to_string())
+        })
+    }
+
+    /// `BadProof` for a signature that does not verify.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        self.0.verify_sig(message, signature).map_err(|_| does_not_verify())
+    }
+}
+
+/// How signatures by an algorithm are verified with a SubjectPublicKeyInfo, and the octets of the key in it.
+fn verification_of<'a>(
+    spki_der: &'a [u8],
+    algorithm: &AlgorithmIdentifierOwned,
+) -> Result<(&'static dyn VerificationAlgorithm, &'a [u8]), Refusal> {
     let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|error| {
         Refusal::new(Reason::BadKey, "the public key is not well-formed").with_private(error.to_string())
     })?;
-    let family = KeyFamily::of(&spki.algorithm)?;
-    let digest = SignatureDigest::of(algorithm.owned_to_ref())?;
-    let verification = verification(family, digest)?;
+    let verification = verification(KeyFamily::of(&spki.algorithm)?, SignatureDigest::of(algorithm.owned_to_ref())?)?;
     let public_key = spki
         .subject_public_key
         .as_bytes()
         .ok_or_else(|| Refusal::new(Reason::BadKey, "the public key is not a whole number of octets"))?;
-    UnparsedPublicKey::new(verification, public_key)
-        .verify(message, signature)
-        .map_err(|_| Refusal::new(Reason::BadProof, "the signature does not verify with the public key"))
+    Ok((verification, public_key))
+}
+
+fn does_not_verify() -> Refusal {
+    Refusal::new(Reason::BadProof, "the signature does not verify with the public key")
 }
 
 /// What a SubjectPublicKeyInfo says that it holds.
@@ -450,6 +478,10 @@ mod tests {
         let algorithm = KeyAlgorithm::EcP256.signature_algorithm();
         verify_signature(&spki, &algorithm, MESSAGE, &signature).unwrap();
         assert_eq!(reason(verify_signature(&spki, &algorithm, b"other bytes", &signature)), Reason::BadProof);
+        let read = VerificationKey::read(&spki, &algorithm).unwrap();
+        read.verify(MESSAGE, &signature).unwrap();
+        assert_eq!(reason(read.verify(b"other bytes", &signature)), Reason::BadProof);
+        assert_eq!(reason(read.verify(MESSAGE, &signature[..8])), Reason::BadProof);
         assert_eq!(reason(verify_signature(&spki, &algorithm, MESSAGE, &signature[..8])), Reason::BadProof);
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::algorithm::verify_signature;
 use crate::clock::Time;
 use crate::crl::UnsignedCrl;
 use crate::engine::EngineSettings;
@@ -170,9 +169,10 @@ impl Prepared {
     pub(crate) fn sign(self, keys: &KeyRing) -> Result<Signed, Fault> {
         let (key, algorithm) = self.issuer.signing_key()?;
         let signature = keys.sign(key, self.bytes())?;
-        let identifier = algorithm.signature_algorithm();
-        verify_signature(&self.issuer.form.public_key, &identifier, self.bytes(), &signature)
-            .map_err(|_| KeyFault::Unusable(format!("{key} made a signature that its public key does not verify")))?;
+        if !self.issuer.made(self.bytes(), &signature)? {
+            let why = format!("{key} made a signature that its public key does not verify");
+            return Err(KeyFault::Unusable(why).into());
+        }
         let der = match self.form {
             Form::Certificate(bytes) => Bytes::from(tbs::assemble_certificate(&bytes, algorithm, &signature)?),
             Form::Request(bytes) => Bytes::from(tbs::assemble_certification_request(&bytes, algorithm, &signature)?),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::algorithm::KeyAlgorithm;
+use crate::algorithm::{KeyAlgorithm, VerificationKey};
 use crate::endpoint::Endpoint;
 use crate::error::{Fault, StoreFault};
 use crate::keys::KeyRef;
@@ -45,6 +45,8 @@ pub(crate) struct Issuer {
     pub(crate) subject: DistinguishedName,
     /// The SubjectPublicKeyInfo's SHA-256.
     pub(crate) key_fingerprint: [u8; 32],
+    /// Absent for an external root, whose key is elsewhere.
+    verification: Option<VerificationKey>,
     /// Present once it has a certificate.
     pub(crate) active: Option<ActiveIssuer>,
     /// Whether its own certificate was revoked or held.
@@ -71,8 +73,18 @@ impl Issuer {
     pub(crate) fn signing_key(&self) -> Result<(&KeyRef, KeyAlgorithm), Fault> {
         match (&self.form.key, self.form.algorithm) {
             (Some(key), Some(algorithm)) => Ok((key, algorithm)),
-            _ => Err(Fault::Broken(format!("issuer {} has no key here", self.path))),
+            _ => Err(self.has_no_key()),
         }
+    }
+
+    /// Whether its key made this signature over this message; a fault for an external root, whose key is elsewhere.
+    pub(crate) fn made(&self, message: &[u8], signature: &[u8]) -> Result<bool, Fault> {
+        let verification = self.verification.as_ref().ok_or_else(|| self.has_no_key())?;
+        Ok(verification.verify(message, signature).is_ok())
+    }
+
+    fn has_no_key(&self) -> Fault {
+        Fault::Broken(format!("issuer {} has no key here", self.path))
     }
 }
 
@@ -149,7 +161,13 @@ impl Issuer {
         };
         let subject = DistinguishedName::from_der(&form.subject).map_err(|e| corrupt(path.as_bytes(), e.public()))?;
         let key_fingerprint = crate::sha256(&form.public_key);
-        Ok(Self { number, path, subject, key_fingerprint, form: form.clone(), active: None, revoked: false })
+        let verification = form
+            .algorithm
+            .map(|algorithm| VerificationKey::read(&form.public_key, &algorithm.signature_algorithm()))
+            .transpose()
+            .map_err(|e| corrupt(path.as_bytes(), e.public()))?;
+        let form = form.clone();
+        Ok(Self { number, path, subject, key_fingerprint, verification, form, active: None, revoked: false })
     }
 
     fn activate(&mut self, all: &BTreeMap<u32, IssuerForm>, ocsp: bool, status_base_url: &str) -> Result<(), Fault> {

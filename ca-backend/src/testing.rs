@@ -5,7 +5,7 @@ mod load;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::algorithm::{KeyAlgorithm, verify_signature};
+use crate::algorithm::{KeyAlgorithm, VerificationKey};
 use crate::clock::Time;
 use crate::credential::SecretKeys;
 use crate::engine::{Engine, EngineSettings};
@@ -26,8 +26,8 @@ pub use crate::store::{FailureMoment, Faults, StoreKind, StoreOptions, TortureRe
 pub struct TokenSigner {
     store: TokenKeys,
     key: KeyRef,
-    algorithm: KeyAlgorithm,
     public_key: Vec<u8>,
+    verification: VerificationKey,
 }
 
 impl TokenSigner {
@@ -39,7 +39,8 @@ impl TokenSigner {
         let store = TokenKeys::open(settings).map_err(Fault::from)?;
         let key = store.generate(&KeyLabel(label.to_owned()), algorithm, KeyPurpose::Sign).map_err(Fault::from)?;
         let public_key = store.public_key(&key).map_err(Fault::from)?;
-        Ok(Self { store, key, algorithm, public_key })
+        let verification = VerificationKey::read(&public_key, &algorithm.signature_algorithm())?;
+        Ok(Self { store, key, public_key, verification })
     }
 
     /// The SubjectPublicKeyInfo, DER.
@@ -54,7 +55,7 @@ impl TokenSigner {
     /// The key store's fault, or a refusal of the signature.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let signature = self.store.sign(&self.key, message).map_err(Fault::from)?;
-        verify_signature(&self.public_key, &self.algorithm.signature_algorithm(), message, &signature)?;
+        self.verification.verify(message, &signature)?;
         Ok(signature)
     }
 }

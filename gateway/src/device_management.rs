@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ca_backend::{DeviceVerifier, EndpointName, Engine, Error, Reason, Refusal};
 use config::ValidationSettings;
 use http::HeaderValue;
-use mdm::{ClientCredential, Intune, IntuneOptions, SecretSource, Webhook, WebhookOptions, WebhookProof};
+use mdm::{
+    ClientCredential, Intune, IntuneOptions, OutboundOptions, SecretSource, Webhook, WebhookOptions, WebhookProof,
+};
 use tokio::runtime::Handle;
 
 use crate::egress::{Remote, Route};
@@ -41,7 +43,7 @@ impl IntuneLink {
     pub fn check(options: &serde_json::Value) -> Result<(), Refusal> {
         let options = IntuneOptions::parse(options)?;
         credential(&options)?;
-        route(&options)?.check()
+        route(&options.outbound)?.check()
     }
 
     /// Reads the secret and builds the way out. Nothing is asked yet.
@@ -59,7 +61,7 @@ impl IntuneLink {
     ) -> Result<Self, Error> {
         let options = IntuneOptions::parse(options)?;
         let credential = credential(&options)?;
-        let outbound = Remote::new(settings, route(&options)?, own, runtime.clone())?;
+        let outbound = Remote::new(settings, route(&options.outbound)?, own, runtime.clone())?;
         let intune = Arc::new(Intune::new(engine.clone(), endpoint, options, credential, Arc::new(outbound)));
         Ok(Self { intune, engine, runtime, lane, due: Arc::default() })
     }
@@ -118,7 +120,7 @@ fn credential(options: &IntuneOptions) -> Result<ClientCredential, Refusal> {
     }
 }
 
-fn route(options: &IntuneOptions) -> Result<Route, Refusal> {
+fn route(options: &OutboundOptions) -> Result<Route, Refusal> {
     Ok(Route {
         networks: options.reachable_networks.clone(),
         roots: options.roots.clone(),
@@ -143,7 +145,7 @@ fn proxy_authorization(source: &SecretSource) -> Result<HeaderValue, Refusal> {
 pub fn check_webhook(options: &serde_json::Value) -> Result<(), Refusal> {
     let options = WebhookOptions::parse(options)?;
     webhook_proof(&options)?;
-    webhook_route(&options)?.check()
+    route(&options.outbound)?.check()
 }
 
 /// The webhook of an endpoint. Its secrets are read; nothing is asked yet.
@@ -159,7 +161,7 @@ pub fn webhook(
     runtime: Handle,
 ) -> Result<Arc<dyn DeviceVerifier>, Error> {
     let proof = webhook_proof(&options)?;
-    let outbound = Remote::new(settings, webhook_route(&options)?, own, runtime)?;
+    let outbound = Remote::new(settings, route(&options.outbound)?, own, runtime)?;
     Ok(Arc::new(Webhook::new(engine, endpoint, options, proof, Arc::new(outbound))))
 }
 
@@ -167,14 +169,4 @@ fn webhook_proof(options: &WebhookOptions) -> Result<WebhookProof, Refusal> {
     let signing = options.signing_secret.as_ref().map(outside_secret::read).transpose()?;
     let bearer = options.bearer.as_ref().map(outside_secret::read).transpose()?;
     WebhookProof::new(signing.as_ref().map(|text| text.as_str()), bearer.as_ref().map(|text| text.as_str()))
-}
-
-fn webhook_route(options: &WebhookOptions) -> Result<Route, Refusal> {
-    Ok(Route {
-        networks: options.reachable_networks.clone(),
-        roots: options.roots.clone(),
-        proxy: options.proxy.clone(),
-        identity: None,
-        proxy_authorization: options.proxy_authorization.as_ref().map(proxy_authorization).transpose()?,
-    })
 }

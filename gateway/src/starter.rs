@@ -1,5 +1,6 @@
 //! The starter PKI that `serve --starter` makes on an empty store, and how it is shown.
 
+mod endpoint;
 mod mdm;
 mod scep;
 
@@ -9,13 +10,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ca_backend::{
-    AccessRule, AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, EndpointName, Engine, Error,
-    EvidenceKind, Fault, KeyAlgorithm, KeyFault, NameRules, NewAuthority, ProfileName, ProtocolName, RequesterRule,
-    TextRule,
+    AuthorityName, AuthorityState, DistinguishedName, DnsRule, Endpoint, Engine, Error, EvidenceKind, Fault,
+    KeyAlgorithm, KeyFault, NameRules, NewAuthority,
 };
 use config::Settings;
 use der::pem;
 use serde_json::json;
+
+use self::endpoint::StarterEndpoint;
 
 /// Where the starter keeps its state if nothing else is said.
 pub const STATE_DIR: &str = "certgate-starter";
@@ -147,36 +149,20 @@ fn make_what_is_missing(engine: &Engine, settings: &Settings) -> Result<(), Star
 
 /// An ACME endpoint for whoever shows control of a name, limited to hosts that this machine reaches on its loopback addresses.
 fn put_endpoint(engine: &Engine, http_01_port: u16) -> Result<(), StarterError> {
-    let profiles = PROFILES.map(ProfileName::new).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let rule = AccessRule {
-        name: "whoever controls the name".to_owned(),
-        requesters: vec![RequesterRule { evidence: EvidenceKind::Challenges, requester: TextRule::Any }],
-        profiles: profiles.clone(),
+    let endpoint = StarterEndpoint {
+        name: ENDPOINT,
+        protocol: "acme",
+        profiles: &PROFILES,
+        rules: &[("whoever controls the name", EvidenceKind::Challenges)],
         allow: NameRules {
             dns: vec![DnsRule::Any],
             wildcards: true,
             ip: vec!["0.0.0.0/0", "::/0"].into_iter().filter_map(|range| range.parse().ok()).collect(),
             ..NameRules::default()
         },
-        deny: NameRules::default(),
-        keys: None,
-        extensions: Vec::new(),
-        validity_max_s: None,
-        approval: false,
-    };
-    let endpoint = Endpoint {
-        name: EndpointName::new(ENDPOINT)?,
-        protocol: ProtocolName::new("acme")?,
-        authority: AuthorityName::new(ISSUING)?,
-        profiles,
-        enabled: true,
-        rules: vec![rule],
-        extended_key_usages: Vec::new(),
         options: json!({ "http01_port": http_01_port, "reachable_networks": ["127.0.0.0/8", "::1/128"] }),
     };
-    crate::wiring::Wiring::check(&endpoint)?;
-    engine.put_endpoint(&endpoint, OPERATOR)?;
-    Ok(())
+    endpoint.put(engine)
 }
 
 /// Port 80 where a program started beside this one may listen on it, else the usual port of test servers.

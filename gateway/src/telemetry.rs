@@ -41,6 +41,8 @@ pub const CRL_AGE_SECONDS: &str = "certgate_crl_age_seconds";
 pub const AUTHORITY_EXPIRES_SECONDS: &str = "certgate_authority_expires_seconds";
 /// Whether a part works: 1 or 0; label `part` (`store`, `keys`, `resolver`).
 pub const PART_USABLE: &str = "certgate_part_usable";
+/// Whether an endpoint serves: 1, or 0 if it cannot be mounted; not a number once it is disabled or gone; label `endpoint`.
+pub const ENDPOINT_MOUNTED: &str = "certgate_endpoint_mounted";
 
 enum Kind {
     Counter,
@@ -76,6 +78,7 @@ const FIGURES: &[(Kind, &str, Unit, &str)] = &[
     (Counter, OCSP_SIGNED, Unit::Count, "OCSP answers that were signed"),
     (Gauge, AUTHORITY_EXPIRES_SECONDS, Unit::Seconds, "time until an authority's certificate ends"),
     (Gauge, PART_USABLE, Unit::Count, "whether a part works"),
+    (Gauge, ENDPOINT_MOUNTED, Unit::Count, "whether an enabled endpoint serves"),
 ];
 
 /// Upper bounds of the histogram buckets, in seconds.

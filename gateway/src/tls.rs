@@ -1,6 +1,7 @@
 //! TLS of the gateway: versions, the server certificate and its change while running, and what a client shows of itself.
 
 mod files;
+mod possession;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,18 +10,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use endpoint::TlsPeer;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{RootCertStore, ServerConfig};
 
 pub use files::CertificateFiles;
+pub use possession::PossessionOnly;
 
 /// HTTP/2 is offered first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -136,7 +134,7 @@ impl fmt::Debug for Tls {
 
 fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = PossessionOnly { provider: Arc::clone(&provider) };
+    let verifier = PossessionOnly::new(&provider);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -181,97 +179,9 @@ pub(crate) fn peer(connection: &ServerConnection) -> Result<TlsPeer, rustls::Err
     })
 }
 
-/// Asks for a client certificate, takes none as an answer, and lets every certificate pass whose key signs the handshake.
-///
-/// The chain is judged by the endpoint that needs it, so a stranger's certificate breaks nothing for those who do not.
-#[derive(Debug)]
-struct PossessionOnly {
-    provider: Arc<CryptoProvider>,
-}
-
-impl PossessionOnly {
-    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
-        &self.provider.signature_verification_algorithms
-    }
-}
-
-impl ClientCertVerifier for PossessionOnly {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // rustls would read the whole certificate here and refuse what it does not know, such as a critical extension
-        let key = public_key(leaf)?;
-        let (algorithm, bits) = key_parts(&key)?;
-        let candidates = self.algorithms().mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
-        let valid = candidates
-            .flat_map(|(_, candidates)| candidates.iter())
-            .filter(|candidate| candidate.public_key_alg_id().as_ref() == algorithm)
-            .any(|candidate| candidate.verify_signature(&bits, message, signed.signature()).is_ok());
-        if valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(CertificateError::BadSignature.into()) }
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let key = public_key(leaf)?;
-        rustls::crypto::verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key),
-            signed,
-            self.algorithms(),
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms().supported_schemes()
-    }
-}
-
 /// The last moment of a certificate's validity, in Unix seconds; `None` if it cannot be read.
 pub(crate) fn end_of_validity(certificate: &[u8]) -> Option<u64> {
     use der::Decode as _;
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     Some(certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
-}
-
-/// The subjectPublicKeyInfo of a certificate, DER.
-fn public_key(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, rustls::Error> {
-    use der::{Decode, Encode};
-    let certificate = x509_cert::Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
-    let key = certificate.tbs_certificate().subject_public_key_info();
-    key.to_der().map_err(|_| CertificateError::BadEncoding.into())
-}
-
-/// The content of the AlgorithmIdentifier, and the bits of the key.
-fn key_parts(key: &[u8]) -> Result<(Vec<u8>, Vec<u8>), rustls::Error> {
-    use der::{Decode, Encode};
-    let bad = || rustls::Error::from(CertificateError::BadEncoding);
-    let key = x509_cert::spki::SubjectPublicKeyInfoOwned::from_der(key).map_err(|_| bad())?;
-    let mut algorithm = key.algorithm.oid.to_der().map_err(|_| bad())?;
-    key.algorithm.parameters.encode_to_vec(&mut algorithm).map_err(|_| bad())?;
-    let bits = key.subject_public_key.as_bytes().ok_or_else(bad)?;
-    Ok((algorithm, bits.to_vec()))
 }

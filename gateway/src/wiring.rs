@@ -20,6 +20,7 @@ use crate::device_management::{IntuneLink, check_webhook, webhook};
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Mount, Mounts, On};
 use crate::pool::Lane;
+use crate::telemetry;
 use crate::validation::{Look, Validator};
 use unserved::Unavailable;
 
@@ -233,6 +234,7 @@ impl Wiring {
                 served.insert(settings.name.clone(), Served { settings, parts });
             }
         }
+        show_mounted(before.keys().chain(self.unserved.all().keys()), &served, &unserved);
         *self.served() = served;
         self.mounts.replace(mounts);
         self.unserved.replace(unserved);
@@ -355,6 +357,23 @@ impl Wiring {
         let mdm = Arc::new(mdm::Mdm::mount(self.engine.clone(), settings.name.clone(), &url)?);
         Ok(self.parts(mdm, &self.lanes.enroll, mdm::BODY_BYTES_MAX))
     }
+}
+
+/// Shows in the figures which endpoints serve. A figure cannot be taken away, so that of a `former` endpoint which was disabled or
+/// deleted becomes no number: an alert on 0 must not sound for it for ever.
+fn show_mounted<'a>(
+    former: impl Iterator<Item = &'a EndpointName>,
+    served: &BTreeMap<EndpointName, Served>,
+    unserved: &BTreeMap<EndpointName, String>,
+) {
+    let show = |name: &EndpointName, value: f64| {
+        metrics::gauge!(telemetry::ENDPOINT_MOUNTED, "endpoint" => name.to_string()).set(value);
+    };
+    former
+        .filter(|name| !served.contains_key(*name) && !unserved.contains_key(*name))
+        .for_each(|name| show(name, f64::NAN));
+    unserved.keys().filter(|name| !served.contains_key(*name)).for_each(|name| show(name, 0.0));
+    served.keys().for_each(|name| show(name, 1.0));
 }
 
 /// The text for operators.

@@ -491,6 +491,23 @@ fn an_override_above_the_endpoints_limit_of_failures_has_an_effect() {
 }
 
 #[test]
+fn s42_an_override_of_the_limit_of_duplicates_is_for_its_account_alone() {
+    const WEEK_S: u32 = 7 * 24 * 3600;
+    let bench = bench(json!({ "limits": { "duplicates_per_week": 1 } }));
+    let client = bench.client();
+    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap());
+    let id = accounts.list(None, 10).unwrap()[0].id.clone();
+    let more = acme::LimitOverrides { duplicates_per_week: Some(3), ..Default::default() };
+    accounts.override_limits(&id, &more, "ann").unwrap();
+    for _ in 0..3 {
+        client.enroll(&bench, &[HOST], &SubjectKeyPair::generate());
+    }
+    limited(&client.new_order(&bench, &wish(&[HOST])), WEEK_S / 3);
+    let other = bench.client();
+    assert!(limited(&other.new_order(&bench, &wish(&[HOST])), WEEK_S) > WEEK_S / 3);
+}
+
+#[test]
 fn an_operator_overrides_the_limits_of_an_account_and_closes_it() {
     let bench = bench(json!({ "limits": { "orders_per_account_per_h": 1 } }));
     let client = bench.client();

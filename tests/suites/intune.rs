@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ca_backend::testing::NOON_S;
+use ca_backend::testing::{FailureMoment, NOON_S};
 use ca_backend::{
     AlternativeName, CertificateRequest, CertificateState, DeviceClaim, DeviceVerifier, DistinguishedName,
     EndpointName, EnrollmentRequest, Error, Evidence, Fault, InventoryQuery, IssuedCertificate, KeyAlgorithm, Origin,
@@ -13,7 +13,7 @@ use mdm::{ClientCredential, Intune, IntuneOptions};
 use serde_json::{Value, json};
 use tests::intune::{Mishap, SECRET, StandIn};
 use tests::key::Key;
-use tests::pki::{ENDPOINT, ISSUING, Pki, authority, find_all, reason};
+use tests::pki::{ENDPOINT, ISSUING, Pki, authority, find_all, reason, settings};
 
 const PROFILE: &str = "intune-digital-signature";
 const SID: &str = "uri:tag:microsoft.com,2022-09-14:sid:S-1-5-21-1004336348-1177238915-682003330-1105";
@@ -49,6 +49,16 @@ impl Bench {
         let endpoint = EndpointName::new(ENDPOINT).unwrap();
         let intune = Intune::new(pki.engine.clone(), endpoint, options, credential, stand_in.outbound());
         Self { pki, stand_in, intune: Arc::new(intune) }
+    }
+
+    /// The daemon starts again over the same store.
+    fn restart(&mut self) {
+        self.pki.restart();
+        let options = IntuneOptions::parse(&self.stand_in.options()).unwrap();
+        let credential = ClientCredential::Secret(SECRET.to_owned().into());
+        let endpoint = EndpointName::new(ENDPOINT).unwrap();
+        let intune = Intune::new(self.pki.engine.clone(), endpoint, options, credential, self.stand_in.outbound());
+        self.intune = Arc::new(intune);
     }
 
     /// A device asks for what its profile says.
@@ -196,6 +206,72 @@ fn a_certificate_that_intune_was_not_told_of_is_revoked_and_not_given_out() {
     // The next attempt begins anew.
     let certificate = bench.enroll(&bench.device("AB12")).unwrap();
     assert_ne!(certificate.serial, issued[0].serial);
+}
+
+/// The process dies at one commit after the other. Whatever of a certificate it leaves behind, Intune was told of it or it is
+/// revoked, once nobody asked for it again in time.
+#[test]
+fn what_a_process_that_died_left_untold_is_revoked_after_the_restart() {
+    let mut left_untold = 0;
+    for moment in [FailureMoment::BeforeWrite, FailureMoment::AfterWrite] {
+        for n in 1.. {
+            let mut bench = Bench::start();
+            let device = bench.device("AB12");
+            let faults = bench.pki.bench.store_faults.clone();
+            faults.fail_at(faults.commits() + n, moment);
+            let answer = bench.enroll(&device);
+            if !faults.power_is_out() {
+                assert!(answer.is_ok() && n > 1, "{answer:?}");
+                break;
+            }
+            bench.restart();
+            bench.pki.pass_s(2 * settings().repeat_window_s);
+            let told: Vec<String> = bench
+                .stand_in
+                .seen()
+                .successes
+                .iter()
+                .map(|told| told["certificateSerialNumber"].to_string())
+                .collect();
+            for found in bench.issued() {
+                let is_told = told.contains(&format!("\"{}\"", found.serial.to_string().to_uppercase()));
+                assert!(
+                    is_told || answer.is_err(),
+                    "the device got what Intune does not know, at commit {n}, {moment:?}"
+                );
+                assert!(is_told || found.state == CertificateState::Revoked, "{found:?} at commit {n}, {moment:?}");
+                left_untold += usize::from(!is_told);
+            }
+        }
+    }
+    assert!(left_untold > 0, "no moment lay between the certificate and the word to Intune");
+}
+
+#[test]
+fn a_device_that_asks_again_after_a_restart_gets_its_certificate_once_intune_was_told() {
+    let mut between = 0;
+    for n in 1.. {
+        let mut bench = Bench::start();
+        let device = bench.device("AB12");
+        let faults = bench.pki.bench.store_faults.clone();
+        faults.fail_at(faults.commits() + n, FailureMoment::AfterWrite);
+        let _lost = bench.enroll(&device);
+        if !faults.power_is_out() {
+            break;
+        }
+        bench.restart();
+        between += usize::from(!bench.issued().is_empty() && bench.stand_in.seen().successes.is_empty());
+        let certificate = bench.enroll(&device).unwrap_or_else(|error| panic!("after commit {n}: {error:?}"));
+        bench.pki.pass_s(2 * settings().repeat_window_s);
+        let issued = bench.issued();
+        assert_eq!(
+            issued.iter().map(|found| (found.serial, found.state)).collect::<Vec<_>>(),
+            [(certificate.serial, CertificateState::Normal)],
+            "after commit {n}"
+        );
+        assert!(!bench.stand_in.seen().successes.is_empty(), "after commit {n}");
+    }
+    assert!(between > 0, "no moment lay between the certificate and the word to Intune");
 }
 
 #[test]

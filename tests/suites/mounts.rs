@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tests::daemon::{Site, eventually};
+use tests::daemon::{Site, eventually, free_port};
 
 const PROFILE: &str = "intune-digital-signature";
 
@@ -15,7 +15,11 @@ fn mode(path: &Path, mode: u32) {
 
 /// Status and body of a GET without TLS.
 fn get(site: &Site, path: &str) -> (String, String) {
-    let url = format!("http://localhost:{}{path}", site.http_port);
+    get_at(site.http_port, path)
+}
+
+fn get_at(port: u16, path: &str) -> (String, String) {
+    let url = format!("http://localhost:{port}{path}");
     let output = Command::new("curl").args(["--silent", "--write-out", "\n%{http_code}", &url]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap();
@@ -38,10 +42,21 @@ fn trouble(site: &Site, endpoint: &str) -> Option<String> {
     found["trouble"].as_str().map(str::to_owned)
 }
 
+/// What the metrics say of an endpoint, if anything.
+fn mounted(metrics_port: u16, endpoint: &str) -> Option<String> {
+    let (status, text) = get_at(metrics_port, "/metrics");
+    assert_eq!(status, "200", "{text}");
+    let name = format!("certgate_endpoint_mounted{{endpoint=\"{endpoint}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+}
+
 #[test]
 fn a_spoilt_secret_takes_one_endpoint_out_of_service_until_it_is_mended() {
-    let site = Site::new("");
+    let metrics_port = free_port();
+    let site = Site::new(&format!("[metrics]\nlisten = \"127.0.0.1:{metrics_port}\""));
+    let mounted = |endpoint| mounted(metrics_port, endpoint);
     let daemon = site.start();
+    assert_eq!(mounted("intune"), None);
     let (secret, roots) = (site.path("intune.secret"), site.path("roots.pem"));
     std::fs::write(&secret, "a secret\n").unwrap();
     mode(&secret, 0o600);
@@ -76,6 +91,7 @@ fn a_spoilt_secret_takes_one_endpoint_out_of_service_until_it_is_mended() {
     assert!(put(&site, &other).status.success());
     assert_eq!((status_of(&site, "intune").as_str(), status_of(&site, "other").as_str()), ("200", "200"));
     assert!(trouble(&site, "intune").unwrap().contains("chmod 600"));
+    assert_eq!(mounted("intune").as_deref(), Some("1"), "it serves still");
 
     daemon.kill();
     let daemon = site.start();
@@ -93,6 +109,9 @@ fn a_spoilt_secret_takes_one_endpoint_out_of_service_until_it_is_mended() {
     let part = parts.iter().find(|part| part["name"] == "endpoint:intune").unwrap_or_else(|| panic!("{readiness}"));
     assert_eq!((&part["ready"], &readiness["ready"]), (&json!(false), &json!(true)), "the others are served");
 
+    assert_eq!((mounted("intune").as_deref(), mounted("other").as_deref()), (Some("0"), Some("1")));
+    assert_eq!(get_at(metrics_port, "/readyz").0, "200", "one broken endpoint takes no node out of a load balancer");
+
     // Others may be changed meanwhile, and the log does not fill up with it.
     let site_log = daemon.log();
     assert!(put(&site, &other).status.success());
@@ -103,4 +122,10 @@ fn a_spoilt_secret_takes_one_endpoint_out_of_service_until_it_is_mended() {
     eventually(|| status_of(&site, "intune") == "200");
     assert_eq!(trouble(&site, "intune"), None);
     assert!(!site.json(&["status"]).to_string().contains("endpoint:intune"));
+    assert_eq!(mounted("intune").as_deref(), Some("1"));
+
+    let mut disabled = endpoint;
+    disabled["enabled"] = json!(false);
+    assert!(put(&site, &disabled).status.success());
+    assert_eq!(mounted("intune").as_deref(), Some("NaN"), "no alert for what is disabled");
 }

@@ -237,3 +237,30 @@ fn links_in_documents_lead_somewhere() {
         }
     }
 }
+
+/// The keys that ACME options take, by the word of their reader: it names them all when it refuses one that it does not know.
+fn acme_options(inside: Option<&str>) -> BTreeSet<String> {
+    let unknown = serde_json::json!({ "?": 0 });
+    let options = match inside {
+        Some(option) => serde_json::json!({ option: unknown }),
+        None => unknown,
+    };
+    let refusal = acme::Options::parse(&options).unwrap_err();
+    let (_, expected) = refusal.public().split_once("expected").unwrap();
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_names_every_option_of_an_acme_endpoint() {
+    let manual = std::fs::read_to_string(root().join("packaging/man/certgate.8")).unwrap();
+    let (_, section) = manual.split_once("\n.Ss ACME\n").unwrap();
+    let section = section.split("\n.Ss ").next().unwrap();
+    let keys = section.lines().filter_map(|line| line.strip_prefix(".It Cm ").or_else(|| line.strip_prefix(".Cm ")));
+    let named: BTreeSet<_> = keys.flat_map(str::split_whitespace).map(str::to_owned).collect();
+    let nested = ["attestation_roots", "limits", "early_renewal"].map(|option| (option, acme_options(Some(option))));
+    for (option, keys) in nested.into_iter().chain([("options", acme_options(None))]) {
+        assert!(keys.len() > 2, "the reader names too few keys of {option}: {keys:?}");
+        let missing: Vec<_> = keys.difference(&named).collect();
+        assert!(missing.is_empty(), "certgate.8 says nothing of {missing:?} in {option}");
+    }
+}

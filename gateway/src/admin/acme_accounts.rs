@@ -31,6 +31,7 @@ pub struct AcmeAccount {
     pub limits: AcmeLimits,
 }
 
+// Not `LimitOverrides` itself: that is what lies in the store, and its form may change without a change of this API.
 /// Limits of one account. Zero sets no limit; what is absent is as at the endpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]

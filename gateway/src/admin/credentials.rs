@@ -13,6 +13,7 @@ use super::Moment;
 use super::caller::{Caller, Json, Named, Parameters};
 use super::problem::{Failure, Problem, missing};
 
+// Not the engine's own type: that one is no form of anything outside, and follows what the engine needs.
 /// A credential, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Credential {

@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ca_backend::{
-    AccessRule, AttributeRule, AuthorityName, Binding, CredentialPurpose, DnsRule, Endpoint, EndpointName, Engine,
-    EvidenceKind, NameRules, NewCredential, ProfileName, ProtocolName, RequesterRule, Right, TextRule,
-};
+use ca_backend::{AttributeRule, CredentialPurpose, DnsRule, Engine, EvidenceKind, NameRules, Right, TextRule};
 use config::Settings;
 use const_oid::db::rfc4519::CN;
 use serde_json::json;
 
-use super::{ISSUING, OPERATOR, StarterError, scep, write_file};
+use super::endpoint::{StarterEndpoint, StarterSecret};
+use super::{StarterError, scep};
 
 /// The name of the endpoint.
 pub(super) const ENDPOINT: &str = "starter-mdm";
@@ -26,29 +24,16 @@ const TOKEN_FILE: &str = "mdm-token";
 
 /// An endpoint for the bearer of a token that is kept in a file. It also makes one-time challenges for the SCEP endpoint.
 pub(super) fn put_endpoint(engine: &Engine, settings: &Settings) -> Result<(), StarterError> {
-    let rule = AccessRule {
-        name: "the bearer of the token".to_owned(),
-        requesters: vec![RequesterRule { evidence: EvidenceKind::Secret, requester: TextRule::Any }],
-        profiles: vec![ProfileName::new(PROFILE)?],
+    let endpoint = StarterEndpoint {
+        name: ENDPOINT,
+        protocol: "mdm",
+        profiles: &[PROFILE],
+        rules: &[("the bearer of the token", EvidenceKind::Secret)],
         allow: NameRules {
             dns: vec![DnsRule::Any],
             subject: vec![AttributeRule { attribute: CN, value: TextRule::Any }],
             ..NameRules::default()
         },
-        deny: NameRules::default(),
-        keys: None,
-        extensions: Vec::new(),
-        validity_max_s: None,
-        approval: false,
-    };
-    let endpoint = Endpoint {
-        name: EndpointName::new(ENDPOINT)?,
-        protocol: ProtocolName::new("mdm")?,
-        authority: AuthorityName::new(ISSUING)?,
-        profiles: vec![ProfileName::new(PROFILE)?],
-        enabled: true,
-        rules: vec![rule],
-        extended_key_usages: Vec::new(),
         options: json!({
             "configurations": [{
                 "name": "device", "title": "A device by its serial number", "profile": PROFILE, "key": "rsa-2048",
@@ -57,21 +42,14 @@ pub(super) fn put_endpoint(engine: &Engine, settings: &Settings) -> Result<(), S
             "challenges": {"scep_endpoint": scep::ENDPOINT, "ndes": true},
         }),
     };
-    crate::wiring::Wiring::check(&endpoint)?;
-    engine.put_endpoint(&endpoint, OPERATOR)?;
-    let token = NewCredential {
-        id: None,
-        endpoint: endpoint.name,
+    endpoint.put(engine)?;
+    let token = StarterSecret {
+        endpoint: ENDPOINT,
         purpose: CredentialPurpose::Token,
-        comment: format!("the starter's, kept in {TOKEN_FILE}"),
-        holder: None,
-        secret: None,
-        expires: None,
-        uses_max: None,
-        binding: Binding { rights: BTreeSet::from(Right::ALL), ..Binding::default() },
+        rights: BTreeSet::from(Right::ALL),
+        file: TOKEN_FILE,
     };
-    let (_, token) = engine.create_credential(&token, OPERATOR)?;
-    write_file(&settings.state_dir.join(TOKEN_FILE), token.reveal().as_bytes())
+    token.keep(engine, settings)
 }
 
 /// How to get a certificate, as text for people; nothing if the endpoint or its token is gone.

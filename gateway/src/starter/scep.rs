@@ -1,17 +1,16 @@
 //! The starter's SCEP endpoint, its challenge, and how to enroll with it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use ca_backend::{
-    AccessRule, AttributeRule, AuthorityName, Binding, CredentialPurpose, DnsRule, Endpoint, EndpointName, Engine,
-    EvidenceKind, NameRules, NewCredential, ProfileName, ProtocolName, RequesterRule, TextRule,
-};
+use ca_backend::{AttributeRule, CredentialPurpose, DnsRule, Engine, EvidenceKind, NameRules, TextRule};
 use config::Settings;
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc4519::{C, CN, L, O, OU, SERIAL_NUMBER, ST};
 use serde_json::json;
 
-use super::{ISSUING, OPERATOR, StarterError, write_file};
+use super::StarterError;
+use super::endpoint::{StarterEndpoint, StarterSecret};
 
 /// The name of the endpoint.
 pub(super) const ENDPOINT: &str = "starter-scep";
@@ -29,52 +28,30 @@ const ATTRIBUTES: [ObjectIdentifier; 7] = [CN, SERIAL_NUMBER, O, OU, L, ST, C];
 
 /// An endpoint for whoever knows the challenge, in force with a challenge that is kept in a file.
 pub(super) fn put_endpoint(engine: &Engine, settings: &Settings) -> Result<(), StarterError> {
-    let rule = |name: &str, evidence| -> Result<AccessRule, StarterError> {
-        Ok(AccessRule {
-            name: name.to_owned(),
-            requesters: vec![RequesterRule { evidence, requester: TextRule::Any }],
-            profiles: vec![ProfileName::new(PROFILE)?],
-            allow: NameRules {
-                dns: vec![DnsRule::Any],
-                subject: ATTRIBUTES.map(|attribute| AttributeRule { attribute, value: TextRule::Any }).to_vec(),
-                ..NameRules::default()
-            },
-            deny: NameRules::default(),
-            keys: None,
-            extensions: Vec::new(),
-            validity_max_s: None,
-            approval: false,
-        })
-    };
-    let endpoint = Endpoint {
-        name: EndpointName::new(ENDPOINT)?,
-        protocol: ProtocolName::new("scep")?,
-        authority: AuthorityName::new(ISSUING)?,
-        profiles: vec![ProfileName::new(PROFILE)?],
-        enabled: true,
-        rules: vec![
-            rule("whoever knows the challenge", EvidenceKind::Secret)?,
-            rule("whoever holds a certificate", EvidenceKind::Renewal)?,
+    let endpoint = StarterEndpoint {
+        name: ENDPOINT,
+        protocol: "scep",
+        profiles: &[PROFILE],
+        rules: &[
+            ("whoever knows the challenge", EvidenceKind::Secret),
+            ("whoever holds a certificate", EvidenceKind::Renewal),
         ],
-        extended_key_usages: Vec::new(),
+        allow: NameRules {
+            dns: vec![DnsRule::Any],
+            subject: ATTRIBUTES.map(|attribute| AttributeRule { attribute, value: TextRule::Any }).to_vec(),
+            ..NameRules::default()
+        },
         // scepclient knows SHA-1 and DES only, whatever it is told, and renews with the key that it has. No harm on loopback.
         options: json!({ "ndes": true, "renewal_same_key": true, "allow_sha1": true, "allow_des": true }),
     };
-    crate::wiring::Wiring::check(&endpoint)?;
-    engine.put_endpoint(&endpoint, OPERATOR)?;
-    let challenge = NewCredential {
-        id: None,
-        endpoint: endpoint.name,
+    endpoint.put(engine)?;
+    let challenge = StarterSecret {
+        endpoint: ENDPOINT,
         purpose: CredentialPurpose::Challenge,
-        comment: format!("the starter's, kept in {CHALLENGE_FILE}"),
-        holder: None,
-        secret: None,
-        expires: None,
-        uses_max: None,
-        binding: Binding::default(),
+        rights: BTreeSet::new(),
+        file: CHALLENGE_FILE,
     };
-    let (_, challenge) = engine.create_credential(&challenge, OPERATOR)?;
-    write_file(&settings.state_dir.join(CHALLENGE_FILE), challenge.reveal().as_bytes())
+    challenge.keep(engine, settings)
 }
 
 /// How to enroll, as text for people; nothing if the endpoint or its challenge is gone.

@@ -10,7 +10,7 @@
 mod code;
 mod conversation;
 mod credential;
-pub(crate) mod options;
+mod options;
 mod revocation;
 mod wire;
 
@@ -31,7 +31,7 @@ use x509_cert::Certificate;
 
 pub use code::ResultCode;
 pub use credential::ClientCredential;
-pub use options::{IntuneOptions, SecretSource};
+pub use options::IntuneOptions;
 
 use conversation::{Memory, Service};
 use wire::{Failure, FailureNotification, ResultAnswer, Success, SuccessNotification, Validation, ValidationRequest};

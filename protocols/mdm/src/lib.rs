@@ -16,6 +16,7 @@ mod intune;
 mod ledger;
 pub mod openapi;
 mod options;
+mod outbound;
 mod page;
 mod pkcs12;
 mod problem;
@@ -24,11 +25,12 @@ mod web;
 mod webhook;
 
 pub use archive::ArchiveOptions;
-pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode, SecretSource};
+pub use intune::{ClientCredential, Intune, IntuneOptions, ResultCode};
 pub use options::{
     AttributeTemplate, ChallengeOptions, Charset, ClientOptions, ConfigurationOptions, MdmOptions, NameSource,
     NameTemplate,
 };
+pub use outbound::{OutboundOptions, SecretSource};
 pub use pkcs12::Pkcs12Encryption;
 pub use problem::Problem;
 pub use web::{BODY_BYTES_MAX, Mdm, NDES_PATH};

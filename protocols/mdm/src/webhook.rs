@@ -160,7 +160,7 @@ impl Webhook {
 
     /// Asks, as often as it takes, within the deadline.
     fn ask(&self, body: &Bytes) -> Result<Verdict, String> {
-        let deadline = Duration::from_secs(self.options.deadline_s);
+        let deadline = Duration::from_secs(self.options.outbound.deadline_s);
         let took = Stopwatch::start();
         let (mut pause, mut last) = (PAUSE_MIN, "the deadline is over".to_owned());
         for attempt in 1..=ATTEMPTS_MAX {
@@ -195,7 +195,7 @@ impl Webhook {
             request = request.header(AUTHORIZATION, bearer);
         }
         let request = request.body(body).map_err(|_| Trouble::Final("webhook.url is unusable".to_owned()))?;
-        let timeout = left.min(Duration::from_secs(self.options.attempt_timeout_s));
+        let timeout = left.min(Duration::from_secs(self.options.outbound.attempt_timeout_s));
         let limits = OutboundLimits { timeout, body_bytes_max: ANSWER_BYTES_MAX };
         let answer = self.outbound.ask(request, limits).map_err(|error| match error {
             OutboundError::Refused(_) | OutboundError::BadAnswer(_) => Trouble::Final(error.to_string()),

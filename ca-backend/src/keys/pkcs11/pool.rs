@@ -2,9 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::failure::Failure;
 use super::session::{Desk, Seat};
@@ -27,8 +29,8 @@ pub(crate) struct Bounds {
 /// Sessions at work.
 pub(crate) struct Pool {
     token: Arc<Token>,
-    queue: SyncSender<Job>,
-    waiting: Arc<Mutex<Receiver<Job>>>,
+    queue: Sender<Job>,
+    waiting: Receiver<Job>,
     workers: Mutex<Vec<Arc<Worker>>>,
     lost: Arc<AtomicUsize>,
     lost_max: usize,
@@ -51,11 +53,11 @@ struct Worker {
 
 impl Pool {
     pub(crate) fn start(token: Arc<Token>, bounds: Bounds) -> Result<Self, KeyFault> {
-        let (queue, waiting) = sync_channel(bounds.queue_max);
+        let (queue, waiting) = bounded(bounds.queue_max);
         let pool = Self {
             token,
             queue,
-            waiting: Arc::new(Mutex::new(waiting)),
+            waiting,
             workers: Mutex::default(),
             lost: Arc::default(),
             lost_max: bounds.sessions.saturating_mul(LOST_PER_SESSION_MAX),
@@ -153,10 +155,8 @@ impl Pool {
 }
 
 /// Until the pool is dropped, or another thread took over.
-fn work_off(worker: &Worker, waiting: &Mutex<Receiver<Job>>, seat: &mut Seat, lost: &AtomicUsize) {
-    loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
+fn work_off(worker: &Worker, waiting: &Receiver<Job>, seat: &mut Seat, lost: &AtomicUsize) {
+    for job in waiting {
         if job.given_up.load(Ordering::SeqCst) {
             continue;
         }

@@ -122,7 +122,7 @@ impl Intune {
     ) -> Result<T, Fault> {
         let body = serde_json::to_vec(body).map_err(|error| Fault::Broken(error.to_string()))?;
         let body = Bytes::from(body);
-        let deadline = Duration::from_secs(self.options.deadline_s);
+        let deadline = Duration::from_secs(self.options.outbound.deadline_s);
         let took = Stopwatch::start();
         let mut paused = Duration::ZERO;
         let mut pause = PAUSE_MIN;
@@ -287,7 +287,7 @@ impl Intune {
     }
 
     fn send(&self, request: Request<Bytes>, left: Duration) -> Result<Response<Bytes>, Trouble> {
-        let timeout = left.min(Duration::from_secs(self.options.attempt_timeout_s));
+        let timeout = left.min(Duration::from_secs(self.options.outbound.attempt_timeout_s));
         let host = request.uri().host().unwrap_or_default().to_owned();
         let limits = OutboundLimits { timeout, body_bytes_max: ANSWER_BYTES_MAX };
         self.outbound.ask(request, limits).map_err(|error| match error {

@@ -3,21 +3,10 @@
 use std::path::PathBuf;
 
 use ca_backend::{Reason, Refusal};
-use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use url::Url;
 
-/// Where a secret lies. It is never among the options themselves, which everyone may read who may read endpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SecretSource {
-    /// A credential that systemd hands to the daemon, by name (`LoadCredential=`).
-    Credential(String),
-    /// A file that nobody but the daemon's user may read.
-    File(PathBuf),
-    /// A variable of the daemon's environment, by name.
-    Environment(String),
-}
+use crate::outbound::{OutboundOptions, SecretSource, read_url};
 
 /// How to reach a tenant's services, and as which application.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -48,45 +37,21 @@ pub struct IntuneOptions {
     /// Intune's own application, whose endpoints Graph lists.
     #[serde(default = "service_app_id")]
     pub service_app_id: String,
-    /// How long one request to these services may take as a whole, repeats included, in seconds.
-    #[serde(default = "deadline_s")]
-    pub deadline_s: u64,
-    /// How long one attempt may take, in seconds.
-    #[serde(default = "attempt_timeout_s")]
-    pub attempt_timeout_s: u64,
     /// Whether certificates are revoked when Intune asks for it.
     #[serde(default = "yes")]
     pub revocation: bool,
     /// The time between two questions for what to revoke, in seconds.
     #[serde(default = "revocation_poll_s")]
     pub revocation_poll_s: u64,
-    /// A PEM file with the roots that the services' certificates must lead to; those of the system if not stated.
-    #[serde(default)]
-    pub roots: Option<PathBuf>,
-    /// A proxy, `http://HOST:PORT`.
-    #[serde(default, deserialize_with = "read_some_url")]
-    pub proxy: Option<Url>,
-    /// The value of the header `Proxy-Authorization`, such as `Basic ...`.
-    #[serde(default)]
-    pub proxy_authorization: Option<SecretSource>,
-    /// Private networks that may be reached, such as that of the proxy.
-    #[serde(default)]
-    pub reachable_networks: Vec<IpNet>,
+    /// The way to these services.
+    #[serde(flatten)]
+    pub outbound: OutboundOptions,
 }
 
 fn url(text: &str) -> Url {
     // Constants of this file, which a test reads.
     #[allow(clippy::expect_used)]
     Url::parse(text).expect("a URL")
-}
-
-pub(crate) fn read_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Url::parse(&text).map_err(|error| serde::de::Error::custom(format!("{text:?} is no URL: {error}")))
-}
-
-pub(crate) fn read_some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    read_url(deserializer).map(Some)
 }
 
 fn login_url() -> Url {
@@ -103,14 +68,6 @@ fn service_resource() -> String {
 
 fn service_app_id() -> String {
     "0000000a-0000-0000-c000-000000000000".to_owned()
-}
-
-fn deadline_s() -> u64 {
-    25
-}
-
-fn attempt_timeout_s() -> u64 {
-    10
 }
 
 fn revocation_poll_s() -> u64 {
@@ -153,12 +110,7 @@ impl IntuneOptions {
                 return Err(malformed(format!("intune.{key} is the URL of a service that ends in a slash, not {url}")));
             }
         }
-        if self.attempt_timeout_s == 0 || self.attempt_timeout_s > self.deadline_s {
-            return Err(malformed("intune.attempt_timeout_s is at least 1 and not more than intune.deadline_s"));
-        }
-        if self.deadline_s > 120 {
-            return Err(malformed("intune.deadline_s is at most 120: no device waits longer"));
-        }
+        self.outbound.check("intune")?;
         if self.revocation_poll_s < 10 {
             return Err(malformed("intune.revocation_poll_s is at least 10"));
         }

@@ -1,14 +1,10 @@
 //! What an operator states about a webhook: the table `webhook` among the options of a SCEP endpoint.
 
-use std::path::PathBuf;
-
 use ca_backend::{Reason, Refusal};
-use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
-use crate::SecretSource;
-use crate::intune::options::{read_some_url, read_url};
+use crate::outbound::{OutboundOptions, SecretSource, read_url};
 
 /// Whom to ask, about which requests, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -32,32 +28,9 @@ pub struct WebhookOptions {
     /// Whether requests without a challenge are asked about. If not, the rules decide whether they wait for an operator.
     #[serde(default)]
     pub without_challenge: bool,
-    /// How long one question may take as a whole, repeats included, in seconds.
-    #[serde(default = "deadline_s")]
-    pub deadline_s: u64,
-    /// How long one attempt may take, in seconds.
-    #[serde(default = "attempt_timeout_s")]
-    pub attempt_timeout_s: u64,
-    /// A PEM file with the roots that the service's certificate must lead to; those of the system if not stated.
-    #[serde(default)]
-    pub roots: Option<PathBuf>,
-    /// A proxy, `http://HOST:PORT`.
-    #[serde(default, deserialize_with = "read_some_url")]
-    pub proxy: Option<Url>,
-    /// The value of the header `Proxy-Authorization`, such as `Basic ...`.
-    #[serde(default)]
-    pub proxy_authorization: Option<SecretSource>,
-    /// Private networks that may be reached.
-    #[serde(default)]
-    pub reachable_networks: Vec<IpNet>,
-}
-
-fn deadline_s() -> u64 {
-    20
-}
-
-fn attempt_timeout_s() -> u64 {
-    8
+    /// The way to the service.
+    #[serde(flatten)]
+    pub outbound: OutboundOptions,
 }
 
 impl WebhookOptions {
@@ -79,14 +52,7 @@ impl WebhookOptions {
         if options.signing_secret.is_none() && options.bearer.is_none() {
             return Err(malformed("webhook wants a signing_secret, a bearer, or both".to_owned()));
         }
-        if options.attempt_timeout_s == 0 || options.attempt_timeout_s > options.deadline_s {
-            return Err(malformed(
-                "webhook.attempt_timeout_s is at least 1 and not more than webhook.deadline_s".to_owned(),
-            ));
-        }
-        if options.deadline_s > 120 {
-            return Err(malformed("webhook.deadline_s is at most 120: no device waits longer".to_owned()));
-        }
+        options.outbound.check("webhook")?;
         Ok(options)
     }
 
@@ -104,7 +70,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused() {
         let base = || json!({"url": "https://judge.example/scep", "bearer": {"file": "/run/secret"}});
-        assert_eq!(WebhookOptions::parse(&base()).unwrap().deadline_s, 20);
+        assert_eq!(WebhookOptions::parse(&base()).unwrap().outbound.deadline_s, 25);
         for (key, value, word) in [
             ("url", json!("ftp://judge.example/"), "https"),
             ("url", json!("https://user:word@judge.example/"), "user name"),
