@@ -252,6 +252,11 @@ impl KeyFamily {
             (ID_ML_DSA_44 | ID_ML_DSA_65 | ID_ML_DSA_87, Some(_)) => {
                 Err(Refusal::new(Reason::BadKey, "an ML-DSA key must have no parameters"))
             }
+            // RFC 4055 section 1.2: it would limit what the certificate may sign, and nothing could be encrypted for it.
+            (ID_RSASSA_PSS, _) => {
+                let text = "a key for RSASSA-PSS alone is not accepted; write it as an RSA key (rsaEncryption)";
+                Err(Refusal::new(Reason::BadKey, text))
+            }
             (other, _) => Err(Refusal::new(Reason::BadKey, format!("keys of the kind {other} are not accepted"))),
         }
     }

@@ -3,6 +3,7 @@
 use aws_lc_rs::rsa::{
     OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey, PrivateDecryptingKey,
 };
+use ca_backend::{CertificateRequest, Reason};
 use pkcs7::{Bag, Cipher, Digest, Envelope, Error, KeyTransport, Legacy, SignedMessage, certs_only, seal};
 use tests::openssl::OpenSsl;
 use tests::scep_client::{Device, Message};
@@ -137,4 +138,23 @@ fn a_key_for_rsassa_pss_alone_signs_and_nothing_is_encrypted_for_it() {
         let refused = seal(b"content", &certificate, Cipher::Aes256, KeyTransport::Pkcs1v15, &random).unwrap_err();
         assert!(matches!(&refused, Error::Algorithm(text) if text.contains("signatures alone")), "{refused:?}");
     }
+
+    // A key that is for another digest than the one that it signed: so says its certificate, changed here behind the algorithm
+    // with which that is signed.
+    let (mut message, _) = signed_with_pss(restricted, "-md sha384 -keyopt rsa_pss_saltlen:48");
+    let hash = [0xa0, 0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02];
+    let (at, _) = message.windows(hash.len()).enumerate().filter(|(_, window)| *window == hash).nth(1).unwrap();
+    message[at + hash.len() - 1] = 3;
+    let refused = SignedMessage::open(&message, LEGACY).unwrap_err();
+    assert!(matches!(&refused, Error::Algorithm(text) if text.contains("Sha512")), "{refused:?}");
+}
+
+#[test]
+fn a_subject_with_a_key_for_rsassa_pss_alone_is_told_how_to_write_it() {
+    let ssl = OpenSsl::new();
+    ssl.run("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out key.pem");
+    ssl.run("req -new -key key.pem -subj /CN=device -outform DER -out request.der");
+    let refused = CertificateRequest::open(&ssl.take("request.der")).unwrap_err();
+    assert_eq!(refused.reason(), Reason::BadKey);
+    assert!(refused.public().contains("rsaEncryption"), "{}", refused.public());
 }
