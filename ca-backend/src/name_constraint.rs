@@ -1,6 +1,6 @@
 //! What a chain of authorities allows below it (RFC 5280 sections 4.2.1.9 and 4.2.1.10).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use der::Encode;
 use x509_cert::TbsCertificate;
@@ -259,11 +259,34 @@ fn contains_mailbox(base: &str, mailbox: &str) -> bool {
     }
 }
 
-/// The host of a URI that has an authority.
+/// The host of a URI that has an authority and names its host. RFC 5280 section 4.2.1.10: without one, or with an address, it is in
+/// no subtree.
 fn host_of(uri: &str) -> Option<String> {
-    let (_, rest) = uri.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
+    let (_, rest) = uri.split_once(':')?;
+    let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
     let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host_and_port.split(':').next()?;
-    if host.is_empty() || host.starts_with('[') { None } else { Some(host.to_owned()) }
+    let is_name = !host.is_empty() && !host.starts_with('[') && host.parse::<Ipv4Addr>().is_err();
+    is_name.then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_judged_by_the_name_of_its_host_and_in_doubt_refused() {
+        let base = || Base::Uri(".permitted.example".to_owned());
+        let permitted = Subtrees { permitted: vec![base()], excluded: Vec::new() };
+        let excluded = Subtrees { permitted: Vec::new(), excluded: vec![base()] };
+        let judged = |uri: &str| {
+            let uri = AlternativeName::Uri(uri.to_owned());
+            [permitted.allow(&uri), excluded.allow(&uri)]
+        };
+        assert_eq!(judged("https://host.permitted.example/a?b"), [true, false]);
+        assert_eq!(judged("https://x@host.other.example:8443/"), [false, true]);
+        for doubtful in ["urn:a://host.permitted.example", "urn:a:b", "https://10.0.0.1/", "https://[::1]/"] {
+            assert_eq!(judged(doubtful), [false, false], "{doubtful}");
+        }
+    }
 }

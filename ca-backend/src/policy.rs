@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use const_oid::ObjectIdentifier;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::credential::Binding;
 use crate::endpoint::Endpoint;
@@ -89,7 +90,7 @@ pub struct NameRules {
     /// denied with it.
     pub wildcards: bool,
     /// Address ranges, such as `10.0.0.0/8`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "address_ranges", skip_serializing_if = "Vec::is_empty")]
     pub ip: Vec<IpNet>,
     /// What follows the `@` of e-mail addresses, as in `dns`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -237,6 +238,18 @@ impl From<DnsRule> for String {
             DnsRule::Exact(whole) => whole,
             DnsRule::Below(parent) => format!(".{parent}"),
         }
+    }
+}
+
+/// A denial that matches nothing is worse than none: names hold no IPv4 address that is written as IPv6.
+fn address_ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let ranges = Vec::<IpNet>::deserialize(deserializer)?;
+    let is_mapped = |range: &&IpNet| matches!(range, IpNet::V6(range) if range.prefix_len() >= 96 && range.network().to_ipv4_mapped().is_some());
+    match ranges.iter().find(is_mapped) {
+        Some(mapped) => {
+            Err(D::Error::custom(format!("{mapped} is a range of IPv4: write it as such, like 10.0.0.0/8")))
+        }
+        None => Ok(ranges),
     }
 }
 
@@ -697,4 +710,19 @@ pub(crate) fn authorize_revocation(
         return Ok(());
     }
     Err(Refusal::new(Reason::NotAuthorized, "the certificate belongs to another requester"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NameRules;
+
+    #[test]
+    fn ranges_that_match_no_name_are_refused() {
+        let read = |range: &str| serde_json::from_value::<NameRules>(serde_json::json!({ "ip": [range] }));
+        let refused = read("::ffff:10.0.0.0/104").unwrap_err().to_string();
+        assert!(refused.contains("range of IPv4"), "{refused}");
+        for good in ["10.0.0.0/8", "2001:db8::/32", "::/0"] {
+            read(good).unwrap();
+        }
+    }
 }

@@ -205,7 +205,9 @@ impl Engine {
             answers.push(Answer { cert_id_der: &id.der, status, this_update: now, next_update, archive_cutoff });
         }
         let known = answers.iter().all(|answer| matches!(answer.status, CertStatus::Good | CertStatus::Revoked { .. }));
-        let cacheable = known && query.nonce.is_none();
+        // A serial has one minimal form and any number of padded ones.
+        let padded = matches!(first.serial.as_slice(), [0, next, ..] if next & 0x80 == 0);
+        let cacheable = known && query.nonce.is_none() && !padded;
         let draft = OcspDraft {
             responder_key_hash: responder.key_hash,
             produced_at: now,
@@ -539,6 +541,8 @@ struct Shard {
     /// Counts purges: an answer that was made before a purge is not kept after it.
     epoch: u64,
     answers: HashMap<Serial, Vec<KeptAnswer>>,
+    /// How many there are, of all serials.
+    kept: usize,
 }
 
 /// How many forms of CertID one serial is kept under.
@@ -566,22 +570,57 @@ impl ResponseCache {
     }
 
     fn keep(&self, serial: &Serial, cert_id: &[u8], answer: &Arc<SignedOcsp>, epoch: u64) {
-        let mut shard = self.shard(serial);
+        let shard = &mut *self.shard(serial);
         if shard.epoch != epoch {
             return;
         }
-        if shard.answers.len() >= self.entries_max {
+        if shard.kept >= self.entries_max {
             shard.answers.clear();
+            shard.kept = 0;
         }
         let forms = shard.answers.entry(*serial).or_default();
+        shard.kept -= forms.len();
         forms.retain(|(id, _)| id != cert_id);
-        forms.truncate(FORMS_MAX - 1);
+        if forms.len() >= FORMS_MAX {
+            forms.remove(0);
+        }
         forms.push((cert_id.to_vec(), answer.clone()));
+        shard.kept += forms.len();
     }
 
     pub(crate) fn purge(&self, serial: &Serial) {
         let mut shard = self.shard(serial);
         shard.epoch += 1;
-        shard.answers.remove(serial);
+        let gone = shard.answers.remove(serial);
+        shard.kept -= gone.map_or(0, |forms| forms.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(cache: &ResponseCache) -> usize {
+        cache.shards.iter().map(|shard| shard.lock().unwrap().answers.values().map(Vec::len).sum::<usize>()).sum()
+    }
+
+    #[test]
+    fn answers_are_counted_in_each_form_of_a_question() {
+        let cache = ResponseCache::new(SHARDS * 20);
+        let at = Time::from_unix(0);
+        let answer = Arc::new(SignedOcsp::new(Vec::<u8>::new(), at, at, at, true));
+        let serials: Vec<_> = (0..100_u8).map(|n| Serial::from_magnitude(&[1, n, 16]).unwrap()).collect();
+        for serial in &serials {
+            for form in 0..12_u8 {
+                cache.keep(serial, &[form], &answer, 0);
+                cache.keep(serial, &[form], &answer, 0);
+            }
+            assert!(cache.find(serial, &[11]).is_some() && cache.find(serial, &[0]).is_none(), "the oldest goes first");
+            assert!((FORMS_MAX..=20 + FORMS_MAX).contains(&count(&cache)), "{}", count(&cache));
+        }
+        for serial in &serials {
+            cache.purge(serial);
+        }
+        assert_eq!((count(&cache), cache.shards.iter().map(|shard| shard.lock().unwrap().kept).sum::<usize>()), (0, 0));
     }
 }

@@ -191,3 +191,37 @@ fn a_wrong_pin_is_offered_once_and_a_new_one_is_taken_without_a_restart() {
     eventually(|| issue(&pki, "host-0.example.org").ok());
     assert_eq!(token.logins(), before + 2);
 }
+
+#[test]
+fn a_wrong_pin_that_the_module_calls_something_else_is_offered_once_too() {
+    let token = SoftToken::softhsm("pin-by-another-name");
+    let mut pki = pki_on(token.settings());
+    token.happens("fail-login 6"); // CKR_FUNCTION_FAILED
+    token.pin_file("wrong-pin");
+    pki.restart();
+    let before = token.logins();
+    eventually(|| (token.logins() > before || issue(&pki, "a.example.org").is_err()).then_some(()));
+    for n in 0..5 {
+        let fault = fault(issue(&pki, &format!("host-{n}.example.org")).unwrap_err());
+        assert!(matches!(&fault, Fault::Key(KeyFault::Unusable(why)) if why.contains("refused the PIN")), "{fault}");
+    }
+    assert_eq!(token.logins(), before + 1, "a wrong PIN was offered again");
+    token.pin_file(tests::token::PIN);
+    eventually(|| issue(&pki, "host-0.example.org").ok());
+}
+
+#[test]
+fn a_login_that_fails_for_no_clear_reason_is_tried_again_after_a_growing_pause() {
+    let token = SoftToken::softhsm("stumbling");
+    let mut pki = pki_on(token.settings());
+    token.happens("stumble-login 80000001"); // a vendor's own
+    pki.restart();
+    let before = token.logins();
+    for n in 0..50 {
+        let fault = fault(issue(&pki, &format!("host-{n}.example.org")).unwrap_err());
+        assert!(matches!(&fault, Fault::TryLater { .. } | Fault::Key(KeyFault::Unavailable(_))), "{fault}");
+    }
+    assert!(token.logins() < before + 10, "a crowd of requests stormed the token");
+    token.is_well();
+    eventually(|| issue(&pki, "host-0.example.org").ok());
+}

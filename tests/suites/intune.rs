@@ -376,6 +376,8 @@ fn what_intune_wants_revoked_is_revoked_and_reported_but_nothing_of_others() {
         wish("2", foreign.serial.to_string()),
         wish("3", "no serial".to_owned()),
         wish("4", "40".repeat(20)),
+        json!({"requestContext": "5"}),
+        json!({"serialNumber": "40"}),
     ];
     bench.stand_in.next("uploadRevocationResults", Mishap::Status(503, None));
     assert_eq!(bench.intune.revoke_as_asked().unwrap(), 1);
@@ -392,6 +394,7 @@ fn what_intune_wants_revoked_is_revoked_and_reported_but_nothing_of_others() {
             (false, "CertificateNotFoundError"),
             (false, "ParameterDataInvalidError"),
             (false, "CertificateNotFoundError"),
+            (false, "ParameterDataInvalidError"),
         ]
     );
     drop(seen);

@@ -50,8 +50,13 @@ impl Template {
                 }
                 '}' => return Err(malformed("closes a place that it did not open; a brace itself is written twice")),
                 '{' => {
-                    let place: String = rest.by_ref().take_while(|other| *other != '}').collect();
-                    if !text.contains(&format!("{{{place}}}")) || !is_place(&place) {
+                    let mut closed = false;
+                    let open = |other: &char| {
+                        closed = *other == '}';
+                        !closed
+                    };
+                    let place: String = rest.by_ref().take_while(open).collect();
+                    if !closed || !is_place(&place) {
                         return Err(malformed(
                             "has a place that is not written as {device.NAME}, {user.NAME} or {variable.NAME}",
                         ));
@@ -279,7 +284,18 @@ mod tests {
 
     #[test]
     fn templates_that_mean_nothing_are_refused() {
-        for bad in ["", "{device.x", "device.x}", "{x}", "{device.}", "{root.x}", "{device.x y}", "{{device.x}", "{}"] {
+        for bad in [
+            "",
+            "{device.x",
+            "device.x}",
+            "{x}",
+            "{device.}",
+            "{root.x}",
+            "{device.x y}",
+            "{{device.x}",
+            "{}",
+            "{device.x}-{device.x",
+        ] {
             assert!(Template::parse(bad).is_err(), "{bad:?}");
         }
         assert!(NameKind::split("dn:cn={device.x}").is_err());

@@ -10,6 +10,8 @@
  *                         hang        signing does not return
  *                         hang-login  logging in does not return
  *                         close N     before each Nth signature, the session is closed
+ *                         fail-login N     as forget; a login that fails returns N
+ *                         stumble-login N  as forget; logging in returns N
  *                         fail N      signing returns N (hexadecimal)
  *                         fail-decrypt N  decrypting returns N wherever it would fail
  *   -DLOGINS="..."      a file that gets one octet for each login
@@ -63,7 +65,7 @@ static void wait_while(const char *wanted) {
 }
 
 static rv away(void) {
-    if (is("forget") && !forgotten) forgotten = 1;
+    if (!forgotten && (is("forget") || is("fail-login") || is("stumble-login"))) forgotten = 1;
     if (forgotten == 1) return NOT_INITIALIZED;
     return is("absent") ? DEVICE_REMOVED : OK;
 }
@@ -105,8 +107,14 @@ static rv login(unsigned long session, unsigned long user, void *pin, unsigned l
     FILE *file = fopen(LOGINS, "a");
     if (file) { fputc('.', file); fclose(file); }
     wait_while("hang-login");
+    char word[32];
+    unsigned long number;
     rv gone = away();
-    return gone ? gone : behind->f[LOGIN](session, user, pin, octets);
+    if (gone) return gone;
+    int other = told(word, &number);
+    if (other && strcmp(word, "stumble-login") == 0) return number;
+    rv result = behind->f[LOGIN](session, user, pin, octets);
+    return result && other && strcmp(word, "fail-login") == 0 ? number : result;
 }
 
 static rv sign_init(unsigned long session, void *mechanism, unsigned long key) {

@@ -35,8 +35,15 @@ impl From<KeyFault> for Failure {
 /// Texts of the library name the function and the return code, never its arguments.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl Failure {
+    /// What an error means.
+    pub(crate) fn of(error: &Error) -> Self {
         let why = error.to_string();
-        match &error {
+        match error {
             Error::Pkcs11(code, _) => of_code(code, why),
             Error::NullFunctionPointer | Error::NotSupported | Error::MissingSymbol(_) => {
                 Self::Final(KeyFault::Unsupported(why))

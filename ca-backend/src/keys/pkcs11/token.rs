@@ -36,6 +36,22 @@ struct State {
     refused: Option<[u8; 32]>,
     /// The last failure to reach the token.
     failed: Option<(Stopwatch, String)>,
+    /// Logins that failed, one after the other, for a reason that the module did not make clear.
+    stumbled: Option<Stumble>,
+}
+
+/// A login that failed, and that may have been counted.
+struct Stumble {
+    since: Stopwatch,
+    times: u32,
+    why: String,
+}
+
+impl Stumble {
+    /// The pause doubles, up to half a minute.
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= REST * 2_u32.pow(self.times.min(6))
+    }
 }
 
 /// A session that nobody uses. When a token's last session closes, its login ends and every key handle with it.
@@ -153,6 +169,11 @@ impl Token {
         if info.user_pin_locked() {
             return Err(KeyFault::Unusable(format!("the PIN of the token {} is locked", self.uri)).into());
         }
+        if let Some(stumble) = &state.stumbled
+            && !stumble.is_over()
+        {
+            return Err(KeyFault::Unavailable(stumble.why.clone()).into());
+        }
         let logged_in = match pin {
             Some(pin) => session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.to_vec()))),
             None => session.login(UserType::User, None),
@@ -160,11 +181,20 @@ impl Token {
         match logged_in {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
                 state.refused = None;
+                state.stumbled = None;
                 Ok(())
             }
-            Err(error) if counts_as_refused(&error) => {
+            Err(error) if counts_as_refused(&error) || (is_unclear(&error) && counted(context, slot)) => {
                 state.refused = digest;
+                state.stumbled = None;
                 Err(KeyFault::Unusable(format!("the token {} refused the PIN: {error}", self.uri)).into())
+            }
+            // Not at once again: for all that is known it was a wrong PIN.
+            Err(error) if is_unclear(&error) => {
+                let why = format!("logging in to the token {} failed: {error}", self.uri);
+                let times = state.stumbled.as_ref().map_or(0, |stumble| stumble.times.saturating_add(1));
+                state.stumbled = Some(Stumble { since: Stopwatch::start(), times, why: why.clone() });
+                Err(KeyFault::Unavailable(why).into())
             }
             Err(error) => Err(error.into()),
         }
@@ -205,6 +235,21 @@ fn counts_as_refused(error: &Error) -> bool {
             _
         )
     )
+}
+
+/// Whether an error of a login may stand for a wrong PIN, which some modules call by a name of their own.
+fn is_unclear(error: &Error) -> bool {
+    let speaks_of_the_session = matches!(
+        error,
+        Error::Pkcs11(RvError::SessionHandleInvalid | RvError::SessionClosed | RvError::SessionReadOnlyExists, _)
+    );
+    !speaks_of_the_session && matches!(Failure::of(error), Failure::Session(_))
+}
+
+/// Whether the token has counted a wrong PIN since the last login (PKCS #11, CKF_USER_PIN_COUNT_LOW and its like).
+fn counted(context: &Context, slot: Slot) -> bool {
+    let info = context.library().ok().and_then(|library| library.get_token_info(slot).ok());
+    info.is_some_and(|info| info.user_pin_count_low() || info.user_pin_final_try() || info.user_pin_locked())
 }
 
 /// Which token; never its PIN.

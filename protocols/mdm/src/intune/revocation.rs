@@ -24,7 +24,8 @@ impl Intune {
         };
         let wishes: Downloaded =
             self.ask(Service::Revocation, "CertificateAuthorityRequests/downloadRevocationRequests", &wish)?;
-        let results: Vec<_> = wishes.value.into_iter().take(REQUESTS_MAX).map(|wish| self.revoke(wish)).collect();
+        let wishes = wishes.value.into_iter().take(REQUESTS_MAX);
+        let results: Vec<_> = wishes.filter_map(|wish| self.revoke(wish)).collect();
         if results.is_empty() {
             return Ok(0);
         }
@@ -37,17 +38,22 @@ impl Intune {
         Ok(revoked)
     }
 
-    fn revoke(&self, wish: RevocationWish) -> RevocationResult {
-        let (error_code, error_message) = match self.revoke_one(&wish.serial_number) {
+    /// `None` for a wish to which no result could be told.
+    fn revoke(&self, wish: RevocationWish) -> Option<RevocationResult> {
+        let Some(request_context) = wish.request_context else {
+            tracing::warn!(endpoint = %self.endpoint, serial = ?wish.serial_number, "Intune wants a revocation without a context");
+            return None;
+        };
+        let (error_code, error_message) = match self.revoke_one(wish.serial_number.as_deref().unwrap_or_default()) {
             Ok(()) => (RevocationError::None, String::new()),
             Err(failed) => failed,
         };
-        RevocationResult {
-            request_context: wish.request_context,
+        Some(RevocationResult {
+            request_context,
             succeeded: error_code == RevocationError::None,
             error_code,
             error_message,
-        }
+        })
     }
 
     fn revoke_one(&self, serial: &str) -> Result<(), (RevocationError, String)> {

@@ -98,11 +98,12 @@ pub(super) struct Downloaded {
     pub(super) value: Vec<RevocationWish>,
 }
 
+/// One that lacks something must not keep the others from being answered.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RevocationWish {
-    pub(super) request_context: String,
-    pub(super) serial_number: String,
+    pub(super) request_context: Option<String>,
+    pub(super) serial_number: Option<String>,
 }
 
 #[derive(Serialize)]
