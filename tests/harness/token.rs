@@ -33,6 +33,16 @@ impl SoftToken {
     /// A SoftHSM token of this label.
     #[must_use]
     pub fn softhsm(label: &str) -> Self {
+        Self::softhsm_compiled(label, &[])
+    }
+
+    /// A SoftHSM token whose signatures take longer, as if it were reached by a network.
+    #[must_use]
+    pub fn softhsm_far_away(label: &str, sign_ms: u32) -> Self {
+        Self::softhsm_compiled(label, &[("SIGN_MS", &sign_ms.to_string())])
+    }
+
+    fn softhsm_compiled(label: &str, definitions: &[(&str, &str)]) -> Self {
         let token = Self { directory: TempDir::new().unwrap(), label: label.to_owned() };
         let tokens = token.path("tokens");
         fs::create_dir(&tokens).unwrap();
@@ -45,7 +55,8 @@ impl SoftToken {
         let library = token.path("libsofthsm2.so");
         fs::copy(first_of(&SOFTHSM), &library).unwrap();
         let settings = token.path("softhsm2.conf");
-        token.compile(&library, &[("VARIABLE", "SOFTHSM2_CONF"), ("VALUE", settings.to_str().unwrap())]);
+        let variable = [("VARIABLE", "SOFTHSM2_CONF"), ("VALUE", settings.to_str().unwrap())];
+        token.compile(&library, &[&variable, definitions].concat());
         token
     }
 
@@ -113,6 +124,14 @@ impl SoftToken {
         fs::read(self.path("logins")).map_or(0, |octets| octets.len())
     }
 
+    /// How many of its sessions are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let noted = fs::read(self.path("sessions")).unwrap_or_default();
+        let count = |what: u8| noted.iter().filter(|octet| **octet == what).count();
+        count(b'+') - count(b'-')
+    }
+
     /// A file of this token.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -121,11 +140,12 @@ impl SoftToken {
 
     fn compile(&self, library: &Path, definitions: &[(&str, &str)]) {
         fs::write(self.path("gate.c"), GATE).unwrap();
-        let (control, logins) = (self.path("control"), self.path("logins"));
+        let (control, logins, sessions) = (self.path("control"), self.path("logins"), self.path("sessions"));
         let own = [
             ("MODULE", library.to_str().unwrap()),
             ("CONTROL", control.to_str().unwrap()),
             ("LOGINS", logins.to_str().unwrap()),
+            ("SESSIONS", sessions.to_str().unwrap()),
         ];
         let defined = own.iter().chain(definitions).map(|(name, value)| format!("-D{name}=\"{value}\""));
         run(Command::new("cc")

@@ -163,7 +163,11 @@ fn a_module_that_hangs_holds_no_caller_longer_than_the_deadline_and_is_replaced_
         assert!(threads_named("pkcs11") <= 2 + 2 * 2, "{} threads", threads_named("pkcs11"));
         token.is_well();
         eventually(|| issue(&pki, "host-0.example.org").ok());
+        // Two at work, and the one that keeps the login.
+        eventually(|| (token.sessions() <= 3).then_some(()));
     }
+    drop(pki);
+    eventually(|| (token.sessions() == 0).then_some(()));
 }
 
 fn threads_named(name: &str) -> usize {

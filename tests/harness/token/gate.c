@@ -15,6 +15,8 @@
  *                         fail N      signing returns N (hexadecimal)
  *                         fail-decrypt N  decrypting returns N wherever it would fail
  *   -DLOGINS="..."      a file that gets one octet for each login
+ *   -DSIGN_MS="..."     how many milliseconds each signature takes longer, without work for this machine's processors
+ *   -DSESSIONS="..."    a file that gets a + for each session that is opened, and a - for each that is closed
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -97,11 +99,29 @@ static rv get_slots(unsigned char present, unsigned long *slots, unsigned long *
         return gone ? gone_code : behind->f[index] arguments; }
 
 GUARDED(get_token, GET_TOKEN, (unsigned long slot, void *info), (slot, info), TOKEN_NOT_PRESENT)
-GUARDED(open_session, OPEN, (unsigned long slot, unsigned long flags, void *a, void *n, unsigned long *s), (slot, flags, a, n, s), TOKEN_NOT_PRESENT)
 GUARDED(session_info, SESSION_INFO, (unsigned long s, void *info), (s, info), DEVICE_REMOVED)
 GUARDED(find_init, FIND_INIT, (unsigned long s, void *t, unsigned long n), (s, t, n), DEVICE_REMOVED)
 GUARDED(decrypt_init, DECRYPT_INIT, (unsigned long s, void *m, unsigned long k), (s, m, k), DEVICE_REMOVED)
 GUARDED(generate_pair, GENERATE_PAIR, (unsigned long s, void *m, void *a, unsigned long an, void *b, unsigned long bn, unsigned long *p, unsigned long *q), (s, m, a, an, b, bn, p, q), DEVICE_REMOVED)
+
+static void note(char what) {
+    FILE *file = fopen(SESSIONS, "a");
+    if (file) { fputc(what, file); fclose(file); }
+}
+
+static rv open_session(unsigned long slot, unsigned long flags, void *a, void *n, unsigned long *session) {
+    rv gone = away();
+    if (gone) return gone == NOT_INITIALIZED ? gone : TOKEN_NOT_PRESENT;
+    rv result = behind->f[OPEN](slot, flags, a, n, session);
+    if (result == OK) note('+');
+    return result;
+}
+
+static rv close_session(unsigned long session) {
+    rv result = behind->f[CLOSE](session);
+    if (result == OK) note('-');
+    return result;
+}
 
 static rv login(unsigned long session, unsigned long user, void *pin, unsigned long octets) {
     FILE *file = fopen(LOGINS, "a");
@@ -130,6 +150,14 @@ static rv sign_init(unsigned long session, void *mechanism, unsigned long key) {
     return behind->f[SIGN_INIT](session, mechanism, key);
 }
 
+#ifdef SIGN_MS
+static rv sign(unsigned long session, void *octets, unsigned long count, void *signature, unsigned long *room) {
+    rv result = behind->f[SIGN](session, octets, count, signature, room);
+    if (signature) usleep(1000 * atoi(SIGN_MS)); /* without a buffer it is asked for the length only */
+    return result;
+}
+#endif
+
 static rv decrypt(unsigned long session, void *sealed, unsigned long octets, void *opened, unsigned long *room) {
     char word[32];
     unsigned long number;
@@ -150,12 +178,16 @@ rv C_GetFunctionList(struct functions **list) {
         gate.f[GET_SLOTS] = get_slots;
         gate.f[GET_TOKEN] = get_token;
         gate.f[OPEN] = open_session;
+        gate.f[CLOSE] = close_session;
         gate.f[SESSION_INFO] = session_info;
         gate.f[LOGIN] = login;
         gate.f[FIND_INIT] = find_init;
         gate.f[DECRYPT_INIT] = decrypt_init;
         gate.f[DECRYPT] = decrypt;
         gate.f[SIGN_INIT] = sign_init;
+#ifdef SIGN_MS
+        gate.f[SIGN] = sign;
+#endif
         gate.f[GENERATE_PAIR] = generate_pair;
     }
     *list = &gate;

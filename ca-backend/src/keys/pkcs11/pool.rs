@@ -154,7 +154,7 @@ impl Pool {
     }
 }
 
-/// Until the pool is dropped, or another thread took over.
+/// Until the pool is dropped, or another thread took over. The session is closed at the end: tokens have few.
 fn work_off(worker: &Worker, waiting: &Receiver<Job>, seat: &mut Seat, lost: &AtomicUsize) {
     for job in waiting {
         if job.given_up.load(Ordering::SeqCst) {
@@ -171,7 +171,8 @@ fn work_off(worker: &Worker, waiting: &Receiver<Job>, seat: &mut Seat, lost: &At
         // Decided under the lock under which it is set.
         if worker.replaced.load(Ordering::SeqCst) {
             lost.fetch_sub(1, Ordering::SeqCst);
-            return;
+            break;
         }
     }
+    seat.leave();
 }

@@ -43,9 +43,15 @@ impl Seat {
         Self { token, session: None }
     }
 
-    /// Takes a new session the next time.
+    /// Closes the session, and takes a new one the next time.
     pub(crate) fn leave(&mut self) {
-        self.session = None;
+        let Some(open) = self.session.take() else { return };
+        // One of an earlier generation is void, and its handle may be another session's by now.
+        if let Ok(context) = self.token.module.enter()
+            && context.generation == open.generation
+        {
+            let _closed_or_gone = open.session.close();
+        }
     }
 
     /// Does `work`, and once more from the beginning if the session or the token turned out to be no good.

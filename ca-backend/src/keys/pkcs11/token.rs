@@ -56,7 +56,7 @@ impl Stumble {
 
 /// A session that nobody uses. When a token's last session closes, its login ends and every key handle with it.
 struct Keeper {
-    _session: Session,
+    session: Session,
     slot: Slot,
     generation: u64,
 }
@@ -95,7 +95,7 @@ impl Token {
         self.module.begin_anew(generation);
     }
 
-    /// The keeper is not closed: its handle is void, and may be another session's by now.
+    /// The token is gone, and the keeper is not closed: its handle is void, and may be another session's by now.
     fn forget_keeper(&self, state: &mut State) {
         if state.keeper.take().is_some() {
             self.module.tokens_in_use.fetch_sub(1, Ordering::SeqCst);
@@ -109,7 +109,7 @@ impl Token {
             None => {
                 let slot = self.find(context)?;
                 let session = open(library, slot)?;
-                state.keeper = Some(Keeper { _session: session, slot, generation: context.generation });
+                state.keeper = Some(Keeper { session, slot, generation: context.generation });
                 self.module.tokens_in_use.fetch_add(1, Ordering::SeqCst);
                 slot
             }
@@ -117,7 +117,10 @@ impl Token {
         let session = match open(library, slot) {
             Ok(session) => session,
             Err(failure) => {
-                self.forget_keeper(state);
+                // With too few sessions, say, it is still the token that others are logged in to.
+                if matches!(failure, Failure::Token(_)) {
+                    self.forget_keeper(state);
+                }
                 return Err(failure);
             }
         };
@@ -202,6 +205,20 @@ impl Token {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody uses it any more: its other sessions are closed by their threads.
+impl Drop for Token {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(keeper) = state.keeper.take() else { return };
+        if let Ok(context) = self.module.enter()
+            && context.generation == keeper.generation
+        {
+            let _closed_or_gone = keeper.session.close();
+        }
+        self.module.tokens_in_use.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
