@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::telemetry;
 
-type Task = Box<dyn FnOnce() + Send>;
+type Task = Box<dyn FnOnce(&Figures) + Send>;
 
 /// Threads of one name and the bounded queue in front of them.
 pub struct Lane {
@@ -87,17 +87,19 @@ impl Lane {
         W: FnOnce() -> T + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        let panics = self.shared.figures.panics.clone();
         let waited = Stopwatch::start();
-        let wait = self.shared.figures.wait.clone();
-        self.shared.enqueue(Box::new(move || {
-            wait.record(waited.elapsed());
+        self.shared.enqueue(Box::new(move |figures| {
+            figures.wait.record(waited.elapsed());
             if answer.is_closed() {
                 return;
             }
-            match catch_unwind(AssertUnwindSafe(work)) {
+            figures.busy.increment(1.0);
+            let done = catch_unwind(AssertUnwindSafe(work));
+            // before the answer, so that nobody who has it finds the thread still at work
+            figures.busy.decrement(1.0);
+            match done {
                 Ok(value) => drop(answer.send(value)),
-                Err(_) => panics.increment(1),
+                Err(_) => figures.panics.increment(1),
             }
         }))?;
         Ok(async move { result.await.map_err(|_| Panicked) })
@@ -152,9 +154,7 @@ impl Shared {
     fn work(&self) {
         while let Some(task) = self.next() {
             self.figures.waiting.decrement(1.0);
-            self.figures.busy.increment(1.0);
-            task();
-            self.figures.busy.decrement(1.0);
+            task(&self.figures);
         }
     }
 
