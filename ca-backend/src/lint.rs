@@ -10,17 +10,18 @@ use const_oid::db::rfc5280::{
     ID_CE_SUBJECT_KEY_IDENTIFIER, ID_PE_AUTHORITY_INFO_ACCESS,
 };
 use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
-use der::asn1::{Null, OctetString};
+use der::asn1::{AnyRef, IntRef, Null, OctetString, OctetStringRef};
 use der::flagset::FlagSet;
-use der::{Decode, Encode};
-use x509_cert::certificate::{TbsCertificate, Version};
-use x509_cert::ext::Extension;
+use der::referenced::OwnedToRef;
+use der::{Decode, Encode, Sequence};
+use spki::AlgorithmIdentifierRef;
+use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
     AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage,
     KeyUsage,
 };
-use x509_cert::time::Time as CertificateTime;
+use x509_cert::time::{Time as CertificateTime, Validity};
 
 use crate::clock::Time;
 use crate::error::{Error, Fault, Reason, Refusal};
@@ -53,6 +54,30 @@ pub(crate) struct LintContext<'a> {
     pub operator_purposes: &'a [ObjectIdentifier],
 }
 
+/// TBSCertificate (RFC 5280 section 4.1) as the checks read it, over the bytes to be signed. Certificates have no unique identifiers.
+#[derive(Sequence)]
+struct Tbs<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", default = "Default::default")]
+    version: Version,
+    serial: IntRef<'a>,
+    signature: AlgorithmIdentifierRef<'a>,
+    issuer: AnyRef<'a>,
+    validity: Validity,
+    subject: AnyRef<'a>,
+    public_key: AnyRef<'a>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    extensions: Option<Vec<Extension<'a>>>,
+}
+
+/// Extension (RFC 5280 section 4.1).
+#[derive(Sequence)]
+struct Extension<'a> {
+    oid: ObjectIdentifier,
+    #[asn1(default = "Default::default")]
+    critical: bool,
+    value: &'a OctetStringRef,
+}
+
 /// Decodes a TBSCertificate anew and holds it against RFC 5280, the profile, and the issuer's whole chain. Returns the names in it.
 ///
 /// # Errors
@@ -65,16 +90,16 @@ pub(crate) fn lint(tbs_der: &[u8], context: &LintContext<'_>) -> Result<Requeste
             format!("the certificate would have more than {TBS_BYTES_MAX} octets"),
         ));
     }
-    let tbs = TbsCertificate::from_der(tbs_der).map_err(|error| fault("structure", error.to_string()))?;
-    if !tbs.to_der().is_ok_and(|again| again == tbs_der) {
+    let tbs = Tbs::from_der(tbs_der).map_err(|error| fault("structure", error.to_string()))?;
+    let subject = DistinguishedName::from_der(&encoding(&tbs.subject)?)?;
+    if !tbs.to_der().is_ok_and(|again| again == tbs_der) || !subject.is_canonical() {
         return Err(fault("structure", "the bytes are not the canonical encoding of what they say"));
     }
-    let subject = DistinguishedName::from_der(&encoding(tbs.subject())?)?;
 
     check_fields(&tbs, context)?;
     check_validity(&tbs, context)?;
-    check_subject(&tbs, &subject, context)?;
-    let extensions = tbs.extensions().map(Vec::as_slice).unwrap_or_default();
+    check_subject(&subject, context)?;
+    let extensions = tbs.extensions.as_deref().unwrap_or_default();
     check_presence(extensions, context)?;
     check_authority(extensions, context)?;
     check_identifiers(extensions, context)?;
@@ -101,32 +126,29 @@ fn encoding(value: &impl Encode) -> Result<Vec<u8>, Error> {
     value.to_der().map_err(|error| fault("structure", error.to_string()))
 }
 
-/// Version, serial, algorithm, issuer, key, unique identifiers.
-fn check_fields(tbs: &TbsCertificate, context: &LintContext<'_>) -> Result<(), Error> {
-    if tbs.version() != Version::V3 {
+/// Version, serial, algorithm, issuer, key.
+fn check_fields(tbs: &Tbs<'_>, context: &LintContext<'_>) -> Result<(), Error> {
+    if tbs.version != Version::V3 {
         return Err(fault("version", "it is not 3"));
     }
-    let serial = tbs.serial_number().as_bytes();
+    let serial = tbs.serial.as_bytes();
     if serial.len() > crate::serial::SERIAL_BYTES || Serial::from_integer(serial).is_err() {
         return Err(fault("serial", "it is not a positive integer of at most 20 octets"));
     }
-    if *tbs.signature() != context.issuer.algorithm.signature_algorithm() {
+    if tbs.signature != context.issuer.algorithm.signature_algorithm().owned_to_ref() {
         return Err(fault("signature algorithm", "it does not fit the issuer's key"));
     }
-    if encoding(tbs.issuer())? != context.issuer.name.as_der() {
+    if encoding(&tbs.issuer)? != context.issuer.name.as_der() {
         return Err(fault("issuer", "it is not the issuer's subject, octet by octet"));
     }
-    if encoding(tbs.subject_public_key_info())? != context.key.spki_der() {
+    if encoding(&tbs.public_key)? != context.key.spki_der() {
         return Err(fault("public key", "it is not the key whose possession was shown"));
-    }
-    if tbs.issuer_unique_id().is_some() || tbs.subject_unique_id().is_some() {
-        return Err(fault("unique identifiers", "certificates have none"));
     }
     Ok(())
 }
 
-fn check_validity(tbs: &TbsCertificate, context: &LintContext<'_>) -> Result<(), Error> {
-    let validity = tbs.validity();
+fn check_validity(tbs: &Tbs<'_>, context: &LintContext<'_>) -> Result<(), Error> {
+    let validity = &tbs.validity;
     for time in [&validity.not_before, &validity.not_after] {
         let general = matches!(time, CertificateTime::GeneralTime(_));
         if general != (time.to_date_time().year() >= 2050) {
@@ -157,25 +179,25 @@ fn check_validity(tbs: &TbsCertificate, context: &LintContext<'_>) -> Result<(),
     Ok(())
 }
 
-fn check_subject(tbs: &TbsCertificate, subject: &DistinguishedName, context: &LintContext<'_>) -> Result<(), Error> {
+fn check_subject(subject: &DistinguishedName, context: &LintContext<'_>) -> Result<(), Error> {
     if subject.is_empty() && context.profile.kind != ProfileKind::EndEntity {
         return Err(refusal(Reason::NameNotAllowed, "subject", "authorities and responders need one"));
     }
     subject.validate()?;
-    let own = encoding(tbs.subject())? == context.issuer.name.as_der();
+    let own = *subject == context.issuer.name;
     if own != (context.profile.kind == ProfileKind::Root) {
         return Err(refusal(Reason::NameNotAllowed, "subject", "it equals the issuer's name exactly in roots"));
     }
     Ok(())
 }
 
-fn find<'a>(extensions: &'a [Extension], oid: &ObjectIdentifier) -> Option<&'a Extension> {
-    extensions.iter().find(|extension| extension.extn_id == *oid)
+fn find<'a, 'd>(extensions: &'a [Extension<'d>], oid: &ObjectIdentifier) -> Option<&'a Extension<'d>> {
+    extensions.iter().find(|extension| extension.oid == *oid)
 }
 
 /// The decoded value of an extension, whose encoding must be canonical.
-fn decode<'a, T: Decode<'a> + Encode>(extension: &'a Extension, rule: &str) -> Result<T, Error> {
-    let der = extension.extn_value.as_bytes();
+fn decode<'a, T: Decode<'a> + Encode>(extension: &Extension<'a>, rule: &str) -> Result<T, Error> {
+    let der = extension.value.as_bytes();
     let value = T::from_der(der).map_err(|_| fault(rule, "the extension cannot be decoded"))?;
     if value.to_der().is_ok_and(|again| again == der) {
         Ok(value)
@@ -185,11 +207,11 @@ fn decode<'a, T: Decode<'a> + Encode>(extension: &'a Extension, rule: &str) -> R
 }
 
 /// Each extension once, only those that the profile has, and each with the right criticality.
-fn check_presence(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
+fn check_presence(extensions: &[Extension<'_>], context: &LintContext<'_>) -> Result<(), Error> {
     let profile = context.profile;
     for (index, extension) in extensions.iter().enumerate() {
-        let oid = extension.extn_id;
-        if extensions.iter().take(index).any(|earlier| earlier.extn_id == oid) {
+        let oid = extension.oid;
+        if extensions.iter().take(index).any(|earlier| earlier.oid == oid) {
             return Err(fault("extensions", format!("{oid} stands there twice")));
         }
         let (allowed, critical) = match oid {
@@ -238,7 +260,7 @@ fn check_presence(extensions: &[Extension], context: &LintContext<'_>) -> Result
 }
 
 /// basicConstraints, and what the chain above leaves of pathLenConstraint.
-fn check_authority(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
+fn check_authority(extensions: &[Extension<'_>], context: &LintContext<'_>) -> Result<(), Error> {
     let Some(extension) = find(extensions, &ID_CE_BASIC_CONSTRAINTS) else {
         return Ok(());
     };
@@ -265,7 +287,7 @@ fn check_authority(extensions: &[Extension], context: &LintContext<'_>) -> Resul
     }
 }
 
-fn check_identifiers(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
+fn check_identifiers(extensions: &[Extension<'_>], context: &LintContext<'_>) -> Result<(), Error> {
     if let Some(extension) = find(extensions, &ID_CE_SUBJECT_KEY_IDENTIFIER) {
         let identifier: OctetString = decode(extension, "subject key identifier")?;
         if identifier.as_bytes() != context.key.key_identifier() {
@@ -285,7 +307,7 @@ fn check_identifiers(extensions: &[Extension], context: &LintContext<'_>) -> Res
     Ok(())
 }
 
-fn check_key_usage(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
+fn check_key_usage(extensions: &[Extension<'_>], context: &LintContext<'_>) -> Result<(), Error> {
     let Some(extension) = find(extensions, &ID_CE_KEY_USAGE) else {
         return Ok(());
     };
@@ -299,7 +321,7 @@ fn check_key_usage(extensions: &[Extension], context: &LintContext<'_>) -> Resul
 }
 
 fn check_extended_key_usage(
-    extensions: &[Extension],
+    extensions: &[Extension<'_>],
     context: &LintContext<'_>,
 ) -> Result<Vec<ObjectIdentifier>, Error> {
     let Some(extension) = find(extensions, &ID_CE_EXT_KEY_USAGE) else {
@@ -330,7 +352,7 @@ fn check_extended_key_usage(
 }
 
 /// cRLDistributionPoints and authorityInfoAccess: exactly the issuer's addresses.
-fn check_addresses(extensions: &[Extension], context: &LintContext<'_>) -> Result<(), Error> {
+fn check_addresses(extensions: &[Extension<'_>], context: &LintContext<'_>) -> Result<(), Error> {
     let uri = |name: &GeneralName| {
         if let GeneralName::UniformResourceIdentifier(uri) = name
             && is_status_url(uri.as_str())
@@ -382,7 +404,7 @@ fn is_status_url(url: &str) -> bool {
 
 /// Every other extension: the profile lets a request bring it, and its value follows its type.
 fn check_requested(
-    extensions: &[Extension],
+    extensions: &[Extension<'_>],
     purposes: &[ObjectIdentifier],
     context: &LintContext<'_>,
 ) -> Result<(), Error> {
@@ -397,18 +419,18 @@ fn check_requested(
         ID_PE_AUTHORITY_INFO_ACCESS,
     ];
     for extension in extensions {
-        let oid = extension.extn_id;
+        let oid = extension.oid;
         if oid == ID_PKIX_OCSP_NOCHECK {
             decode::<Null>(extension, "OCSP no check")?;
         } else if !OWN.contains(&oid) {
-            extension::check_value(context.profile, &oid, extension.extn_value.as_bytes(), purposes)?;
+            extension::check_value(context.profile, &oid, extension.value.as_bytes(), purposes)?;
         }
     }
     Ok(())
 }
 
 fn check_alternative_names(
-    extensions: &[Extension],
+    extensions: &[Extension<'_>],
     subject: &DistinguishedName,
 ) -> Result<Vec<AlternativeName>, Error> {
     let Some(extension) = find(extensions, &ID_CE_SUBJECT_ALT_NAME) else {
@@ -424,7 +446,7 @@ fn check_alternative_names(
     if extension.critical != subject.is_empty() {
         return Err(fault("criticality", "subjectAltName is critical exactly if the subject is empty"));
     }
-    let names = AlternativeName::decode_all(extension.extn_value.as_bytes())?;
+    let names = AlternativeName::decode_all(extension.value.as_bytes())?;
     names.iter().try_for_each(AlternativeName::validate)?;
     if (1..names.len()).any(|index| names.iter().take(index).any(|earlier| Some(earlier) == names.get(index))) {
         return Err(refusal(Reason::Malformed, "alternative names", "a name stands there twice"));

@@ -183,6 +183,11 @@ impl DistinguishedName {
             .try_for_each(|attribute| attribute::validate(&attribute.kind, attribute.value))
     }
 
+    /// Whether encoding the name anew gives the same bytes: the parts of a set may come in any order when they are read.
+    pub(crate) fn is_canonical(&self) -> bool {
+        self.sequence().to_der().is_ok_and(|again| again == *self.0)
+    }
+
     /// The name's DER.
     #[must_use]
     pub fn as_der(&self) -> &[u8] {
