@@ -94,6 +94,8 @@ pub enum KeyHealth {
     Probing,
     /// Keys can be used.
     Usable,
+    /// Keys can be used, but not as fast as the settings ask for, and why.
+    Reduced(String),
     /// Keys cannot be used, and why.
     Unusable(String),
 }
@@ -104,6 +106,15 @@ pub(crate) struct StoredKey {
     pub(crate) key: KeyRef,
     /// `None` for a kind of key that is not used here.
     pub(crate) algorithm: Option<KeyAlgorithm>,
+}
+
+/// How many calls at a time a token takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    /// As the settings ask for.
+    pub(crate) wanted: usize,
+    /// As the token gives, up to `wanted`.
+    pub(crate) given: usize,
 }
 
 /// A place that keeps private keys and uses them.
@@ -146,6 +157,11 @@ pub(crate) trait KeyStore: Send + Sync {
 
     /// Whether keys can be used now.
     fn health(&self) -> KeyHealth;
+
+    /// How many sessions there are, in a store that needs them.
+    fn sessions(&self) -> Result<Option<Sessions>, KeyFault> {
+        Ok(None)
+    }
 }
 
 /// All key stores of this daemon: finds the one that a reference belongs to.
