@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::pkcs11::TokenKeys;
 use self::secret::Secret;
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
@@ -191,7 +192,7 @@ pub(crate) struct IssuingKey {
 }
 
 impl KeyRing {
-    /// A ring of stores; references go to the first one that holds them.
+    /// A ring of stores.
     pub(crate) fn new(stores: impl IntoIterator<Item = Arc<dyn KeyStore>>, homes: KeyHomes) -> Result<Self, KeyFault> {
         let ring = Self { stores: stores.into_iter().collect(), homes };
         for name in [&ring.homes.authorities, &ring.homes.responders, &ring.homes.services].into_iter().flatten() {
@@ -214,6 +215,9 @@ impl KeyRing {
         };
         if let Ok(store) = self.named(&wanted.0) {
             return Ok(IssuingKey { key: store.generate(label, algorithm, KeyPurpose::Sign)?, adopted: false });
+        }
+        if wanted.scheme() == TokenKeys::SCHEME {
+            TokenKeys::check_reference(wanted)?;
         }
         let store = self.store(wanted)?;
         if let Some(key) = store.find(wanted)? {
@@ -319,8 +323,17 @@ impl KeyRing {
     }
 
     fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
-        let store = self.stores().find(|store| store.holds(key));
-        store.ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
+        let mut holding = self.stores().filter(|store| store.holds(key));
+        match (holding.next(), holding.next()) {
+            (Some(store), None) => Ok(store),
+            // Only what an operator wrote can be so vague: references that were given out name their token.
+            (Some(one), Some(other)) => Err(KeyFault::Unsupported(format!(
+                "{key} could be in the key stores {} and {}: say which token it is",
+                one.name(),
+                other.name()
+            ))),
+            (None, _) => Err(KeyFault::Unsupported(format!("no key store is configured for {key}"))),
+        }
     }
 }
 

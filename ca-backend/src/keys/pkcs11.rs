@@ -100,6 +100,12 @@ impl TokenKeys {
         })
     }
 
+    /// Whether an operator's reference to a token or a key is well formed. What is wrong with it is told without what could be a
+    /// PIN.
+    pub(crate) fn check_reference(wanted: &KeyRef) -> Result<(), KeyFault> {
+        TokenUri::parse(&wanted.0).map(|_| ())
+    }
+
     /// Whether the settings of two stores could mean the same token, so that nobody could tell whose a key is.
     pub(crate) fn may_share_token_with(&self, other: &Self) -> bool {
         self.token.uri.may_share_token_with(&other.token.uri)

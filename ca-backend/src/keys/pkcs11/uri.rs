@@ -26,10 +26,10 @@ impl TokenUri {
         let wrong =
             |why: String| KeyFault::Unsupported(format!("{text:?} is not a PKCS#11 URI that can be used: {why}"));
         let path = text.strip_prefix(SCHEME).ok_or_else(|| wrong(format!("it does not begin with {SCHEME}")))?;
-        // Not echoed: the query is where others put PINs.
-        if path.contains('?') {
+        // Not echoed: the query is where others put PINs, and somebody puts them elsewhere.
+        if path.contains('?') || path.to_ascii_lowercase().contains("pin-") {
             return Err(KeyFault::Unsupported(
-                "a PKCS#11 URI must not have a query here; modules and PINs are set in [keys.pkcs11]".to_owned(),
+                "a PKCS#11 URI must not have a query or a PIN here; modules and PINs are set in [keys.pkcs11]".to_owned(),
             ));
         }
         let mut attributes = BTreeMap::new();
@@ -37,6 +37,9 @@ impl TokenUri {
             let (name, value) = part.split_once('=').ok_or_else(|| wrong(format!("{part:?} has no value")))?;
             let known = KNOWN.into_iter().find(|known| *known == name);
             let known = known.ok_or_else(|| wrong(format!("{name:?} is unknown; known are {}", KNOWN.join(", "))))?;
+            if !is_well_escaped(value) {
+                return Err(wrong(format!("{value:?} has a % without two hexadecimal digits behind it")));
+            }
             let value: Vec<u8> = percent_decode_str(value).collect();
             if attributes.insert(known, value).is_some() {
                 return Err(wrong(format!("{name} stands twice")));
@@ -96,6 +99,11 @@ impl TokenUri {
     }
 }
 
+/// RFC 3986 section 2.1.
+fn is_well_escaped(value: &str) -> bool {
+    value.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
+}
+
 impl fmt::Display for TokenUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(SCHEME)?;
@@ -128,15 +136,27 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for text in ["file:a", "pkcs11:token", "pkcs11:slot-id=1", "pkcs11:token=a;token=b", "pkcs11:type=cert"] {
+        for text in [
+            "file:a",
+            "pkcs11:token",
+            "pkcs11:slot-id=1",
+            "pkcs11:token=a;token=b",
+            "pkcs11:type=cert",
+            "pkcs11:token=50%",
+            "pkcs11:token=%4",
+            "pkcs11:token=a;id=%0g",
+            "pkcs11:token=%+1",
+        ] {
             assert!(matches!(TokenUri::parse(text), Err(KeyFault::Unsupported(_))), "{text}");
         }
     }
 
     #[test]
     fn s47_a_pin_in_a_uri_is_refused_and_not_repeated() {
-        let fault = TokenUri::parse("pkcs11:token=a?pin-value=canary").unwrap_err();
-        assert!(!fault.to_string().contains("canary"), "{fault}");
+        for text in ["?pin-value=canary", ";pin-value=canary", "&pin-value=canary", "?x=y&PIN-value=canary"] {
+            let fault = TokenUri::parse(&format!("pkcs11:token=a{text}")).unwrap_err();
+            assert!(!fault.to_string().contains("canary"), "{fault}");
+        }
     }
 
     #[test]
