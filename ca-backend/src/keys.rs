@@ -457,6 +457,41 @@ mod tests {
         assert!(matches!(ring.sign(&KeyRef::new("memory", "gone"), b""), Err(KeyFault::NotFound(_))));
     }
 
+    fn token(name: &str, token: &str) -> Arc<dyn KeyStore> {
+        let settings = pkcs11::TokenSettings {
+            name: name.to_owned(),
+            module_path: "/nonexistent/module.so".into(),
+            token: token.to_owned(),
+            pin: pkcs11::PinSource::None,
+            sessions: 1,
+            queue_max: 1,
+            deadline: std::time::Duration::from_secs(1),
+            generate_deadline: std::time::Duration::from_secs(1),
+        };
+        Arc::new(TokenKeys::open(settings).unwrap())
+    }
+
+    #[test]
+    fn a_reference_that_fits_two_tokens_is_refused_and_names_both() {
+        let ring = ring_of([token("here", "pkcs11:token=a"), token("there", "pkcs11:token=b")]);
+        let made = ring.issuing_key(Some(&KeyRef("pkcs11:object=root".to_owned())), &label("x"), KeyAlgorithm::EcP256);
+        assert!(
+            matches!(&made, Err(KeyFault::Unsupported(why)) if why.contains("here") && why.contains("there")),
+            "{made:?}"
+        );
+        let made = ring.issuing_key(Some(&KeyRef("pkcs11:token=b".to_owned())), &label("x"), KeyAlgorithm::EcP256);
+        assert!(matches!(made, Err(KeyFault::Unavailable(_))), "{made:?}");
+    }
+
+    #[test]
+    fn s47_a_pin_in_an_operators_reference_is_refused_and_not_repeated() {
+        let ring = ring_of([token("here", "pkcs11:token=a")]);
+        for text in ["pkcs11:token=a?pin-value=canary", "pkcs11:token=a;pin-value=canary", "pkcs11:?pin-value=canary"] {
+            let made = ring.issuing_key(Some(&KeyRef(text.to_owned())), &label("x"), KeyAlgorithm::EcP256);
+            assert!(matches!(&made, Err(KeyFault::Unsupported(why)) if !why.contains("canary")), "{made:?}");
+        }
+    }
+
     #[test]
     fn a_key_in_memory_has_its_own_name_and_can_be_destroyed() {
         let ring = ring_of([Arc::new(MemoryKeys::default())]);

@@ -1,11 +1,12 @@
 //! Keys in PKCS#11 tokens.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ca_backend::testing::{Bench, check_token};
 use ca_backend::{
-    Action, CertStatus, DecryptionScheme, Error, Fault, IssuedCertificate, KeyAlgorithm, KeyFault, KeyHealth, PinSource,
-    TokenSettings,
+    Action, CertStatus, DecryptionScheme, Error, Fault, IssuedCertificate, KeyAlgorithm, KeyFault, KeyHealth,
+    PinSource, TokenSettings,
 };
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -158,6 +159,28 @@ fn a_request_outlives_its_session_that_is_closed_again_and_again_but_not_for_eve
 }
 
 #[test]
+fn a_crowd_that_is_told_to_try_later_does_not_make_its_token_unusable() {
+    let token = SoftToken::softhsm_far_away("crowd", 50);
+    let settings = token.settings();
+    let pki = &pki_on(TokenSettings { sessions: 1, queue_max: 1, ..settings });
+    let turned_away = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let turned_away = &turned_away;
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let Err(error) = issue(pki, &format!("host-{thread}-{round}.example.org")) else { continue };
+                    tells_to_try_later(Err::<(), _>(error));
+                    turned_away.fetch_add(1, Ordering::SeqCst);
+                    assert_eq!(pki.engine.key_health(), [("token".to_owned(), KeyHealth::Usable)]);
+                }
+            });
+        }
+    });
+    assert!(turned_away.into_inner() > 0, "there was no crowd");
+}
+
+#[test]
 fn a_module_that_forgot_everything_is_initialized_again() {
     let token = SoftToken::softhsm("forget");
     let pki = pki_on(token.settings());
@@ -251,9 +274,11 @@ fn a_token_that_gives_no_session_at_all_is_told_and_taken_when_it_does() {
 fn private_keys(session: &Session, label: &str) -> Vec<ObjectHandle> {
     let found = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)]).unwrap();
     let begins_so = |key: &ObjectHandle| {
-        session.get_attributes(*key, &[AttributeType::Label]).unwrap().iter().any(
-            |attribute| matches!(attribute, Attribute::Label(found) if found.starts_with(label.as_bytes())),
-        )
+        session
+            .get_attributes(*key, &[AttributeType::Label])
+            .unwrap()
+            .iter()
+            .any(|attribute| matches!(attribute, Attribute::Label(found) if found.starts_with(label.as_bytes())))
     };
     found.into_iter().filter(begins_so).collect()
 }

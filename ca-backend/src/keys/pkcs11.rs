@@ -126,13 +126,25 @@ impl TokenKeys {
         work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
         undo: Option<Undo<T>>,
     ) -> Result<T, KeyFault> {
-        let answer = self.pool.ask(limit, work, undo);
+        self.ask_if_there_is_room(limit, work, undo).unwrap_or_else(|| {
+            Err(KeyFault::Unavailable(format!("too many requests wait for the token {}", self.token.uri)))
+        })
+    }
+
+    /// `None` if too many requests wait, which says nothing of the token's condition.
+    fn ask_if_there_is_room<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
+        undo: Option<Undo<T>>,
+    ) -> Option<Result<T, KeyFault>> {
+        let answer = self.pool.ask(limit, work, undo)?;
         let works = match &answer {
             Err(KeyFault::Unavailable(why) | KeyFault::Unusable(why)) => Err(why.clone()),
             Ok(_) | Err(KeyFault::NotFound(_) | KeyFault::Unsupported(_) | KeyFault::Undecipherable) => Ok(()),
         };
         self.condition().last = Some((Stopwatch::start(), works));
-        answer
+        Some(answer)
     }
 
     fn condition(&self) -> MutexGuard<'_, Condition> {
@@ -171,6 +183,11 @@ impl KeyStore for TokenKeys {
 
     fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
         let uri = TokenUri::parse(&wanted.0)?;
+        if uri.id().is_some() {
+            return Err(KeyFault::Unsupported(format!(
+                "there is no key {wanted}, and one that is made gets an id of its own"
+            )));
+        }
         let Some(object) = uri.object() else { return Ok(None) };
         let text =
             str::from_utf8(object).map_err(|_| KeyFault::Unsupported(format!("{wanted} has no label in UTF-8")))?;
@@ -308,24 +325,24 @@ impl KeyStore for TokenKeys {
         })
     }
 
-    /// What the token last answered, if that was a moment ago; else it is asked.
+    /// What the token last answered, if that was a moment ago or too many others ask it; else it is asked.
     fn health(&self) -> KeyHealth {
-        let known = |condition: &Condition| match &condition.last {
-            Some((since, works)) if since.elapsed() < ANSWER_FRESH => Some(works.clone()),
-            Some(_) | None => None,
-        };
-        let fresh = known(&self.condition());
-        let works = match fresh {
-            Some(works) => works,
-            None => {
-                let probe = self.ask(PROBE_LIMIT.min(self.deadline), |desk| {
+        let last = self.condition().last.clone();
+        let works = match last {
+            Some((since, works)) if since.elapsed() < ANSWER_FRESH => works,
+            last => {
+                let answers = |desk: &mut Desk<'_>| {
                     let slot = desk.session.get_session_info()?.slot_id();
                     desk.library
                         .get_token_info(slot)
                         .map(|_| ())
                         .map_err(|_| Failure::Token(format!("the token {} does not answer", desk.token.uri)))
-                });
-                probe.map_err(|fault| fault.to_string())
+                };
+                match (self.ask_if_there_is_room(PROBE_LIMIT.min(self.deadline), answers, None), last) {
+                    (Some(probe), _) => probe.map_err(|fault| fault.to_string()),
+                    (None, Some((_, works))) => works,
+                    (None, None) => return KeyHealth::Probing,
+                }
             }
         };
         let reduced = || {

@@ -84,10 +84,9 @@ fn of_code(code: &RvError, why: String) -> Failure {
         RvError::SessionHandleInvalid | RvError::SessionClosed => Failure::Closed(why),
         RvError::UserNotLoggedIn | RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Failure::Lost(why),
         RvError::CryptokiNotInitialized => Failure::Module(why),
-        RvError::DeviceRemoved
-        | RvError::TokenNotPresent
-        | RvError::TokenNotRecognized
-        | RvError::SlotIdInvalid => Failure::Token(why),
+        RvError::DeviceRemoved | RvError::TokenNotPresent | RvError::TokenNotRecognized | RvError::SlotIdInvalid => {
+            Failure::Token(why)
+        }
         RvError::SessionCount => Failure::Full { open: 0, why },
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid

@@ -112,7 +112,9 @@ pub(crate) fn is_as_wanted(session: &Session, private: ObjectHandle, purpose: Ke
             Attribute::Derive(true) => "one that derives",
             _ => continue,
         };
-        return Err(KeyFault::Unsupported(format!("the token made a key that is {unwanted}, against its orders")).into());
+        return Err(
+            KeyFault::Unsupported(format!("the token made a key that is {unwanted}, against its orders")).into()
+        );
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::queue::Queue;
 use super::question::{Asked, Question, Undo};
+use super::queue::Queue;
 use super::session::{Desk, Seat};
 use super::token::Token;
 use crate::clock::Stopwatch;
@@ -60,26 +60,26 @@ impl Pool {
     }
 
     /// Does `work` in a session, again in others if the first was no good, and waits for it no longer than `limit`. What was done
-    /// when nobody waited any more is undone.
+    /// when nobody waited any more is undone. `None` if too many wait already.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         limit: Duration,
         work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
         undo: Option<Undo<T>>,
-    ) -> Result<T, KeyFault> {
+    ) -> Option<Result<T, KeyFault>> {
         let question = Arc::new(Question::new(limit, work, undo));
         if !self.queue.put(question.clone()) {
             self.replace_hanging();
-            return Err(KeyFault::Unavailable(format!("too many requests wait for the token {}", self.token.uri)));
+            return None;
         }
-        question.wait().unwrap_or_else(|| {
+        Some(question.wait().unwrap_or_else(|| {
             self.replace_hanging();
             Err(KeyFault::Unavailable(format!(
                 "no answer from the token {} within {} ms",
                 self.token.uri,
                 limit.as_millis()
             )))
-        })
+        }))
     }
 
     /// How many threads are lost in the module now.

@@ -106,9 +106,9 @@ impl Seat {
         }
         let done = match self.open.as_mut() {
             Some(open) => Ok(open),
-            None => token
-                .open_session(&context)
-                .map(|session| self.open.insert(Open { session, keys: HashMap::new() })),
+            None => {
+                token.open_session(&context).map(|session| self.open.insert(Open { session, keys: HashMap::new() }))
+            }
         }
         .and_then(|open| {
             let library = context.library()?;

@@ -105,11 +105,7 @@ impl Token {
         state.failed = match &opened {
             Err(Failure::Token(why) | Failure::Module(why)) => Some((Stopwatch::start(), why.clone())),
             Err(
-                Failure::Closed(_)
-                | Failure::Lost(_)
-                | Failure::Stumbled(_)
-                | Failure::Full { .. }
-                | Failure::Final(_),
+                Failure::Closed(_) | Failure::Lost(_) | Failure::Stumbled(_) | Failure::Full { .. } | Failure::Final(_),
             )
             | Ok(_) => None,
         };

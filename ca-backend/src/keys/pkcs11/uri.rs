@@ -29,7 +29,8 @@ impl TokenUri {
         // Not echoed: the query is where others put PINs, and somebody puts them elsewhere.
         if path.contains('?') || path.to_ascii_lowercase().contains("pin-") {
             return Err(KeyFault::Unsupported(
-                "a PKCS#11 URI must not have a query or a PIN here; modules and PINs are set in [keys.pkcs11]".to_owned(),
+                "a PKCS#11 URI must not have a query or a PIN here; modules and PINs are set in [keys.pkcs11]"
+                    .to_owned(),
             ));
         }
         let mut attributes = BTreeMap::new();
