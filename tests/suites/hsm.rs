@@ -427,6 +427,21 @@ fn a_wrong_pin_that_the_module_calls_something_else_is_offered_once_too() {
 }
 
 #[test]
+fn a_key_that_its_token_made_against_orders_is_not_kept() {
+    let token = SoftToken::softhsm("against-orders");
+    let pki = pki_on(token.settings());
+    // CKA_EXTRACTABLE, CKA_DECRYPT, CKA_UNWRAP.
+    for attribute in ["162", "105", "107"] {
+        token.happens(&format!("set {attribute}"));
+        let made = pki.engine.generate_key(None, "made", KeyAlgorithm::Rsa2048, OPERATOR);
+        assert!(matches!(&made, Err(Error::Refused(refusal)) if refusal.public().contains("orders")), "{made:?}");
+        assert!(token.behind_its_back(|session| private_keys(session, "made").is_empty()));
+    }
+    token.is_well();
+    pki.engine.generate_key(None, "made", KeyAlgorithm::Rsa2048, OPERATOR).unwrap();
+}
+
+#[test]
 fn the_last_try_before_a_token_locks_itself_is_left_to_a_person() {
     let token = SoftToken::softhsm("last-try");
     let bench = Bench::in_memory().unwrap().with_token(token.settings()).unwrap();

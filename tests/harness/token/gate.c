@@ -11,6 +11,7 @@
  *                         hang-login  logging in does not return
  *                         hang-generate   making a key does not return, until this is over: then it is made
  *                         lose-generate N the next N keys are made, but the answer is CKR_DEVICE_ERROR
+ *                         set N       keys are made with the attribute N set, though they were to be without it
  *                         close N     before each Nth signature, the session is closed
  *                         close-next N    before each of the next N signatures, the session is closed
  *                         sessions N  it gives N sessions
@@ -45,6 +46,7 @@ struct functions {
 
 /* What CK_TOKEN_INFO has behind its names, and the flags that are of use here. */
 struct token_info { unsigned char names[96]; unsigned long flags, sessions_max; };
+struct attribute { unsigned long type; void *value; unsigned long octets; };
 enum { KEYPAD = 0x100, FINAL_TRY = 0x20000 };
 
 enum { INITIALIZE = 0, FINALIZE = 1, GET_FUNCTIONS = 3, GET_SLOTS = 4, GET_TOKEN = 6, OPEN = 12, CLOSE = 13, CLOSE_ALL = 14, SESSION_INFO = 15,
@@ -146,16 +148,24 @@ GUARDED(session_info, SESSION_INFO, (unsigned long s, void *info), (s, info), DE
 GUARDED(find_init, FIND_INIT, (unsigned long s, void *t, unsigned long n), (s, t, n), DEVICE_REMOVED)
 GUARDED(decrypt_init, DECRYPT_INIT, (unsigned long s, void *m, unsigned long k), (s, m, k), DEVICE_REMOVED)
 
-static rv generate_pair(unsigned long session, void *m, void *a, unsigned long an, void *b, unsigned long bn, unsigned long *p, unsigned long *q) {
+static rv generate_pair(unsigned long session, void *m, void *a, unsigned long an, struct attribute *b, unsigned long bn, unsigned long *p, unsigned long *q) {
+    static unsigned char yes = 1;
+    struct attribute own[32];
     char word[32];
     unsigned long number;
     wait_while("hang-generate");
     rv gone = away();
     if (gone) return gone;
+    int other = told(word, &number);
+    if (other && strcmp(word, "set") == 0 && bn <= 32) {
+        memcpy(own, b, bn * sizeof *b);
+        for (unsigned long n = 0; n < bn; n++) if (own[n].type == number) own[n].value = &yes;
+        b = own;
+    }
     rv result = behind->f[GENERATE_PAIR](session, m, a, an, b, bn, p, q);
     if (result) return result;
     note('g');
-    return told(word, &number) && strcmp(word, "lose-generate") == 0 && lost++ < number ? DEVICE_ERROR : OK;
+    return other && strcmp(word, "lose-generate") == 0 && lost++ < number ? DEVICE_ERROR : OK;
 }
 
 static rv open_session(unsigned long slot, unsigned long flags, void *a, void *n, unsigned long *session) {

@@ -91,30 +91,17 @@ pub(crate) fn generate(
     }
 }
 
-/// Whether a key that was made never leaves the token and does no more than it was made for, whatever the token made of its
+/// Whether a key that was made never leaves the token, and decrypts only if it was made for that, whatever the token made of its
 /// template.
 pub(crate) fn is_as_wanted(session: &Session, private: ObjectHandle, purpose: KeyPurpose) -> Result<(), Failure> {
-    let asked = [
-        AttributeType::Sensitive,
-        AttributeType::Extractable,
-        AttributeType::Decrypt,
-        AttributeType::Unwrap,
-        AttributeType::SignRecover,
-        AttributeType::Derive,
-    ];
+    let asked = [AttributeType::Sensitive, AttributeType::Extractable, AttributeType::Decrypt, AttributeType::Unwrap];
     for attribute in session.get_attributes(private, &asked)? {
-        let unwanted = match attribute {
-            Attribute::Sensitive(false) => "not sensitive",
-            Attribute::Extractable(true) => "extractable",
-            Attribute::Decrypt(true) if purpose == KeyPurpose::Sign => "one that decrypts",
-            Attribute::Unwrap(true) => "one that unwraps",
-            Attribute::SignRecover(true) => "one that signs with recovery",
-            Attribute::Derive(true) => "one that derives",
-            _ => continue,
-        };
-        return Err(
-            KeyFault::Unsupported(format!("the token made a key that is {unwanted}, against its orders")).into()
-        );
+        let leaves = matches!(attribute, Attribute::Sensitive(false) | Attribute::Extractable(true));
+        let decrypts = matches!(attribute, Attribute::Decrypt(true) | Attribute::Unwrap(true));
+        if leaves || (decrypts && purpose == KeyPurpose::Sign) {
+            let why = format!("the token made a key with {attribute:?}, against its orders");
+            return Err(KeyFault::Unsupported(why).into());
+        }
     }
     Ok(())
 }
