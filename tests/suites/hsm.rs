@@ -256,11 +256,9 @@ fn a_token_with_fewer_sessions_than_the_settings_ask_for_serves_all_with_those_i
 #[test]
 fn a_token_that_gives_no_session_at_all_is_told_and_taken_when_it_does() {
     let token = SoftToken::softhsm("no-session");
-    let mut pki = pki_on(token.settings());
-    // The sessions of this process must end first: the module forgets them.
-    token.happens("forget");
-    pki.restart();
-    eventually(|| issue(&pki, "a.example.org").ok());
+    let settings = token.settings();
+    let pki = pki_on(TokenSettings { sessions: 1, ..settings });
+    // The session that is there must end first.
     token.happens("close-next 1000");
     tells_to_try_later(issue(&pki, "b.example.org"));
     token.happens("sessions 0");
@@ -473,7 +471,8 @@ fn nobody_is_asked_at_a_keypad_again_and_again() {
 #[test]
 fn an_empty_pin_is_not_offered() {
     let token = SoftToken::softhsm("empty-pin");
-    let settings = TokenSettings { pin: PinSource::File(token.pin_file("")), ..token.settings() };
+    let settings = token.settings();
+    let settings = TokenSettings { pin: PinSource::File(token.pin_file("")), ..settings };
     let pki = Pki::bare(Bench::in_memory().unwrap().with_token(settings).unwrap(), tests::pki::settings());
     let fault = fault(pki.engine.generate_key(None, "key", KeyAlgorithm::EcP256, OPERATOR).unwrap_err());
     assert!(matches!(&fault, Fault::Key(KeyFault::Unusable(_))), "{fault}");

@@ -21,7 +21,7 @@ pub(crate) enum Failure {
     Module(String),
     /// The token gives no more sessions.
     Full {
-        /// How many are open here.
+        /// How many are open here, for others to work in.
         open: usize,
         why: String,
     },

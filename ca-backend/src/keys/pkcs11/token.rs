@@ -180,24 +180,23 @@ impl Token {
             return Err(Failure::Token(format!("the token {} is not there", self.uri)));
         };
         let (slot, stated_max) = (connection.slot, connection.stated_max);
-        let (mut count, mut more, mut full) = (connection.sessions, Vec::new(), false);
-        // The keeper's place is there for one that works.
-        let mut spare = connection.keeper.is_some();
-        while count < self.sessions_wanted && !full {
-            match open_one_more(library, slot, count, stated_max) {
+        let (sessions, keeper) = (connection.sessions, usize::from(connection.keeper.is_some()));
+        let (mut more, mut full) = (Vec::new(), false);
+        while sessions + more.len() < self.sessions_wanted && !full {
+            match open_one_more(library, slot, sessions + keeper + more.len(), stated_max) {
                 Ok(session) => more.push(session),
-                Err(Failure::Full { .. }) if spare => spare = false,
                 Err(Failure::Full { .. }) => full = true,
                 Err(failure) => {
                     close_all(more);
                     return Err(failure);
                 }
             }
-            count += usize::from(!full);
         }
+        // The keeper's place is there for one that works.
+        let count = self.sessions_wanted.min(sessions + more.len() + if full { keeper } else { 0 });
         close_all(more);
-        self.note_given(&mut state, full.then_some(count));
-        Ok(Sessions { wanted: self.sessions_wanted, given: count.min(self.sessions_wanted) })
+        self.note_given(&mut state, Some(count).filter(|count| *count < self.sessions_wanted));
+        Ok(Sessions { wanted: self.sessions_wanted, given: count })
     }
 
     fn note_given(&self, state: &mut State, given: Option<usize>) {
@@ -273,23 +272,27 @@ impl Token {
             return Err(Failure::Token(format!("the token {} is not there", self.uri)));
         };
         let (slot, open, stated_max) = (connection.slot, connection.sessions, connection.stated_max);
-        let mut opened = open_one_more(library, slot, open, stated_max);
+        let mut opened = open_one_more(library, slot, open + usize::from(connection.keeper.is_some()), stated_max);
         if matches!(opened, Err(Failure::Full { .. }))
             && let Some(keeper) = connection.keeper.take()
         {
             let _closed_or_gone = keeper.close();
             opened = open_one_more(library, slot, open, stated_max);
         }
-        match &opened {
-            // Others may have closed theirs since.
-            Ok(_) if state.given.is_some_and(|given| given <= open) => {
-                let given = Some(open + 1).filter(|given| *given < self.sessions_wanted);
-                self.note_given(state, given);
+        match opened {
+            Ok(session) => {
+                // Others may have closed theirs since.
+                if state.given.is_some_and(|given| given <= open) {
+                    self.note_given(state, Some(open + 1).filter(|given| *given < self.sessions_wanted));
+                }
+                Ok(session)
             }
-            Err(Failure::Full { .. }) => self.note_given(state, Some(open)),
-            Ok(_) | Err(_) => {}
+            Err(Failure::Full { why, .. }) => {
+                self.note_given(state, Some(open));
+                Err(Failure::Full { open, why })
+            }
+            Err(failure) => Err(failure),
         }
-        opened
     }
 
     fn find(&self, context: &Context) -> Result<Slot, Failure> {
@@ -405,11 +408,12 @@ fn open(library: &Pkcs11, slot: Slot) -> Result<Session, Failure> {
     }
 }
 
-/// Opens one more than `open` of the `stated_max` that the token says it gives. Not every module has the right word for too many.
-fn open_one_more(library: &Pkcs11, slot: Slot, open: usize, stated_max: Option<usize>) -> Result<Session, Failure> {
-    match self::open(library, slot) {
-        Err(Failure::Full { why, .. }) => Err(Failure::Full { open, why }),
-        Err(Failure::Stumbled(why)) if stated_max.is_some_and(|most| open >= most) => Err(Failure::Full { open, why }),
+/// Opens one more beside those that are `there`. Not every module has the right word for more than it says that it gives.
+fn open_one_more(library: &Pkcs11, slot: Slot, there: usize, stated_max: Option<usize>) -> Result<Session, Failure> {
+    match open(library, slot) {
+        Err(Failure::Stumbled(why)) if stated_max.is_some_and(|most| there >= most) => {
+            Err(Failure::Full { open: there, why })
+        }
         opened => opened,
     }
 }

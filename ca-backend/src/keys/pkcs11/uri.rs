@@ -27,7 +27,8 @@ impl TokenUri {
             |why: String| KeyFault::Unsupported(format!("{text:?} is not a PKCS#11 URI that can be used: {why}"));
         let path = text.strip_prefix(SCHEME).ok_or_else(|| wrong(format!("it does not begin with {SCHEME}")))?;
         // Not echoed: the query is where others put PINs, and somebody puts them elsewhere.
-        if path.contains('?') || path.to_ascii_lowercase().contains("pin-") {
+        let lower = path.to_ascii_lowercase();
+        if path.contains('?') || lower.contains("pin-value") || lower.contains("pin-source") {
             return Err(KeyFault::Unsupported(
                 "a PKCS#11 URI must not have a query or a PIN here; modules and PINs are set in [keys.pkcs11]"
                     .to_owned(),
