@@ -366,9 +366,15 @@ impl KeyStore for TokenKeys {
 
 /// What it means that a key is not found, which may have been there before.
 fn missing(desk: &Desk<'_>, failure: Failure, was_there: bool) -> Failure {
-    match failure {
-        Failure::Final(KeyFault::NotFound(key)) if was_there => desk.token.misses(&key),
-        failure => failure,
+    match &failure {
+        Failure::Final(KeyFault::NotFound(key)) if was_there => desk.token.misses(key),
+        Failure::Closed(_)
+        | Failure::Lost(_)
+        | Failure::Stumbled(_)
+        | Failure::Token(_)
+        | Failure::Module(_)
+        | Failure::Full { .. }
+        | Failure::Final(_) => failure,
     }
 }
 

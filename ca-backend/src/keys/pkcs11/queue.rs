@@ -70,10 +70,14 @@ impl Queue {
     /// Waits a while, or until `somebody_left` and with it a session.
     pub(crate) fn stand_aside(&self, a_session_is_free: impl Fn() -> bool) {
         let since = Stopwatch::start();
-        let mut state = self.state();
-        while !state.closed && since.elapsed() < ASIDE {
+        while since.elapsed() < ASIDE {
+            let state = self.state();
+            if state.closed {
+                break;
+            }
             let rest = ASIDE.saturating_sub(since.elapsed());
-            state = self.left.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+            drop(self.left.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner));
+            // Without the lock: who tells may have to wait for a token that hangs, and callers must not.
             if a_session_is_free() {
                 break;
             }

@@ -19,7 +19,7 @@ use crate::keys::KeyRef;
 /// session once or twice; more than that is no accident.
 const REPEATS_MAX: u32 = 8;
 
-/// The pause before the second such attempt; it doubles. There is none before the first.
+/// The pause before the second such attempt; it grows twofold. There is none before the first.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where a thread works: it keeps its session from one request to the next.

@@ -1,7 +1,7 @@
 //! One token: finding it, the login, its sessions, and the one that keeps the login alive.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ const REST: Duration = Duration::from_millis(500);
 /// How long a token was there before it is looked for again because a key is not in it any more.
 const MISSED_AFTER: Duration = Duration::from_secs(30);
 
+/// More sessions than anybody wants.
+const ENOUGH: usize = usize::MAX;
+
 /// A token in a module.
 pub(crate) struct Token {
     pub(crate) module: Arc<Module>,
@@ -35,14 +38,14 @@ pub(crate) struct Token {
     sessions_wanted: usize,
     /// How often the token was lost: sessions from before are void.
     epoch: AtomicU64,
+    /// How many sessions the token gave when it gave no more, if it was fewer than wanted; else [`ENOUGH`].
+    given: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
-    /// How many sessions the token gave when it gave no more, if it was fewer than wanted.
-    given: Option<usize>,
     /// SHA-256 of the PIN that the token refused: never offered again, since tokens count.
     refused: Option<[u8; 32]>,
     /// The last failure to reach the token.
@@ -87,7 +90,8 @@ pub(crate) struct TokenSession {
 
 impl Token {
     pub(crate) fn new(module: Arc<Module>, uri: TokenUri, pin: PinSource, sessions_wanted: usize) -> Self {
-        Self { module, uri, pin, sessions_wanted, epoch: AtomicU64::default(), state: Mutex::default() }
+        let (epoch, given) = (AtomicU64::default(), AtomicUsize::new(ENOUGH));
+        Self { module, uri, pin, sessions_wanted, epoch, given, state: Mutex::default() }
     }
 
     /// Opens a session in which the user is logged in.
@@ -165,17 +169,16 @@ impl Token {
         self.state().connection.as_ref().map_or(0, |connection| connection.sessions)
     }
 
-    /// How many sessions the token gives, if that is known to be fewer than the settings ask for. A token that is slow to open
-    /// one keeps nobody waiting here.
+    /// How many sessions the token gives, if that is known to be fewer than the settings ask for.
     pub(crate) fn fewer_sessions(&self) -> Option<Sessions> {
-        let given = self.state.try_lock().ok()?.given?;
-        Some(Sessions { wanted: self.sessions_wanted, given })
+        let given = self.given.load(Ordering::SeqCst);
+        (given != ENOUGH).then_some(Sessions { wanted: self.sessions_wanted, given })
     }
 
     /// Finds out how many sessions the token gives.
     pub(crate) fn count_sessions(&self, library: &Pkcs11) -> Result<Sessions, Failure> {
         // Nobody else opens one meanwhile, and so meets a token that is full only now.
-        let mut state = self.state();
+        let state = self.state();
         let Some(connection) = &state.connection else {
             return Err(Failure::Token(format!("the token {} is not there", self.uri)));
         };
@@ -195,23 +198,21 @@ impl Token {
         // The keeper's place is there for one that works.
         let count = self.sessions_wanted.min(sessions + more.len() + if full { keeper } else { 0 });
         close_all(more);
-        self.note_given(&mut state, Some(count).filter(|count| *count < self.sessions_wanted));
+        self.note_given(count);
         Ok(Sessions { wanted: self.sessions_wanted, given: count })
     }
 
-    fn note_given(&self, state: &mut State, given: Option<usize>) {
-        if state.given == given {
+    /// Says it once.
+    fn note_given(&self, given: usize) {
+        let given = if given < self.sessions_wanted { given } else { ENOUGH };
+        if self.given.swap(given, Ordering::SeqCst) == given {
             return;
         }
-        state.given = given;
-        match given {
-            Some(given) => tracing::warn!(
-                token = %self.uri,
-                given,
-                wanted = self.sessions_wanted,
-                "the token gives fewer sessions than the settings ask for; requests share these"
-            ),
-            None => tracing::info!(token = %self.uri, "the token gives as many sessions as the settings ask for"),
+        if given == ENOUGH {
+            tracing::info!(token = %self.uri, "the token gives as many sessions as the settings ask for");
+        } else {
+            let (token, wanted) = (&self.uri, self.sessions_wanted);
+            tracing::warn!(%token, given, wanted, "the token gives fewer sessions than the settings ask for");
         }
     }
 
@@ -235,7 +236,7 @@ impl Token {
             state.connection = Some(found);
             self.module.tokens_in_use.fetch_add(1, Ordering::SeqCst);
             if let Some(most) = stated_max.filter(|most| *most < self.sessions_wanted) {
-                self.note_given(state, Some(most));
+                self.note_given(most);
             }
         }
         let session = match self.open_counted(state, library) {
@@ -257,7 +258,6 @@ impl Token {
         }
         if let Some(connection) = &mut state.connection {
             connection.sessions += 1;
-            let lives = |keeper: &Session| !matches!(is_logged_in(keeper), Err(Failure::Closed(_)));
             if !connection.keeper.as_ref().is_some_and(lives) {
                 // With none to spare, those at work keep the login too, as long as one of them is open.
                 connection.keeper = library.open_ro_session_no_drop(connection.slot).ok();
@@ -276,19 +276,21 @@ impl Token {
         if matches!(opened, Err(Failure::Full { .. }))
             && let Some(keeper) = connection.keeper.take()
         {
-            let _closed_or_gone = keeper.close();
+            if lives(&keeper) {
+                let _closed_or_gone = keeper.close();
+            }
             opened = open_one_more(library, slot, open, stated_max);
         }
         match opened {
             Ok(session) => {
                 // Others may have closed theirs since.
-                if state.given.is_some_and(|given| given <= open) {
-                    self.note_given(state, Some(open + 1).filter(|given| *given < self.sessions_wanted));
+                if self.given.load(Ordering::SeqCst) <= open {
+                    self.note_given(open + 1);
                 }
                 Ok(session)
             }
             Err(Failure::Full { why, .. }) => {
-                self.note_given(state, Some(open));
+                self.note_given(open);
                 Err(Failure::Full { open, why })
             }
             Err(failure) => Err(failure),
@@ -416,6 +418,11 @@ fn open_one_more(library: &Pkcs11, slot: Slot, there: usize, stated_max: Option<
         }
         opened => opened,
     }
+}
+
+/// Whether a session is still open.
+fn lives(session: &Session) -> bool {
+    !matches!(is_logged_in(session), Err(Failure::Closed(_)))
 }
 
 fn close_all(sessions: Vec<Session>) {

@@ -60,7 +60,7 @@ impl TokenUri {
 
     /// The private key of this label and CKA_ID in the token that `self` names.
     pub(crate) fn with_key(&self, label: &[u8], id: &[u8]) -> Self {
-        let mut attributes = self.token_part().0;
+        let mut attributes: BTreeMap<_, _> = self.token_part().map(|(name, value)| (name, value.clone())).collect();
         attributes.insert("object", label.to_vec());
         attributes.insert("id", id.to_vec());
         attributes.insert("type", b"private".to_vec());
@@ -69,8 +69,7 @@ impl TokenUri {
 
     /// Whether both could name the same token: no attribute of a token differs.
     pub(crate) fn may_share_token_with(&self, other: &Self) -> bool {
-        let (mine, theirs) = (self.token_part(), other.token_part());
-        mine.0.iter().all(|(name, value)| theirs.0.get(name).is_none_or(|other| other == value))
+        self.token_part().all(|(name, value)| other.0.get(name).is_none_or(|other| other == value))
     }
 
     /// Whether a token with these properties is the one.
@@ -82,7 +81,7 @@ impl TokenUri {
 
     /// Whether any property of a token is stated.
     pub(crate) fn names_a_token(&self) -> bool {
-        !self.token_part().0.is_empty()
+        self.token_part().next().is_some()
     }
 
     /// CKA_LABEL.
@@ -95,9 +94,9 @@ impl TokenUri {
         self.0.get("id").map(Vec::as_slice)
     }
 
-    fn token_part(&self) -> Self {
+    fn token_part(&self) -> impl Iterator<Item = (&'static str, &Vec<u8>)> {
         let is_of_key = |name: &str| matches!(name, "object" | "id" | "type");
-        Self(self.0.iter().filter(|(name, _)| !is_of_key(name)).map(|(name, value)| (*name, value.clone())).collect())
+        self.0.iter().map(|(name, value)| (*name, value)).filter(move |(name, _)| !is_of_key(name))
     }
 }
 
