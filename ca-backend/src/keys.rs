@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::pkcs11::TokenKeys;
 use self::secret::Secret;
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
@@ -94,6 +95,8 @@ pub enum KeyHealth {
     Probing,
     /// Keys can be used.
     Usable,
+    /// Keys can be used, but not as fast as the settings ask for, and why.
+    Reduced(String),
     /// Keys cannot be used, and why.
     Unusable(String),
 }
@@ -104,6 +107,15 @@ pub(crate) struct StoredKey {
     pub(crate) key: KeyRef,
     /// `None` for a kind of key that is not used here.
     pub(crate) algorithm: Option<KeyAlgorithm>,
+}
+
+/// How many calls at a time a token takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    /// As the settings ask for.
+    pub(crate) wanted: usize,
+    /// As the token gives, up to `wanted`.
+    pub(crate) given: usize,
 }
 
 /// A place that keeps private keys and uses them.
@@ -146,6 +158,11 @@ pub(crate) trait KeyStore: Send + Sync {
 
     /// Whether keys can be used now.
     fn health(&self) -> KeyHealth;
+
+    /// How many sessions there are, in a store that needs them.
+    fn sessions(&self) -> Result<Option<Sessions>, KeyFault> {
+        Ok(None)
+    }
 }
 
 /// All key stores of this daemon: finds the one that a reference belongs to.
@@ -175,7 +192,7 @@ pub(crate) struct IssuingKey {
 }
 
 impl KeyRing {
-    /// A ring of stores; references go to the first one that holds them.
+    /// A ring of stores.
     pub(crate) fn new(stores: impl IntoIterator<Item = Arc<dyn KeyStore>>, homes: KeyHomes) -> Result<Self, KeyFault> {
         let ring = Self { stores: stores.into_iter().collect(), homes };
         for name in [&ring.homes.authorities, &ring.homes.responders, &ring.homes.services].into_iter().flatten() {
@@ -198,6 +215,9 @@ impl KeyRing {
         };
         if let Ok(store) = self.named(&wanted.0) {
             return Ok(IssuingKey { key: store.generate(label, algorithm, KeyPurpose::Sign)?, adopted: false });
+        }
+        if wanted.scheme() == TokenKeys::SCHEME {
+            TokenKeys::check_reference(wanted)?;
         }
         let store = self.store(wanted)?;
         if let Some(key) = store.find(wanted)? {
@@ -303,8 +323,17 @@ impl KeyRing {
     }
 
     fn store(&self, key: &KeyRef) -> Result<&dyn KeyStore, KeyFault> {
-        let store = self.stores().find(|store| store.holds(key));
-        store.ok_or_else(|| KeyFault::Unsupported(format!("no key store is configured for {key}")))
+        let mut holding = self.stores().filter(|store| store.holds(key));
+        match (holding.next(), holding.next()) {
+            (Some(store), None) => Ok(store),
+            // Only what an operator wrote can be so vague: references that were given out name their token.
+            (Some(one), Some(other)) => Err(KeyFault::Unsupported(format!(
+                "{key} could be in the key stores {} and {}: say which token it is",
+                one.name(),
+                other.name()
+            ))),
+            (None, _) => Err(KeyFault::Unsupported(format!("no key store is configured for {key}"))),
+        }
     }
 }
 
@@ -426,6 +455,41 @@ mod tests {
             assert!(matches!(ring.sign(&key, b"message"), Err(KeyFault::Unsupported(_))), "{reference:?}");
         }
         assert!(matches!(ring.sign(&KeyRef::new("memory", "gone"), b""), Err(KeyFault::NotFound(_))));
+    }
+
+    fn token(name: &str, token: &str) -> Arc<dyn KeyStore> {
+        let settings = pkcs11::TokenSettings {
+            name: name.to_owned(),
+            module_path: "/nonexistent/module.so".into(),
+            token: token.to_owned(),
+            pin: pkcs11::PinSource::None,
+            sessions: 1,
+            queue_max: 1,
+            deadline: std::time::Duration::from_secs(1),
+            generate_deadline: std::time::Duration::from_secs(1),
+        };
+        Arc::new(TokenKeys::open(settings).unwrap())
+    }
+
+    #[test]
+    fn a_reference_that_fits_two_tokens_is_refused_and_names_both() {
+        let ring = ring_of([token("here", "pkcs11:token=a"), token("there", "pkcs11:token=b")]);
+        let made = ring.issuing_key(Some(&KeyRef("pkcs11:object=root".to_owned())), &label("x"), KeyAlgorithm::EcP256);
+        assert!(
+            matches!(&made, Err(KeyFault::Unsupported(why)) if why.contains("here") && why.contains("there")),
+            "{made:?}"
+        );
+        let made = ring.issuing_key(Some(&KeyRef("pkcs11:token=b".to_owned())), &label("x"), KeyAlgorithm::EcP256);
+        assert!(matches!(made, Err(KeyFault::Unavailable(_))), "{made:?}");
+    }
+
+    #[test]
+    fn s47_a_pin_in_an_operators_reference_is_refused_and_not_repeated() {
+        let ring = ring_of([token("here", "pkcs11:token=a")]);
+        for text in ["pkcs11:token=a?pin-value=canary", "pkcs11:token=a;pin-value=canary", "pkcs11:?pin-value=canary"] {
+            let made = ring.issuing_key(Some(&KeyRef(text.to_owned())), &label("x"), KeyAlgorithm::EcP256);
+            assert!(matches!(&made, Err(KeyFault::Unsupported(why)) if !why.contains("canary")), "{made:?}");
+        }
     }
 
     #[test]

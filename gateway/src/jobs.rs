@@ -209,7 +209,7 @@ impl Jobs {
         let store = f64::from(u8::from(self.engine.store_health().is_ok()));
         metrics::gauge!(telemetry::PART_USABLE, "part" => "store").set(store);
         for (name, health) in self.engine.key_health() {
-            let usable = f64::from(u8::from(health == KeyHealth::Usable));
+            let usable = f64::from(u8::from(matches!(health, KeyHealth::Usable | KeyHealth::Reduced(_))));
             metrics::gauge!(telemetry::PART_USABLE, "part" => format!("keys {name}")).set(usable);
         }
     }

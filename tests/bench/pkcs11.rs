@@ -3,7 +3,8 @@
 //! does before one leaves; with a token that computes on this machine's own processors, that takes from what the token has. So there
 //! are rows of a token as well that is as far away as one in a network, and leaves the processors to the engine.
 //!
-//! All are measured in short turns one after the other, since the machine may do other things as well; medians count.
+//! All are measured in short turns one after the other, since the machine may do other things as well; medians count. The processor
+//! time of a signature, and of the token's with its verification, says the same on a machine that is busy with other things.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a benchmark that fails should be loud
 
 #[allow(dead_code)] // each benchmark uses a part of it
@@ -55,7 +56,8 @@ const MESSAGE: [u8; 600] = [0x5a; 600];
 fn main() {
     let arguments = Arguments::parse();
     println!(
-        "algorithm  token  sessions  token signs/s  token and verification  engine signs/s  of token  of token and verification"
+        "algorithm  token  sessions  token signs/s  token and verification  engine signs/s  of token  of token and verification  \
+         processor us  with the engine"
     );
     let near = || SoftToken::softhsm("bench");
     let far = || SoftToken::softhsm_far_away("bench", arguments.far_ms);
@@ -74,17 +76,18 @@ fn compare(arguments: &Arguments, algorithm: KeyAlgorithm, sessions: usize, plac
     let settings = TokenSettings { sessions, ..token.settings() };
     let signer = TokenSigner::generate(settings, "bench", algorithm).unwrap();
     let bare = Bare::open(token, sessions, algorithm, signer.public_key());
-    let mut rates: [Vec<f64>; 3] = Default::default();
+    let mut costs: [Vec<Cost>; 3] = Default::default();
     for _ in 0..arguments.turns {
-        rates[0].push(bare.rate(turn, false).per_s());
-        rates[1].push(bare.rate(turn, true).per_s());
+        costs[0].push(bare.cost(turn, false));
+        costs[1].push(bare.cost(turn, true));
         // As many again wait, so that no session does.
-        let engine = on_threads(2 * sessions as u64, turn, |_, _| drop(signer.sign(&MESSAGE).unwrap()));
-        rates[2].push(engine.per_s());
+        costs[2].push(on_threads(2 * sessions as u64, turn, |_, _| drop(signer.sign(&MESSAGE).unwrap())));
     }
-    let [of_token, of_both, of_engine] = rates.map(median);
+    let [of_token, of_both, of_engine] = costs.each_ref().map(|costs| median(costs.iter().map(Cost::per_s).collect()));
+    let [_, both_us, engine_us] = costs.map(|costs| median(costs.iter().map(Cost::cpu_us).collect()));
     println!(
-        "{:<9}  {place:<5}  {sessions:>8}  {of_token:>13.0}  {of_both:>22.0}  {of_engine:>14.0}  {:>8.2}  {:>25.2}",
+        "{:<9}  {place:<5}  {sessions:>8}  {of_token:>13.0}  {of_both:>22.0}  {of_engine:>14.0}  {:>8.2}  {:>25.2}  \
+         {both_us:>12.0}  {engine_us:>15.0}",
         algorithm.to_string(),
         of_engine / of_token,
         of_engine / of_both
@@ -121,7 +124,7 @@ impl Bare {
         Self { sessions, algorithm, public_key: public_key.raw_bytes().to_vec() }
     }
 
-    fn rate(&self, time: Duration, verify: bool) -> Cost {
+    fn cost(&self, time: Duration, verify: bool) -> Cost {
         on_threads(self.sessions.len() as u64, time, |thread, _| {
             let own = self.sessions[thread as usize].lock().unwrap();
             let (session, key) = &*own;

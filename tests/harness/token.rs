@@ -9,6 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use ca_backend::{PinSource, TokenSettings};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::session::Session;
 use tempfile::TempDir;
 
 /// The PIN of every token here. No output may contain it.
@@ -49,8 +51,7 @@ impl SoftToken {
         let settings =
             format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
         fs::write(token.path("softhsm2.conf"), settings).unwrap();
-        let arguments = ["--init-token", "--free", "--label", label, "--so-pin", "so-pin-4711", "--pin", PIN];
-        run(Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", token.path("softhsm2.conf")));
+        token.initialize(label);
         // A library for each token, even in one process: SoftHSM has one store of tokens.
         let library = token.path("libsofthsm2.so");
         fs::copy(first_of(&SOFTHSM), &library).unwrap();
@@ -127,9 +128,36 @@ impl SoftToken {
     /// How many of its sessions are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        let noted = fs::read(self.path("sessions")).unwrap_or_default();
-        let count = |what: u8| noted.iter().filter(|octet| **octet == what).count();
-        count(b'+') - count(b'-')
+        let noted = fs::read_to_string(self.path("notes")).unwrap_or_default();
+        noted.matches('+').count() - noted.matches('-').count()
+    }
+
+    /// How often the module noted that; `token/gate.c` lists what it notes.
+    #[must_use]
+    pub fn noted(&self, what: char) -> usize {
+        let noted = fs::read_to_string(self.path("notes")).unwrap_or_default();
+        noted.matches(what).count()
+    }
+
+    /// Another token of this label, behind the same module. Only a SoftHSM token has room beside it.
+    #[must_use]
+    pub fn another(&self, label: &str) -> TokenSettings {
+        self.initialize(label);
+        TokenSettings { token: label.to_owned(), ..self.settings() }
+    }
+
+    fn initialize(&self, label: &str) {
+        let arguments = ["--init-token", "--free", "--label", label, "--so-pin", "so-pin-4711", "--pin", PIN];
+        run(Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", self.path("softhsm2.conf")));
+    }
+
+    /// Does something in a session of its own, behind the daemon's back. Somebody in this process must have logged in before.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn behind_its_back<T>(&self, act: impl FnOnce(&Session) -> T) -> T {
+        let module = Pkcs11::new(self.module()).unwrap();
+        let _the_daemon_did = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        let slot = module.get_slots_with_initialized_token().unwrap().into_iter().next().unwrap();
+        act(&module.open_rw_session(slot).unwrap())
     }
 
     /// A file of this token.
@@ -140,12 +168,12 @@ impl SoftToken {
 
     fn compile(&self, library: &Path, definitions: &[(&str, &str)]) {
         fs::write(self.path("gate.c"), GATE).unwrap();
-        let (control, logins, sessions) = (self.path("control"), self.path("logins"), self.path("sessions"));
+        let (control, logins, notes) = (self.path("control"), self.path("logins"), self.path("notes"));
         let own = [
             ("MODULE", library.to_str().unwrap()),
             ("CONTROL", control.to_str().unwrap()),
             ("LOGINS", logins.to_str().unwrap()),
-            ("SESSIONS", sessions.to_str().unwrap()),
+            ("NOTES", notes.to_str().unwrap()),
         ];
         let defined = own.iter().chain(definitions).map(|(name, value)| format!("-D{name}=\"{value}\""));
         run(Command::new("cc")

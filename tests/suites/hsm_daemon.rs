@@ -66,6 +66,8 @@ fn the_starter_keeps_every_key_in_a_token_survives_its_absence_and_never_tells_t
     assert_eq!(site.json(&adopt.concat())["key"], uri);
     let new = site.json(&create("fresh", "CN=Fresh Root", "pkcs11:token=starter;object=fresh-root"));
     assert!(new["key"].as_str().unwrap().contains("object=fresh-root"), "{new}");
+    let unknown = site.output(&create("unknown", "CN=Unknown Root", "pkcs11:token=starter;object=fresh-root;id=%01"));
+    assert_eq!(unknown.status.code(), Some(1), "a key of another id was made: {unknown:?}");
     let on_disk = site.json(&create("disk", "CN=Disk Root", "file"));
     assert!(on_disk["key"].as_str().unwrap().starts_with("file:"), "{on_disk}");
 
@@ -238,4 +240,45 @@ fn a_starter_whose_token_is_away_tells_its_condition_and_makes_the_pki_once_the_
     let client = Client::new(&site);
     succeeds(&client.scepclient("late", &static_challenge(&site)));
     client.judge("late");
+}
+
+#[test]
+fn a_token_with_fewer_sessions_than_wanted_is_told_by_the_log_once_by_status_and_by_the_test_of_keys() {
+    let token = SoftToken::softhsm("few");
+    token.happens("sessions 2");
+    let pin = format!("pin_path = {:?}\nsessions = 6", token.pin_file(PIN));
+    let site = Site::new(&soft(&token, "few", &pin, "authorities = \"soft\""));
+    let daemon = site.start();
+    let tested = site.output(&["key", "test", "soft", "--measure-ms", "50"]);
+    let report = String::from_utf8_lossy(&tested.stdout).into_owned();
+    let line = report.lines().find(|line| line.contains("open 6 sessions")).unwrap_or_else(|| panic!("{report}"));
+    assert!(line.contains("does not work") && line.contains("the token gives 2"), "{line}");
+
+    let status = status(&site);
+    let keys = part(&status, "keys:soft");
+    assert_eq!(keys["ready"], true, "{status}");
+    assert_eq!(keys["why"], "the token gives 2 sessions, not 6 as the settings ask for");
+    let log = daemon.log();
+    assert_eq!(log.matches("the token gives fewer sessions").count(), 1, "{log}");
+}
+
+#[test]
+fn an_empty_variable_is_no_pin() {
+    let token = SoftToken::softhsm("empty");
+    let settings = soft(&token, "empty", "pin_variable = \"TESTS_TOKEN_PIN\"", "");
+    let site = Site::new(&settings).with_variable("TESTS_TOKEN_PIN", "");
+    let _daemon = site.start();
+    let status = status(&site);
+    assert_eq!(part(&status, "keys:soft")["ready"], false, "{status}");
+    assert!(part(&status, "keys:soft")["why"].as_str().unwrap().contains("TESTS_TOKEN_PIN"), "{status}");
+    assert_eq!(token.logins(), 0);
+}
+
+#[test]
+fn a_token_of_the_command_line_takes_no_place_in_the_settings_from_another() {
+    let token = SoftToken::softhsm("named");
+    let section = format!("[keys.pkcs11.token]\nmodule_path = {:?}\ntoken = \"other\"\n", token.module());
+    let refused = Site::new(&section).output(&["serve", "--starter", "--key-store", &key_store(&token, "named")]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("call a token \"token\" already"), "{refused:?}");
 }

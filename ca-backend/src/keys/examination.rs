@@ -9,7 +9,7 @@ use aws_lc_rs::rsa::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DecryptionScheme, KeyLabel, KeyPurpose, KeyRef, KeyStore};
+use super::{DecryptionScheme, KeyLabel, KeyPurpose, KeyRef, KeyStore, Sessions};
 use crate::algorithm::{KeyAlgorithm, verify_signature};
 use crate::clock::{Stopwatch, SystemRng, random};
 use crate::error::KeyFault;
@@ -17,7 +17,7 @@ use crate::error::KeyFault;
 /// One thing that authorities or services need, and whether the key store does it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {
-    /// What: `make and sign ec-p256`, `decrypt rsa-2048 oaep-sha256`.
+    /// What: `open 4 sessions`, `make and sign ec-p256`, `decrypt rsa-2048 oaep-sha256`.
     pub what: String,
     /// Why not; `None` if it does.
     pub why_not: Option<String>,
@@ -53,6 +53,9 @@ const MESSAGE: &[u8] = b"certgate key test";
 /// Does everything once, then measures each rate for `measure`.
 pub(crate) fn examine(store: &dyn KeyStore, measure: Duration) -> KeyStoreReport {
     let mut report = KeyStoreReport { store: store.name().to_owned(), abilities: Vec::new(), rates: Vec::new() };
+    if let Some(ability) = sessions(store) {
+        report.abilities.push(ability);
+    }
     for algorithm in KeyAlgorithm::ALL {
         let what = format!("make and sign {algorithm}");
         let purpose = if algorithm.is_rsa() { KeyPurpose::SignAndDecrypt } else { KeyPurpose::Sign };
@@ -89,6 +92,13 @@ pub(crate) fn examine(store: &dyn KeyStore, measure: Duration) -> KeyStoreReport
         }
     }
     report
+}
+
+fn sessions(store: &dyn KeyStore) -> Option<Ability> {
+    // A store that does not answer says so to everything else as well.
+    let Sessions { wanted, given } = store.sessions().ok()??;
+    let why_not = (given < wanted).then(|| format!("the token gives {given}"));
+    Some(Ability { what: format!("open {wanted} sessions"), why_not })
 }
 
 fn signs(store: &dyn KeyStore, key: &KeyRef, algorithm: KeyAlgorithm) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::secret::Secret;
-use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, StoredKey};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, Sessions, StoredKey};
 use crate::algorithm::KeyAlgorithm;
 use crate::error::KeyFault;
 
@@ -102,5 +102,9 @@ impl KeyStore for FaultyKeys {
 
     fn health(&self) -> KeyHealth {
         self.inner.health()
+    }
+
+    fn sessions(&self) -> Result<Option<Sessions>, KeyFault> {
+        self.inner.sessions()
     }
 }

@@ -9,6 +9,8 @@ mod mechanism;
 mod module;
 mod pin;
 mod pool;
+mod question;
+mod queue;
 mod session;
 mod token;
 mod uri;
@@ -18,16 +20,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cryptoki::object::{Attribute, AttributeType, ObjectClass};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 
 use self::failure::{Failure, may_mean_bad_ciphertext};
 use self::module::Module;
 pub use self::pin::PinSource;
 use self::pool::{Bounds, Pool};
+use self::question::Undo;
+use self::session::Desk;
 use self::token::Token;
 use self::uri::TokenUri;
 use super::secret::Secret;
-use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, StoredKey};
+use super::{DecryptionScheme, KeyHealth, KeyLabel, KeyPurpose, KeyRef, KeyStore, Sessions, StoredKey};
 use crate::algorithm::KeyAlgorithm;
 use crate::clock::{Stopwatch, SystemRng, random};
 use crate::error::KeyFault;
@@ -83,7 +87,7 @@ impl TokenKeys {
     /// The key store of a token. Nothing is asked of the token or its module yet, so that neither keeps the daemon from starting.
     pub(crate) fn open(settings: TokenSettings) -> Result<Self, KeyFault> {
         let uri = token_uri(&settings.token)?;
-        let token = Arc::new(Token::new(Module::at(&settings.module_path), uri, settings.pin));
+        let token = Arc::new(Token::new(Module::at(&settings.module_path), uri, settings.pin, settings.sessions));
         let bounds = Bounds { sessions: settings.sessions, queue_max: settings.queue_max };
         Ok(Self {
             name: settings.name,
@@ -96,6 +100,12 @@ impl TokenKeys {
         })
     }
 
+    /// Whether an operator's reference to a token or a key is well formed. What is wrong with it is told without what could be a
+    /// PIN.
+    pub(crate) fn check_reference(wanted: &KeyRef) -> Result<(), KeyFault> {
+        TokenUri::parse(&wanted.0).map(|_| ())
+    }
+
     /// Whether the settings of two stores could mean the same token, so that nobody could tell whose a key is.
     pub(crate) fn may_share_token_with(&self, other: &Self) -> bool {
         self.token.uri.may_share_token_with(&other.token.uri)
@@ -104,15 +114,37 @@ impl TokenKeys {
     fn ask<T: Send + 'static>(
         &self,
         limit: Duration,
-        work: impl Fn(&mut session::Desk<'_>) -> Result<T, Failure> + Send + 'static,
+        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<T, KeyFault> {
-        let answer = self.pool.ask(limit, work);
+        self.ask_or_undo(limit, work, None)
+    }
+
+    /// Asks for what must not be left behind when nobody waits for it any more.
+    fn ask_or_undo<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
+        undo: Option<Undo<T>>,
+    ) -> Result<T, KeyFault> {
+        self.ask_if_there_is_room(limit, work, undo).unwrap_or_else(|| {
+            Err(KeyFault::Unavailable(format!("too many requests wait for the token {}", self.token.uri)))
+        })
+    }
+
+    /// `None` if too many requests wait, which says nothing of the token's condition.
+    fn ask_if_there_is_room<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
+        undo: Option<Undo<T>>,
+    ) -> Option<Result<T, KeyFault>> {
+        let answer = self.pool.ask(limit, work, undo)?;
         let works = match &answer {
             Err(KeyFault::Unavailable(why) | KeyFault::Unusable(why)) => Err(why.clone()),
             Ok(_) | Err(KeyFault::NotFound(_) | KeyFault::Unsupported(_) | KeyFault::Undecipherable) => Ok(()),
         };
         self.condition().last = Some((Stopwatch::start(), works));
-        answer
+        Some(answer)
     }
 
     fn condition(&self) -> MutexGuard<'_, Condition> {
@@ -151,6 +183,11 @@ impl KeyStore for TokenKeys {
 
     fn label_in(&self, wanted: &KeyRef) -> Result<Option<KeyLabel>, KeyFault> {
         let uri = TokenUri::parse(&wanted.0)?;
+        if uri.id().is_some() {
+            return Err(KeyFault::Unsupported(format!(
+                "there is no key {wanted}, and one that is made gets an id of its own"
+            )));
+        }
         let Some(object) = uri.object() else { return Ok(None) };
         let text =
             str::from_utf8(object).map_err(|_| KeyFault::Unsupported(format!("{wanted} has no label in UTF-8")))?;
@@ -191,7 +228,7 @@ impl KeyStore for TokenKeys {
         let id = random::<16>(&SystemRng);
         let token = self.token.uri.clone();
         let labelled = TokenUri::default().with_key(&label, &[]);
-        let (key, public_key) = self.ask(self.generate_deadline, move |desk| {
+        let work = move |desk: &mut Desk<'_>| {
             let template =
                 [Attribute::Token(true), Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(label.clone())];
             let mut made = None;
@@ -208,9 +245,19 @@ impl KeyStore for TokenKeys {
                 Some(handle) => handle,
                 None => mechanism::generate(desk.session, &label, &id, algorithm, purpose)?,
             };
-            let found = mechanism::read_key(desk.session, handle)?;
-            Ok((KeyRef(token.with_key(&label, &id).to_string()), found.public_key))
-        })?;
+            let key = mechanism::is_as_wanted(desk.session, handle, purpose)
+                .and_then(|()| mechanism::read_key(desk.session, handle));
+            // Nobody would ever know of a key that cannot be used.
+            if matches!(key, Err(Failure::Final(_))) {
+                destroy(desk, handle)?;
+            }
+            Ok((KeyRef(token.with_key(&label, &id).to_string()), key?.public_key))
+        };
+        let undo: Undo<(KeyRef, Vec<u8>)> = Box::new(|desk, (key, _)| match desk.find(&TokenUri::parse(&key.0)?)? {
+            Some(handle) => destroy(desk, handle),
+            None => Ok(()),
+        });
+        let (key, public_key) = self.ask_or_undo(self.generate_deadline, work, Some(undo))?;
         self.public_keys().insert(key.clone(), public_key);
         Ok(key)
     }
@@ -220,7 +267,7 @@ impl KeyStore for TokenKeys {
             return Ok(public_key.clone());
         }
         let wanted = key.clone();
-        let public_key = self.ask(self.deadline, move |desk| Ok(desk.key(&wanted)?.public_key))?;
+        let public_key = self.ask(self.deadline, move |desk| Ok(desk.key(&wanted)?.public_key.clone()))?;
         self.public_keys().insert(key.clone(), public_key.clone());
         Ok(public_key)
     }
@@ -229,7 +276,7 @@ impl KeyStore for TokenKeys {
         let (wanted, message) = (key.clone(), message.to_vec());
         let was_there = self.public_keys().contains_key(key);
         self.ask(self.deadline, move |desk| {
-            let found = desk.key(&wanted).map_err(|failure| missing_token(failure, was_there))?;
+            let found = desk.key(&wanted).map_err(|failure| missing(desk, failure, was_there))?;
             mechanism::sign(desk.session, &found, &message)
         })
     }
@@ -238,7 +285,7 @@ impl KeyStore for TokenKeys {
         let (wanted, ciphertext) = (key.clone(), ciphertext.to_vec());
         let was_there = self.public_keys().contains_key(key);
         self.ask(self.deadline, move |desk| {
-            let found = desk.key(&wanted).map_err(|failure| missing_token(failure, was_there))?;
+            let found = desk.key(&wanted).map_err(|failure| missing(desk, failure, was_there))?;
             let octets = match found.algorithm {
                 KeyAlgorithm::Rsa2048 => 256,
                 KeyAlgorithm::Rsa3072 => 384,
@@ -272,62 +319,80 @@ impl KeyStore for TokenKeys {
         self.public_keys().remove(key);
         let wanted = key.clone();
         self.ask(self.deadline, move |desk| {
-            let found = desk.key(&wanted);
             desk.forget(&wanted);
-            let found = found?;
-            let (_, id) = names_of(desk, found.handle)?;
-            desk.session.destroy_object(found.handle)?;
-            let beside = [Attribute::Token(true), Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Id(id)];
-            for public in desk.session.find_objects(&beside)? {
-                desk.session.destroy_object(public)?;
-            }
-            Ok(())
+            let handle = desk.find(&TokenUri::parse(&wanted.0)?)?;
+            destroy(desk, handle.ok_or_else(|| KeyFault::NotFound(wanted.to_string()))?)
         })
     }
 
-    /// What the token last answered, if that was a moment ago; else it is asked.
+    /// What the token last answered, if that was a moment ago or too many others ask it; else it is asked.
     fn health(&self) -> KeyHealth {
-        let known = |condition: &Condition| match &condition.last {
-            Some((since, works)) if since.elapsed() < ANSWER_FRESH => Some(works.clone()),
-            Some(_) | None => None,
-        };
-        let fresh = known(&self.condition());
-        let works = match fresh {
-            Some(works) => works,
-            None => {
-                let probe = self.ask(PROBE_LIMIT.min(self.deadline), |desk| {
+        let last = self.condition().last.clone();
+        let works = match last {
+            Some((since, works)) if since.elapsed() < ANSWER_FRESH => works,
+            last => {
+                let answers = |desk: &mut Desk<'_>| {
                     let slot = desk.session.get_session_info()?.slot_id();
                     desk.library
                         .get_token_info(slot)
                         .map(|_| ())
                         .map_err(|_| Failure::Token(format!("the token {} does not answer", desk.token.uri)))
-                });
-                probe.map_err(|fault| fault.to_string())
+                };
+                match (self.ask_if_there_is_room(PROBE_LIMIT.min(self.deadline), answers, None), last) {
+                    (Some(probe), _) => probe.map_err(|fault| fault.to_string()),
+                    (None, Some((_, works))) => works,
+                    (None, None) => return KeyHealth::Probing,
+                }
             }
         };
-        match works {
-            Ok(()) if self.pool.lost() > 0 => {
-                tracing::debug!(store = self.name, lost = self.pool.lost(), "PKCS#11 calls have not returned");
-                KeyHealth::Usable
+        let reduced = || {
+            let lost = self.pool.lost();
+            if lost > 0 {
+                return Some(format!("{lost} of the calls on its module have not returned"));
             }
-            Ok(()) => KeyHealth::Usable,
+            let Sessions { wanted, given } = self.token.fewer_sessions()?;
+            Some(format!("the token gives {given} sessions, not {wanted} as the settings ask for"))
+        };
+        match works {
+            Ok(()) => reduced().map_or(KeyHealth::Usable, KeyHealth::Reduced),
             Err(why) => KeyHealth::Unusable(why),
         }
     }
-}
 
-/// A key that was there and is not any more went with its token, for all that we know.
-fn missing_token(failure: Failure, was_there: bool) -> Failure {
-    match failure {
-        Failure::Final(KeyFault::NotFound(key)) if was_there => {
-            Failure::Token(format!("the key {key} is not in its token any more"))
-        }
-        failure @ (Failure::Session(_) | Failure::Token(_) | Failure::Final(_)) => failure,
+    fn sessions(&self) -> Result<Option<Sessions>, KeyFault> {
+        self.ask(self.deadline, |desk| desk.token.count_sessions(desk.library).map(Some))
     }
 }
 
+/// What it means that a key is not found, which may have been there before.
+fn missing(desk: &Desk<'_>, failure: Failure, was_there: bool) -> Failure {
+    match &failure {
+        Failure::Final(KeyFault::NotFound(key)) if was_there => desk.token.misses(key),
+        Failure::Closed(_)
+        | Failure::Lost(_)
+        | Failure::Stumbled(_)
+        | Failure::Token(_)
+        | Failure::Module(_)
+        | Failure::Full { .. }
+        | Failure::Final(_) => failure,
+    }
+}
+
+/// Removes a private key and the public one beside it. The private one goes last: as long as it is there, a repeat finds the rest.
+fn destroy(desk: &Desk<'_>, private: ObjectHandle) -> Result<(), Failure> {
+    let (_, id) = names_of(desk, private)?;
+    // Without an id it could be anybody's.
+    if !id.is_empty() {
+        let beside = [Attribute::Token(true), Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Id(id)];
+        for public in desk.session.find_objects(&beside)? {
+            desk.session.destroy_object(public)?;
+        }
+    }
+    Ok(desk.session.destroy_object(private)?)
+}
+
 /// CKA_LABEL and CKA_ID.
-fn names_of(desk: &session::Desk<'_>, object: cryptoki::object::ObjectHandle) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+fn names_of(desk: &Desk<'_>, object: ObjectHandle) -> Result<(Vec<u8>, Vec<u8>), Failure> {
     let (mut label, mut id) = (Vec::new(), Vec::new());
     for attribute in desk.session.get_attributes(object, &[AttributeType::Label, AttributeType::Id])? {
         if let Attribute::Label(found) = attribute {

@@ -146,12 +146,13 @@ fn failed(why: &tokio::task::JoinError) -> Response {
 fn readiness(engine: &Engine, https: &HttpsCondition, unserved: &Unserved) -> Readiness {
     let mut parts = vec![Part::new("store".to_owned(), engine.store_health().err().map(|why| why.to_string()))];
     for (name, health) in engine.key_health() {
-        let why = match health {
-            KeyHealth::Usable => None,
-            KeyHealth::Probing => Some("not known yet".to_owned()),
-            KeyHealth::Unusable(why) => Some(why),
+        let (ready, why) = match health {
+            KeyHealth::Usable => (true, None),
+            KeyHealth::Reduced(why) => (true, Some(why)),
+            KeyHealth::Probing => (false, Some("not known yet".to_owned())),
+            KeyHealth::Unusable(why) => (false, Some(why)),
         };
-        parts.push(Part::new(format!("keys:{name}"), why));
+        parts.push(Part { ready, ..Part::new(format!("keys:{name}"), why) });
     }
     for (issuer, why) in engine.unusable_issuing_keys() {
         parts.push(Part::new(format!("key:{issuer}"), Some(why)));

@@ -88,6 +88,9 @@ fn use_key_store(settings: &mut Settings, wanted: &str) -> Result<(), Failure> {
     if !token.module_path.is_absolute() {
         return Err(wrong("module-path must be the full path of the PKCS#11 module"));
     }
+    if keys.pkcs11.contains_key(NAMELESS) {
+        return Err(wrong("the settings call a token \"token\" already: name it, or call it something else"));
+    }
     keys.pkcs11.insert(NAMELESS.to_owned(), token);
     keys.authorities = Some(NAMELESS.to_owned());
     Ok(())

@@ -8,11 +8,24 @@ use crate::error::KeyFault;
 /// Why a call on the module brought no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The session, the login or a handle is no longer good: a new session may be.
-    Session(String),
-    /// The token is away, or the module forgot everything: it must be begun anew.
+    /// The session is closed, and so nothing was done in it. Its handle is void: it must not be closed again, since it may be
+    /// another session's by now.
+    Closed(String),
+    /// The login or a handle is gone, and so nothing was done: a new session finds them again.
+    Lost(String),
+    /// The token stumbled, or nobody knows: a new session may do better.
+    Stumbled(String),
+    /// The token is away.
     Token(String),
-    /// Trying again would bring the same.
+    /// The module forgot everything: it must be begun anew.
+    Module(String),
+    /// The token gives no more sessions.
+    Full {
+        /// How many are open here, for others to work in.
+        open: usize,
+        why: String,
+    },
+    /// Trying again would bring the same, or do harm.
     Final(KeyFault),
 }
 
@@ -20,7 +33,12 @@ impl Failure {
     /// What the caller learns when trying again did not help.
     pub(crate) fn into_fault(self) -> KeyFault {
         match self {
-            Self::Session(why) | Self::Token(why) => KeyFault::Unavailable(why),
+            Self::Closed(why)
+            | Self::Lost(why)
+            | Self::Stumbled(why)
+            | Self::Token(why)
+            | Self::Module(why)
+            | Self::Full { why, .. } => KeyFault::Unavailable(why),
             Self::Final(fault) => fault,
         }
     }
@@ -63,11 +81,13 @@ impl Failure {
 #[allow(clippy::wildcard_enum_match_arm)] // there are a hundred codes, and vendors add to them
 fn of_code(code: &RvError, why: String) -> Failure {
     match code {
-        RvError::CryptokiNotInitialized
-        | RvError::DeviceRemoved
-        | RvError::TokenNotPresent
-        | RvError::TokenNotRecognized
-        | RvError::SlotIdInvalid => Failure::Token(why),
+        RvError::SessionHandleInvalid | RvError::SessionClosed => Failure::Closed(why),
+        RvError::UserNotLoggedIn | RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Failure::Lost(why),
+        RvError::CryptokiNotInitialized => Failure::Module(why),
+        RvError::DeviceRemoved | RvError::TokenNotPresent | RvError::TokenNotRecognized | RvError::SlotIdInvalid => {
+            Failure::Token(why)
+        }
+        RvError::SessionCount => Failure::Full { open: 0, why },
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
         | RvError::FunctionNotSupported
@@ -77,6 +97,7 @@ fn of_code(code: &RvError, why: String) -> Failure {
         | RvError::AttributeTypeInvalid
         | RvError::AttributeValueInvalid
         | RvError::AttributeReadOnly
+        | RvError::AttributeSensitive
         | RvError::TemplateIncomplete
         | RvError::TemplateInconsistent
         | RvError::DomainParamsInvalid
@@ -84,8 +105,19 @@ fn of_code(code: &RvError, why: String) -> Failure {
         | RvError::TokenWriteProtected
         | RvError::SessionReadOnly
         | RvError::ActionProhibited => Failure::Final(KeyFault::Unsupported(why)),
-        // Sessions, handles, logins, a device that stumbles, and whatever a vendor made up: worth a new session.
-        _ => Failure::Session(why),
+        // Somebody said no, or the token counts a PIN that it wants for each use of a key: asking again may do harm.
+        RvError::FunctionRejected
+        | RvError::FunctionCanceled
+        | RvError::Cancel
+        | RvError::PinIncorrect
+        | RvError::PinInvalid
+        | RvError::PinLenRange
+        | RvError::PinExpired
+        | RvError::PinLocked
+        | RvError::PinTooWeak
+        | RvError::UserPinNotInitialized => Failure::Final(KeyFault::Unusable(why)),
+        // A device that stumbles, and whatever a vendor made up: worth a new session, once.
+        _ => Failure::Stumbled(why),
     }
 }
 

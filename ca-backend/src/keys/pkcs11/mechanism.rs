@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
 use const_oid::db::rfc8410::ID_ED_25519;
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
 use cryptoki::mechanism::{Mechanism, MechanismType};
@@ -50,11 +51,20 @@ pub(crate) fn generate(
         Attribute::Decrypt(decrypts),
     ];
     let private = [common.as_slice(), &own].concat();
+    // What tokens allow unless they are told not to: unwrapping is decrypting by another name.
+    let unwanted = [Attribute::Unwrap(false), Attribute::SignRecover(false), Attribute::Derive(false)];
     let attempt = |mechanism: &Mechanism<'_>, parameters: &[Attribute]| {
-        session
-            .generate_key_pair(mechanism, &[public.as_slice(), parameters].concat(), &private)
-            .map(|(_, private)| private)
-            .map_err(Failure::from)
+        let public = [public.as_slice(), parameters].concat();
+        let pair = |private: &[Attribute]| session.generate_key_pair(mechanism, &public, private);
+        let made = match pair(&[private.as_slice(), &unwanted].concat()) {
+            // Some do not even know them. `is_as_wanted` looks at what came of it.
+            Err(Error::Pkcs11(
+                RvError::AttributeTypeInvalid | RvError::AttributeValueInvalid | RvError::TemplateInconsistent,
+                _,
+            )) => pair(&private),
+            made => made,
+        };
+        made.map(|(_, private)| private).map_err(Failure::from)
     };
     let on_curve = |curve: ObjectIdentifier| {
         attempt(&Mechanism::EccKeyPairGen, &[Attribute::EcParams(curve.to_der().map_err(broken)?)])
@@ -79,6 +89,21 @@ pub(crate) fn generate(
                 .or_else(|_| attempt(&Mechanism::EccEdwardsKeyPairGen, &[Attribute::EcParams(name)]))
         }
     }
+}
+
+/// Whether a key that was made never leaves the token, and decrypts only if it was made for that, whatever the token made of its
+/// template.
+pub(crate) fn is_as_wanted(session: &Session, private: ObjectHandle, purpose: KeyPurpose) -> Result<(), Failure> {
+    let asked = [AttributeType::Sensitive, AttributeType::Extractable, AttributeType::Decrypt, AttributeType::Unwrap];
+    for attribute in session.get_attributes(private, &asked)? {
+        let leaves = matches!(attribute, Attribute::Sensitive(false) | Attribute::Extractable(true));
+        let decrypts = matches!(attribute, Attribute::Decrypt(true) | Attribute::Unwrap(true));
+        if leaves || (decrypts && purpose == KeyPurpose::Sign) {
+            let why = format!("the token made a key with {attribute:?}, against its orders");
+            return Err(KeyFault::Unsupported(why).into());
+        }
+    }
+    Ok(())
 }
 
 /// Reads the public half of a private key.

@@ -67,10 +67,10 @@ impl Module {
     }
 
     /// Finalizes the module and initializes it again, unless somebody else did so since `generation`, calls are still running,
-    /// or other tokens are in use.
-    pub(crate) fn begin_anew(&self, generation: u64) {
+    /// or other tokens are in use. Those do not matter if the module forgot them as well.
+    pub(crate) fn begin_anew(&self, generation: u64, forgot: bool) {
         for _ in 0..ATTEMPTS {
-            if self.tokens_in_use.load(Ordering::SeqCst) > 0 {
+            if !forgot && self.tokens_in_use.load(Ordering::SeqCst) > 0 {
                 return;
             }
             let mut context = match self.context.try_write() {

@@ -30,6 +30,12 @@ impl PinSource {
                 let value = std::env::var(name).map_err(|_| {
                     KeyFault::Unusable(format!("the environment variable {name}, which holds the PIN, is not set"))
                 })?;
+                // Tokens count an empty one like any other.
+                if value.is_empty() {
+                    return Err(KeyFault::Unusable(format!(
+                        "the environment variable {name}, which should hold the PIN, is empty"
+                    )));
+                }
                 return Ok(Some(Zeroizing::new(value.into_bytes())));
             }
             Self::None => return Ok(None),

@@ -2,13 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
 use super::failure::Failure;
+use super::question::{Asked, Question, Undo};
+use super::queue::Queue;
 use super::session::{Desk, Seat};
 use super::token::Token;
 use crate::clock::Stopwatch;
@@ -29,17 +28,10 @@ pub(crate) struct Bounds {
 /// Sessions at work.
 pub(crate) struct Pool {
     token: Arc<Token>,
-    queue: Sender<Job>,
-    waiting: Receiver<Job>,
+    queue: Arc<Queue>,
     workers: Mutex<Vec<Arc<Worker>>>,
     lost: Arc<AtomicUsize>,
     lost_max: usize,
-}
-
-struct Job {
-    limit: Duration,
-    given_up: Arc<AtomicBool>,
-    work: Box<dyn FnOnce(&mut Seat) + Send>,
 }
 
 /// What others see of a thread.
@@ -53,11 +45,9 @@ struct Worker {
 
 impl Pool {
     pub(crate) fn start(token: Arc<Token>, bounds: Bounds) -> Result<Self, KeyFault> {
-        let (queue, waiting) = bounded(bounds.queue_max);
         let pool = Self {
             token,
-            queue,
-            waiting,
+            queue: Arc::new(Queue::new(bounds.queue_max)),
             workers: Mutex::default(),
             lost: Arc::default(),
             lost_max: bounds.sessions.saturating_mul(LOST_PER_SESSION_MAX),
@@ -69,46 +59,27 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Does `work` in a session, once more in another one if the first was no good, and waits for it no longer than `limit`.
+    /// Does `work` in a session, again in others if the first was no good, and waits for it no longer than `limit`. What was done
+    /// when nobody waited any more is undone. `None` if too many wait already.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         limit: Duration,
-        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, KeyFault> {
-        let (answer, answered) = sync_channel(1);
-        let given_up = Arc::new(AtomicBool::new(false));
-        let job = Job {
-            limit,
-            given_up: given_up.clone(),
-            work: Box::new(move |seat| {
-                let _nobody_waits_any_more = answer.send(seat.perform(&work));
-            }),
-        };
-        match self.queue.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                self.replace_hanging();
-                return Err(KeyFault::Unavailable(format!("too many requests wait for the token {}", self.token.uri)));
-            }
-            Err(TrySendError::Disconnected(_)) => {
-                return Err(KeyFault::Unavailable("the key store is being closed".to_owned()));
-            }
+        work: impl Fn(&mut Desk<'_>) -> Result<T, Failure> + Send + Sync + 'static,
+        undo: Option<Undo<T>>,
+    ) -> Option<Result<T, KeyFault>> {
+        let question = Arc::new(Question::new(limit, work, undo));
+        if !self.queue.put(question.clone()) {
+            self.replace_hanging();
+            return None;
         }
-        match answered.recv_timeout(limit) {
-            Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Timeout) => {
-                given_up.store(true, Ordering::SeqCst);
-                self.replace_hanging();
-                Err(KeyFault::Unavailable(format!(
-                    "no answer from the token {} within {} ms",
-                    self.token.uri,
-                    limit.as_millis()
-                )))
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(KeyFault::Unavailable(format!("a session of the token {} ended in a panic", self.token.uri)))
-            }
-        }
+        Some(question.wait().unwrap_or_else(|| {
+            self.replace_hanging();
+            Err(KeyFault::Unavailable(format!(
+                "no answer from the token {} within {} ms",
+                self.token.uri,
+                limit.as_millis()
+            )))
+        }))
     }
 
     /// How many threads are lost in the module now.
@@ -140,11 +111,10 @@ impl Pool {
 
     fn start_worker(&self) -> Result<Arc<Worker>, KeyFault> {
         let worker = Arc::new(Worker::default());
-        let (seen, waiting, lost) = (worker.clone(), self.waiting.clone(), self.lost.clone());
-        let mut seat = Seat::new(self.token.clone());
+        let (seen, queue, lost, token) = (worker.clone(), self.queue.clone(), self.lost.clone(), self.token.clone());
         std::thread::Builder::new()
             .name("pkcs11".to_owned())
-            .spawn(move || work_off(&seen, &waiting, &mut seat, &lost))
+            .spawn(move || work_off(&seen, &queue, &token, &lost))
             .map_err(|error| KeyFault::Unavailable(format!("no thread for a PKCS#11 session: {error}")))?;
         Ok(worker)
     }
@@ -154,25 +124,58 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 /// Until the pool is dropped, or another thread took over. The session is closed at the end: tokens have few.
-fn work_off(worker: &Worker, waiting: &Receiver<Job>, seat: &mut Seat, lost: &AtomicUsize) {
-    for job in waiting {
-        if job.given_up.load(Ordering::SeqCst) {
+fn work_off(worker: &Worker, queue: &Queue, token: &Arc<Token>, lost: &AtomicUsize) {
+    let mut seat = Seat::new(token.clone());
+    while let Some(question) = queue.take() {
+        if question.is_given_up() {
             continue;
         }
         let busy = || worker.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        *busy() = Some((Stopwatch::start(), job.limit));
-        // A panic ends the request, and the session in which it happened.
-        if catch_unwind(AssertUnwindSafe(|| (job.work)(seat))).is_err() {
-            seat.leave();
-        }
+        *busy() = Some((Stopwatch::start(), question.limit()));
+        let no_session = put(question.as_ref(), &mut seat, token);
         let mut busy = busy();
         *busy = None;
         // Decided under the lock under which it is set.
-        if worker.replaced.load(Ordering::SeqCst) {
+        let replaced = worker.replaced.load(Ordering::SeqCst);
+        if replaced {
             lost.fetch_sub(1, Ordering::SeqCst);
+        }
+        drop(busy);
+        if let Some(open) = no_session {
+            queue.put_back(question);
+            if !replaced {
+                queue.stand_aside(|| token.sessions() < open);
+            }
+        }
+        if replaced {
             break;
         }
     }
     seat.leave();
+    queue.somebody_left();
+}
+
+/// Has a question answered. If that takes a session which the token does not give, others may have one: says how many.
+fn put(question: &dyn Asked, seat: &mut Seat, token: &Token) -> Option<usize> {
+    // A panic ends the request, and the session in which it happened.
+    match catch_unwind(AssertUnwindSafe(|| question.put_to(seat))) {
+        Ok(Ok(())) => None,
+        Ok(Err(Failure::Full { open, .. })) if open > 0 => Some(open),
+        Ok(Err(failure)) => {
+            question.fail(failure.into_fault());
+            None
+        }
+        Err(_) => {
+            seat.leave();
+            question.fail(KeyFault::Unavailable(format!("a session of the token {} ended in a panic", token.uri)));
+            None
+        }
+    }
 }

@@ -26,10 +26,12 @@ impl TokenUri {
         let wrong =
             |why: String| KeyFault::Unsupported(format!("{text:?} is not a PKCS#11 URI that can be used: {why}"));
         let path = text.strip_prefix(SCHEME).ok_or_else(|| wrong(format!("it does not begin with {SCHEME}")))?;
-        // Not echoed: the query is where others put PINs.
-        if path.contains('?') {
+        // Not echoed: the query is where others put PINs, and somebody puts them elsewhere.
+        let lower = path.to_ascii_lowercase();
+        if path.contains('?') || lower.contains("pin-value") || lower.contains("pin-source") {
             return Err(KeyFault::Unsupported(
-                "a PKCS#11 URI must not have a query here; modules and PINs are set in [keys.pkcs11]".to_owned(),
+                "a PKCS#11 URI must not have a query or a PIN here; modules and PINs are set in [keys.pkcs11]"
+                    .to_owned(),
             ));
         }
         let mut attributes = BTreeMap::new();
@@ -37,6 +39,9 @@ impl TokenUri {
             let (name, value) = part.split_once('=').ok_or_else(|| wrong(format!("{part:?} has no value")))?;
             let known = KNOWN.into_iter().find(|known| *known == name);
             let known = known.ok_or_else(|| wrong(format!("{name:?} is unknown; known are {}", KNOWN.join(", "))))?;
+            if !is_well_escaped(value) {
+                return Err(wrong(format!("{value:?} has a % without two hexadecimal digits behind it")));
+            }
             let value: Vec<u8> = percent_decode_str(value).collect();
             if attributes.insert(known, value).is_some() {
                 return Err(wrong(format!("{name} stands twice")));
@@ -55,7 +60,7 @@ impl TokenUri {
 
     /// The private key of this label and CKA_ID in the token that `self` names.
     pub(crate) fn with_key(&self, label: &[u8], id: &[u8]) -> Self {
-        let mut attributes = self.token_part().0;
+        let mut attributes: BTreeMap<_, _> = self.token_part().map(|(name, value)| (name, value.clone())).collect();
         attributes.insert("object", label.to_vec());
         attributes.insert("id", id.to_vec());
         attributes.insert("type", b"private".to_vec());
@@ -64,8 +69,7 @@ impl TokenUri {
 
     /// Whether both could name the same token: no attribute of a token differs.
     pub(crate) fn may_share_token_with(&self, other: &Self) -> bool {
-        let (mine, theirs) = (self.token_part(), other.token_part());
-        mine.0.iter().all(|(name, value)| theirs.0.get(name).is_none_or(|other| other == value))
+        self.token_part().all(|(name, value)| other.0.get(name).is_none_or(|other| other == value))
     }
 
     /// Whether a token with these properties is the one.
@@ -77,7 +81,7 @@ impl TokenUri {
 
     /// Whether any property of a token is stated.
     pub(crate) fn names_a_token(&self) -> bool {
-        !self.token_part().0.is_empty()
+        self.token_part().next().is_some()
     }
 
     /// CKA_LABEL.
@@ -90,10 +94,15 @@ impl TokenUri {
         self.0.get("id").map(Vec::as_slice)
     }
 
-    fn token_part(&self) -> Self {
+    fn token_part(&self) -> impl Iterator<Item = (&'static str, &Vec<u8>)> {
         let is_of_key = |name: &str| matches!(name, "object" | "id" | "type");
-        Self(self.0.iter().filter(|(name, _)| !is_of_key(name)).map(|(name, value)| (*name, value.clone())).collect())
+        self.0.iter().map(|(name, value)| (*name, value)).filter(move |(name, _)| !is_of_key(name))
     }
+}
+
+/// RFC 3986 section 2.1.
+fn is_well_escaped(value: &str) -> bool {
+    value.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 impl fmt::Display for TokenUri {
@@ -128,15 +137,27 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for text in ["file:a", "pkcs11:token", "pkcs11:slot-id=1", "pkcs11:token=a;token=b", "pkcs11:type=cert"] {
+        for text in [
+            "file:a",
+            "pkcs11:token",
+            "pkcs11:slot-id=1",
+            "pkcs11:token=a;token=b",
+            "pkcs11:type=cert",
+            "pkcs11:token=50%",
+            "pkcs11:token=%4",
+            "pkcs11:token=a;id=%0g",
+            "pkcs11:token=%+1",
+        ] {
             assert!(matches!(TokenUri::parse(text), Err(KeyFault::Unsupported(_))), "{text}");
         }
     }
 
     #[test]
     fn s47_a_pin_in_a_uri_is_refused_and_not_repeated() {
-        let fault = TokenUri::parse("pkcs11:token=a?pin-value=canary").unwrap_err();
-        assert!(!fault.to_string().contains("canary"), "{fault}");
+        for text in ["?pin-value=canary", ";pin-value=canary", "&pin-value=canary", "?x=y&PIN-value=canary"] {
+            let fault = TokenUri::parse(&format!("pkcs11:token=a{text}")).unwrap_err();
+            assert!(!fault.to_string().contains("canary"), "{fault}");
+        }
     }
 
     #[test]
