@@ -9,6 +9,7 @@ on_every_engine! {
     a_cut_export_is_refused_at_every_place
     a_changed_export_is_refused_and_the_store_marked
     an_import_into_a_used_store_is_refused
+    an_import_of_what_no_store_holds_is_refused
 }
 
 fn fill(store: &dyn Store) {
@@ -100,4 +101,16 @@ fn an_import_into_a_used_store_is_refused(place: Place) {
     let before = dump(place.store());
     assert!(matches!(import(place.store(), &mut file.as_slice()), Err(TransferError::State(_))));
     assert_eq!(dump(place.store()), before);
+}
+
+/// A key of its own that an engine took from an export would make it lose track of its journal.
+fn an_import_of_what_no_store_holds_is_refused(place: Place) {
+    for (space, key) in [(0, vec![]), (u8::MAX, b"k".to_vec()), (Space::Origin as u8, vec![1; 1025])] {
+        let source = Place::new(StoreKind::Memory);
+        source.store().restore(vec![(space, Entry { key, version: Version(1), value: vec![0; 8] })]).unwrap();
+        let outcome = import(place.store(), &mut exported(source.store()).as_slice());
+        assert!(matches!(&outcome, Err(TransferError::File(what)) if what.contains("no store holds")), "{outcome:?}");
+        assert!(place.store().get(Space::Origin, b"").unwrap().is_none());
+        place.store().commit(Batch::new().delete(Space::Meta, IMPORTING_KEY)).unwrap();
+    }
 }
