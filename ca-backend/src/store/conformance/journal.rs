@@ -161,6 +161,20 @@ fn damage_that_looks_torn_is_found_in_a_long_file_as_well() {
     }
 }
 
+#[test]
+fn a_last_frame_of_which_only_the_length_is_wrong_is_not_taken_for_torn() {
+    let (_directory, file) = closed_with_journal(StoreKind::Redb);
+    let octets = fs::read(&file).unwrap();
+    let octets = &octets[..octets.len() - HEADER]; // as a kill leaves it
+    let frames = frames(octets);
+    let last = frames[frames.len() - 2];
+    for damage in [[0; 4], [0xff; 4], [0, 0, 0xff, 0xff]] {
+        let mut damaged = octets.to_vec();
+        damaged[last..last + 4].copy_from_slice(&damage);
+        assert_refused(&file, &damaged, &format!("{damage:?}"));
+    }
+}
+
 /// As earlier releases left it, and a kill leaves it.
 #[test]
 fn a_journal_without_a_mark_at_its_end_opens_whole() {

@@ -141,15 +141,17 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8; SHA256_OUTPUT_LEN], &[u8], &[u8])>
 }
 
 /// Whether what begins here can be the one frame that was being written, whatever of it reached the disk: then it is the last one.
-/// Its length reaches the end, or was not written; and since a length may be damaged too, no whole frame lies behind it.
+/// Its length reaches the end, or was not written. But a length may be damaged too: so nothing else of it is whole, and no whole
+/// frame lies behind it.
 fn is_torn(number: u64, at: u64, bytes: &[u8]) -> bool {
-    let reaches_the_end = match bytes.split_first_chunk() {
-        None => true,
-        Some((length, _)) => {
-            u32::from_be_bytes(*length) == 0 || split_frame(bytes).is_none_or(|(_, _, rest)| rest.is_empty())
-        }
-    };
-    reaches_the_end && !holds_frame(number, at.saturating_add(1), bytes.get(1..).unwrap_or_default())
+    let Some((length, rest)) = bytes.split_first_chunk() else { return true };
+    let reaches_the_end =
+        u32::from_be_bytes(*length) == 0 || split_frame(bytes).is_none_or(|(_, _, following)| following.is_empty());
+    let is_whole_but_for_its_length =
+        rest.split_first_chunk().is_some_and(|(stated, payload)| digest(number, at, payload) == *stated);
+    reaches_the_end
+        && !is_whole_but_for_its_length
+        && !holds_frame(number, at.saturating_add(1), bytes.get(1..).unwrap_or_default())
 }
 
 /// Whether a whole frame begins anywhere in these octets. Hardly any place needs a digest: elsewhere there are no rows of writes.
