@@ -96,7 +96,7 @@ pub(crate) fn open(kind: StoreKind, directory: &Path, options: StoreOptions) -> 
             claimed.refuse_beside(REDB_FILE)?;
             claimed.refuse_without(SLED_DIRECTORY, JOURNAL_DIRECTORY)?;
             let journal = claimed.join(JOURNAL_DIRECTORY);
-            let table = SledTable::open(claimed, options.cache_bytes)?;
+            let table = SledTable::open(claimed, options.cache_bytes, options.journal_bytes)?;
             Arc::new(Committer::start(Journaled::open(table, &journal, options.journal_bytes)?)?)
         }
         StoreKind::Redb => {

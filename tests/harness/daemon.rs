@@ -173,6 +173,19 @@ pub fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// One field of what the command line printed as JSON, at whatever depth it stands.
+#[must_use]
+pub fn field(answer: &Value, name: &str) -> Option<String> {
+    match answer {
+        Value::Object(fields) => {
+            let here = fields.get(name).and_then(Value::as_str).map(str::to_owned);
+            here.or_else(|| fields.values().find_map(|value| field(value, name)))
+        }
+        Value::Array(values) => values.iter().find_map(|value| field(value, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
 /// The text of a file, for messages of failed tests.
 #[must_use]
 pub fn text(path: &Path) -> String {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ca_backend::Rng;
 use ca_backend::SystemRng;
 use serde_json::Value;
-use tests::daemon::Site;
+use tests::daemon::{Site, field};
 use tests::key::Key;
 use tests::openssl::pem;
 
@@ -31,18 +31,6 @@ fn random_below(limit: u64) -> u64 {
     let mut octets = [0; 8];
     SystemRng.fill(&mut octets);
     u64::from_be_bytes(octets) % limit
-}
-
-/// One field of what the command line printed as JSON, at whatever depth it stands.
-fn field(answer: &Value, name: &str) -> Option<String> {
-    match answer {
-        Value::Object(fields) => {
-            let here = fields.get(name).and_then(Value::as_str).map(str::to_owned);
-            here.or_else(|| fields.values().find_map(|value| field(value, name)))
-        }
-        Value::Array(values) => values.iter().find_map(|value| field(value, name)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
 }
 
 /// Runs a command that may fail with the daemon; its JSON if it was acknowledged.

@@ -18,7 +18,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use self::file::JournalFile;
@@ -48,7 +48,8 @@ pub(super) struct Journaled<T: Table> {
     shared: Arc<Shared<T>>,
     /// The file that takes new groups. Only the committer writes.
     newest: Mutex<JournalFile>,
-    /// When a file is full. It gets twice as long while the engine is busy with the one before; then groups wait.
+    /// When a file is full. It gets twice as long while the engine is busy with the one before or the next cannot be begun; then
+    /// groups wait, or are refused.
     file_bytes: u64,
     feeder: Option<JoinHandle<()>>,
 }
@@ -123,19 +124,12 @@ impl<T: Table> Journaled<T> {
         Ok(Self { shared, newest, file_bytes, feeder: Some(feeder) })
     }
 
-    /// Hands the newest file to the feeder and begins another, if it is time.
-    fn rotate(&self, newest: &mut JournalFile) -> Result<(), StoreFault> {
-        if newest.bytes() < self.file_bytes {
+    /// Hands the newest file to the feeder and begins another, if it is time and the feeder idle. May be tried again when it failed.
+    fn rotate(&self, newest: &mut JournalFile, mut turn: MutexGuard<'_, Turn>) -> Result<(), StoreFault> {
+        if newest.bytes() < self.file_bytes || turn.feeding.is_some() || turn.failed.is_some() {
             return Ok(());
         }
         let shared = &self.shared;
-        let mut turn = lock(&shared.turn);
-        while turn.feeding.is_some() && turn.failed.is_none() && newest.bytes() >= self.file_bytes.saturating_mul(2) {
-            turn = shared.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
-        }
-        if turn.feeding.is_some() || turn.failed.is_some() {
-            return Ok(());
-        }
         let full =
             std::mem::replace(newest, JournalFile::create(&shared.directory, newest.number().saturating_add(1))?);
         let mut recent = shared.recent.write().unwrap_or_else(PoisonError::into_inner);
@@ -191,13 +185,23 @@ impl<T: Table> Table for Journaled<T> {
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         recent.newest.extend(Arc::unwrap_or_clone(writes));
         drop(recent);
-        self.rotate(&mut newest)
+        // The group is durable. If no other file could be begun, this one takes more, and once it is overfull, `room` says why.
+        let _tried_again = self.rotate(&mut newest, lock(&self.shared.turn));
+        Ok(())
     }
 
-    /// Room in the journal is not enough: the engine must be able to take what stands in it.
+    /// Waits until the journal takes more. Room for it is not enough: the engine must be able to take what stands in it.
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {
+        let mut newest = lock(&self.newest);
+        if newest.bytes() >= self.file_bytes.saturating_mul(2) {
+            let mut turn = lock(&self.shared.turn);
+            while turn.feeding.is_some() && turn.failed.is_none() {
+                turn = self.shared.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.rotate(&mut newest, turn)?;
+        }
         let feeding = lock(&self.shared.turn).feeding.map_or(0, |(_, bytes)| bytes);
-        let waiting = lock(&self.newest).bytes().saturating_add(feeding);
+        let waiting = newest.bytes().saturating_add(feeding);
         self.shared.table.room(waiting.saturating_mul(WRITE_AMPLIFICATION).saturating_add(bytes))
     }
 }
@@ -272,14 +276,25 @@ impl<T: Table> Shared<T> {
         self.table.apply(writes)?;
         let fed = Writes::from([(FED_KEY.to_vec(), Some(number.to_be_bytes().to_vec()))]);
         self.table.apply(Arc::new(fed))?;
-        let older = file::numbers(&self.directory)?.into_iter().take_while(|older| *older < number);
-        older.into_iter().try_for_each(|older| file::remove(&self.directory, older))
+        if let Err(fault) = self.remove_before(number) {
+            tracing::warn!(%fault, "files of the journal that are not needed any more stay until the next one is fed");
+        }
+        Ok(())
+    }
+
+    /// Removes files from the oldest on, such that there is never a gap between those that are left.
+    fn remove_before(&self, number: u64) -> Result<(), StoreFault> {
+        let mut older = file::numbers(&self.directory)?.into_iter().take_while(|older| *older < number);
+        older.try_for_each(|older| file::remove(&self.directory, older))
     }
 }
 
 impl<T: Table> Drop for Journaled<T> {
     /// What was not fed yet stays in the journal; the next opening finds it.
     fn drop(&mut self) {
+        if let Err(fault) = lock(&self.newest).close() {
+            tracing::warn!(%fault, "the journal ends without a mark that it was closed");
+        }
         lock(&self.shared.turn).closed = true;
         self.shared.changed.notify_all();
         if let Some(feeder) = self.feeder.take() {

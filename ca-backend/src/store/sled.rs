@@ -12,6 +12,9 @@
 //!   pieces ([`PIECE_BYTES`]) and keys are bounded, such that no page grows so large.
 //! - A leaf holds sixteen keys at most, and a change costs about the same whatever its length. So in the spaces with many short
 //!   entries neighbours lie together in [`block`]s, and groups come through a [journal](super::journal), many at once.
+//! - It notes where its pages lie (a *snapshot*) when it is opened and at no other time, and opening reads whatever was written
+//!   since, which after a million certificates is gigabytes. So it is opened anew whenever as much as [`LOG_JOURNALS`] files of the
+//!   journal was written: readers of what is in no file of the journal wait for that moment, and every start is short.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
 //! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
 
@@ -24,7 +27,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -32,6 +35,7 @@ use super::committer::broken;
 use super::directory::{StoreDirectory, io_fault, sync_all_below};
 use super::queue::lock;
 use super::table::{RawKey, RawRange, RawValue, Table, Writes};
+use crate::clock::Stopwatch;
 use crate::error::StoreFault;
 
 /// sled's directory, in the store's directory.
@@ -51,6 +55,9 @@ const PIECE_BYTES: usize = 8 << 10;
 /// Where the second and further pieces lie: this octet, the raw key, the piece's number (4 octets, big endian, from 1). No
 /// [`Space`](super::Space) has this number.
 const PIECES: u8 = 0xff;
+
+/// How many full files of the journal sled takes until it is opened anew.
+const LOG_JOURNALS: u64 = 16;
 
 /// `conf` of this length or less is one that sled would replace, and its database with it.
 const EMPTY_CONF_BYTES: u64 = 8;
@@ -76,19 +83,112 @@ impl Growing {
 
 /// A sled database.
 pub(super) struct SledTable {
-    database: Db,
-    /// Held while rows are read that belong together, and alone while a batch is applied: sled's iterators would see a part of it,
-    /// such as one half of a block that was split.
-    batches: RwLock<()>,
-    /// The `db` file, for `fdatasync`.
-    file: File,
+    /// Held while rows are read that belong together, and alone while a batch is applied (sled's iterators would see a part of it,
+    /// such as one half of a block that was split) and while sled is opened anew. Empty if that failed; then it is tried again.
+    opened: RwLock<Option<Opened>>,
+    /// Octets that were written since it was opened, and how many may be.
+    written: Mutex<u64>,
+    written_max: u64,
     /// How many pieces follow the first one, for those keys where any do. Kept so that a write need not read what it replaces.
     long_values: Mutex<HashMap<RawKey, u32>>,
+    cache_bytes: u64,
     directory: StoreDirectory,
 }
 
+/// What an open database is used through.
+struct Opened {
+    database: Db,
+    /// The `db` file, for `fdatasync`.
+    file: File,
+}
+
+impl Opened {
+    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
+        refuse_damaged(path)?;
+        wait_until_closed(path)?;
+        let database = open_database(path, cache_bytes)?;
+        // Opening wrote a snapshot, and may have repaired the end of the log.
+        sync_all_below(path)?;
+        let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
+        Ok(Self { database, file })
+    }
+
+    /// The block of a space in which a key would be, and the key it lies under.
+    fn block_around(&self, space: u8, key: &[u8]) -> Result<Option<(IVec, RawValue)>, StoreFault> {
+        let Some(row) = self.database.range([space].as_slice()..=key).next_back() else {
+            return Ok(None);
+        };
+        let (fence, first) = row.map_err(sled_fault)?;
+        let block = self.join_pieces(&fence, &first)?;
+        Ok(Some((fence, block)))
+    }
+
+    /// Puts the pieces of a value together.
+    fn join_pieces(&self, key: &[u8], first: &IVec) -> Result<RawValue, StoreFault> {
+        let mut value = first.to_vec();
+        let mut number = 0_u32;
+        let mut last_bytes = first.len();
+        while last_bytes == PIECE_BYTES {
+            number = number.saturating_add(1);
+            let piece = self.database.get(piece_key(key, number)).map_err(sled_fault)?;
+            let piece = piece.ok_or_else(|| StoreFault::Corrupt("a piece of a long value is missing".into()))?;
+            value.extend_from_slice(&piece);
+            last_bytes = piece.len();
+        }
+        Ok(value)
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
+        let Some((&space, wanted)) = key.split_first().filter(|(space, _)| block::bytes_max(**space).is_some()) else {
+            let first = self.database.get(key).map_err(sled_fault)?;
+            return first.map(|first| self.join_pieces(key, &first)).transpose();
+        };
+        let Some((_, block)) = self.block_around(space, key)? else {
+            return Ok(None);
+        };
+        Ok(block::find(&block, wanted)?.map(<[u8]>::to_vec))
+    }
+
+    fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
+        let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
+        if until <= range.from {
+            return Ok(());
+        }
+        let from = match range.from.first() {
+            Some(&space) if block::bytes_max(space).is_some() => {
+                self.block_around(space, &range.from)?.map_or_else(|| range.from.clone(), |(fence, _)| fence.to_vec())
+            }
+            Some(_) | None => range.from.clone(),
+        };
+        let mut rows = self.database.range(from.as_slice()..until.as_slice());
+        while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
+            let (key, first) = row.map_err(sled_fault)?;
+            let value = self.join_pieces(&key, &first)?;
+            let space = key.first().copied().unwrap_or_default();
+            if block::bytes_max(space).is_none() {
+                if !visit(&key, value) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let mut entries = block::entries(&value)?;
+            if range.reverse {
+                entries.reverse();
+            }
+            for (key, value) in entries {
+                let key = [&[space], key].concat();
+                if key >= range.from && key < until && !visit(&key, value.to_vec()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl SledTable {
-    pub(super) fn open(directory: StoreDirectory, cache_bytes: u64) -> Result<Self, StoreFault> {
+    /// Opens the database of a store, or begins one, behind a journal whose files have `journal_bytes`.
+    pub(super) fn open(directory: StoreDirectory, cache_bytes: u64, journal_bytes: u64) -> Result<Self, StoreFault> {
         let path = directory.join(SLED_DIRECTORY);
         if !path.exists() {
             directory.create(SLED_DIRECTORY, |unfinished| {
@@ -96,31 +196,56 @@ impl SledTable {
                 wait_until_closed(unfinished)
             })?;
         }
-        refuse_damaged(&path)?;
-        wait_until_closed(&path)?;
-        let database = open_database(&path, cache_bytes)?;
-        // Opening wrote a snapshot, and may have repaired the end of the log.
-        sync_all_below(&path)?;
-        let file = File::open(path.join("db")).map_err(|error| io_fault("cannot open sled's db file", &error))?;
-        let long_values = Mutex::new(find_long_values(&database)?);
-        Ok(Self { database, batches: RwLock::default(), file, long_values, directory })
+        let opened = Opened::open(&path, cache_bytes)?;
+        let long_values = Mutex::new(find_long_values(&opened.database)?);
+        Ok(Self {
+            opened: RwLock::new(Some(opened)),
+            written: Mutex::default(),
+            written_max: journal_bytes.saturating_mul(LOG_JOURNALS),
+            long_values,
+            cache_bytes,
+            directory,
+        })
     }
 
-    /// Between two batches.
-    fn at_rest(&self) -> RwLockReadGuard<'_, ()> {
-        self.batches.read().unwrap_or_else(PoisonError::into_inner)
+    /// Reads between two batches.
+    fn at_rest<R>(&self, read: impl FnOnce(&Opened) -> Result<R, StoreFault>) -> Result<R, StoreFault> {
+        let mut opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_none() {
+            drop(opened);
+            opened = self.open_again(self.alone())?;
+        }
+        read(used(&opened)?)
     }
 
-    /// The block of a space in which a key would be, and the key it lies under.
-    fn block_around(&self, space: u8, key: &[u8]) -> Result<Option<(IVec, RawValue)>, StoreFault> {
-        loop {
-            let Some(row) = self.database.range([space].as_slice()..=key).next_back() else {
-                return Ok(None);
-            };
-            let (fence, first) = row.map_err(sled_fault)?;
-            if let Some(block) = self.join_pieces(&fence, first)? {
-                return Ok(Some((fence, block)));
-            }
+    fn alone(&self) -> RwLockWriteGuard<'_, Option<Opened>> {
+        self.opened.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the database unless it is open.
+    fn open_again<'t>(
+        &self,
+        mut alone: RwLockWriteGuard<'t, Option<Opened>>,
+    ) -> Result<RwLockReadGuard<'t, Option<Opened>>, StoreFault> {
+        if alone.is_none() {
+            *alone = Some(Opened::open(&self.directory.join(SLED_DIRECTORY), self.cache_bytes)?);
+            *lock(&self.written) = 0;
+        }
+        Ok(RwLockWriteGuard::downgrade(alone))
+    }
+
+    /// Opens the database anew if enough was written. Everything in it is durable.
+    fn shorten_log(&self) {
+        // A full disk takes no snapshot either.
+        if *lock(&self.written) < self.written_max || self.directory.room(0).is_err() {
+            return;
+        }
+        let clock = Stopwatch::start();
+        let mut alone = self.alone();
+        drop(alone.take());
+        match self.open_again(alone) {
+            Ok(_) => tracing::debug!(pause_ms = clock.elapsed().as_millis(), "opened sled anew"),
+            Err(fault) => tracing::warn!(%fault, "sled could not be opened anew; the next reader tries again"),
         }
     }
 
@@ -133,13 +258,16 @@ impl SledTable {
         writes: &mut Peekable<impl Iterator<Item = (&'w RawKey, &'w Option<RawValue>)>>,
     ) -> Result<(), StoreFault> {
         let Some((first, _)) = writes.peek() else { return Ok(()) };
-        let (fence, before) = match self.block_around(space, first)? {
-            Some((fence, block)) => (fence.to_vec(), block),
-            None => (vec![space], Vec::new()),
-        };
         let space_end = vec![space.saturating_add(1)];
-        let following = (Bound::Excluded(fence.as_slice()), Bound::Excluded(space_end.as_slice()));
-        let next = self.database.range::<&[u8], _>(following).next().transpose().map_err(sled_fault)?;
+        let (fence, before, next) = self.at_rest(|opened| {
+            let (fence, before) = match opened.block_around(space, first)? {
+                Some((fence, block)) => (fence.to_vec(), block),
+                None => (vec![space], Vec::new()),
+            };
+            let following = (Bound::Excluded(fence.as_slice()), Bound::Excluded(space_end.as_slice()));
+            let next = opened.database.range::<&[u8], _>(following).next().transpose().map_err(sled_fault)?;
+            Ok((fence, before, next))
+        })?;
         let at_end = next.is_none();
         let end = next.map_or(space_end, |(next, _)| next.to_vec());
         let mut changes = Vec::new();
@@ -196,100 +324,25 @@ impl SledTable {
         if batch.bytes == 0 {
             return Ok(());
         }
-        let alone = self.batches.write().unwrap_or_else(PoisonError::into_inner);
-        self.database.apply_batch(batch.rows).map_err(sled_fault)?;
-        drop(alone);
-        self.database.flush().map_err(sled_fault)?;
-        self.file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))
-    }
-
-    /// Puts the pieces of a value together; `None` if it is gone meanwhile.
-    fn join_pieces(&self, key: &[u8], mut first: IVec) -> Result<Option<RawValue>, StoreFault> {
-        if first.len() < PIECE_BYTES {
-            return Ok(Some(first.to_vec()));
-        }
-        loop {
-            let joined = self.pieces_after(key, &first)?;
-            // A value and all its pieces change at once. If the first piece, which holds the version, is still the same after the
-            // last one was read, then they belong together.
-            match self.database.get(key).map_err(sled_fault)? {
-                None => return Ok(None),
-                Some(now) if now == first => {
-                    return joined
-                        .map(Some)
-                        .ok_or_else(|| StoreFault::Corrupt("a piece of a long value is missing".into()));
-                }
-                Some(now) => first = now,
-            }
-        }
-    }
-
-    fn pieces_after(&self, key: &[u8], first: &IVec) -> Result<Option<RawValue>, StoreFault> {
-        let mut value = first.to_vec();
-        let mut number = 0_u32;
-        let mut last_bytes = first.len();
-        while last_bytes == PIECE_BYTES {
-            number = number.saturating_add(1);
-            let Some(piece) = self.database.get(piece_key(key, number)).map_err(sled_fault)? else {
-                return Ok(None);
-            };
-            value.extend_from_slice(&piece);
-            last_bytes = piece.len();
-        }
-        Ok(Some(value))
+        let alone = self.alone();
+        used(&alone)?.database.apply_batch(batch.rows).map_err(sled_fault)?;
+        let opened = RwLockWriteGuard::downgrade(alone);
+        let Opened { database, file } = used(&opened)?;
+        database.flush().map_err(sled_fault)?;
+        file.sync_data().map_err(|error| io_fault("cannot make sled's db file durable", &error))?;
+        let mut written = lock(&self.written);
+        *written = written.saturating_add(batch.bytes as u64);
+        Ok(())
     }
 }
 
 impl Table for SledTable {
     fn read(&self, key: &[u8]) -> Result<Option<RawValue>, StoreFault> {
-        let _at_rest = self.at_rest();
-        let Some((&space, wanted)) = key.split_first().filter(|(space, _)| block::bytes_max(**space).is_some()) else {
-            return match self.database.get(key).map_err(sled_fault)? {
-                Some(first) => self.join_pieces(key, first),
-                None => Ok(None),
-            };
-        };
-        let Some((_, block)) = self.block_around(space, key)? else {
-            return Ok(None);
-        };
-        Ok(block::find(&block, wanted)?.map(<[u8]>::to_vec))
+        self.at_rest(|opened| opened.read(key))
     }
 
     fn walk(&self, range: &RawRange, visit: &mut dyn FnMut(&[u8], RawValue) -> bool) -> Result<(), StoreFault> {
-        let _at_rest = self.at_rest();
-        let until = range.until.clone().unwrap_or_else(|| vec![PIECES]);
-        if until <= range.from {
-            return Ok(());
-        }
-        let from = match range.from.first() {
-            Some(&space) if block::bytes_max(space).is_some() => {
-                self.block_around(space, &range.from)?.map_or_else(|| range.from.clone(), |(fence, _)| fence.to_vec())
-            }
-            Some(_) | None => range.from.clone(),
-        };
-        let mut rows = self.database.range(from.as_slice()..until.as_slice());
-        while let Some(row) = if range.reverse { rows.next_back() } else { rows.next() } {
-            let (key, first) = row.map_err(sled_fault)?;
-            let Some(value) = self.join_pieces(&key, first)? else { continue };
-            let space = key.first().copied().unwrap_or_default();
-            if block::bytes_max(space).is_none() {
-                if !visit(&key, value) {
-                    return Ok(());
-                }
-                continue;
-            }
-            let mut entries = block::entries(&value)?;
-            if range.reverse {
-                entries.reverse();
-            }
-            for (key, value) in entries {
-                let key = [&[space], key].concat();
-                if key >= range.from && key < until && !visit(&key, value.to_vec()) {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        self.at_rest(|opened| opened.walk(range, visit))
     }
 
     fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault> {
@@ -308,7 +361,9 @@ impl Table for SledTable {
                 self.write(std::mem::take(&mut batch))?;
             }
         }
-        self.write(batch)
+        self.write(batch)?;
+        self.shorten_log();
+        Ok(())
     }
 
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {
@@ -320,6 +375,10 @@ impl fmt::Debug for SledTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SledTable").field("directory", &self.directory).finish_non_exhaustive()
     }
+}
+
+fn used(opened: &Option<Opened>) -> Result<&Opened, StoreFault> {
+    opened.as_ref().ok_or_else(|| StoreFault::Unavailable("the sled database is not open".into()))
 }
 
 fn open_database(path: &Path, cache_bytes: u64) -> Result<Db, StoreFault> {

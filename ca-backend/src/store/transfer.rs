@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::committer::KEY_BYTES_MAX;
 use super::{Batch, CommitError, Entry, FORMAT_KEY, IMPORTING_KEY, Key, Space, Store, Version, group};
 use crate::error::StoreFault;
 
@@ -109,6 +110,10 @@ pub(crate) fn import(store: &dyn Store, from: &mut dyn Read) -> Result<u64, Tran
         match read_item(&mut from)? {
             Item::Header { .. } => return Err(not_an_export()),
             Item::Entry(space, key, version, value) => {
+                // These keys are the engines' own.
+                if matches!(space, 0 | u8::MAX) || key.len() > KEY_BYTES_MAX {
+                    return Err(TransferError::File("the export has an entry that no store holds".into()));
+                }
                 entries = entries.saturating_add(1);
                 page_bytes = page_bytes.saturating_add(value.len());
                 page.push((space, Entry { key: key.into_vec(), version: Version(version), value: value.into_vec() }));

@@ -1,7 +1,8 @@
 //! The files of a journal: groups in frames, each checked and made durable before the next one is written.
 //!
 //! A frame is `payload length (4 octets) || SHA-256 of file number, place of the frame and payload || payload`, the payload a row of
-//! `key length (2 octets) || value length + 1, or 0 for a deletion (4 octets) || key || value`. Numbers are big endian.
+//! `key length (2 octets) || value length + 1, or 0 for a deletion (4 octets) || key || value`, keys ascending. Numbers are big
+//! endian. A frame without payload says that the file was closed in order: nothing that stands before it may be taken for torn.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -22,15 +23,21 @@ pub(super) struct JournalFile {
     file: File,
     number: u64,
     bytes: u64,
+    /// An append failed, and nobody knows what stands at the end.
+    is_broken: bool,
 }
 
 impl JournalFile {
-    /// Begins a file, durably.
+    /// Begins a file, durably. May be tried again when it failed.
     pub(super) fn create(directory: &Path, number: u64) -> Result<Self, StoreFault> {
-        let file = File::options().append(true).create_new(true).open(path(directory, number));
-        let file = file.map_err(|error| io_fault(&format!("cannot begin journal file {number}"), &error))?;
+        let fault = |error| io_fault(&format!("cannot begin journal file {number}"), &error);
+        let file = File::options().append(true).create(true).open(path(directory, number)).map_err(fault)?;
+        // An earlier attempt may have made it, and nothing else.
+        if file.metadata().map_err(fault)?.len() > 0 {
+            return Err(StoreFault::Corrupt(format!("journal file {number} is there already; restore a backup")));
+        }
         sync(directory)?;
-        Ok(Self { file, number, bytes: 0 })
+        Ok(Self { file, number, bytes: 0, is_broken: false })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -39,6 +46,11 @@ impl JournalFile {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Says that nothing more comes.
+    pub(super) fn close(&mut self) -> Result<(), StoreFault> {
+        if self.bytes == 0 || self.is_broken { Ok(()) } else { self.append(&Writes::new()) }
     }
 
     /// Appends a group; it is durable on return.
@@ -55,10 +67,9 @@ impl JournalFile {
         let (length_octets, digest_octets) = header.split_at_mut(size_of::<u32>());
         length_octets.copy_from_slice(&length::<u32>(Some(payload.len()))?.to_be_bytes());
         digest_octets.copy_from_slice(&digest(self.number, self.bytes, payload));
-        self.file
-            .write_all(&frame)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|error| io_fault("cannot make the journal durable", &error))?;
+        let appended = self.file.write_all(&frame).and_then(|()| self.file.sync_data());
+        self.is_broken |= appended.is_err();
+        appended.map_err(|error| io_fault("cannot make the journal durable", &error))?;
         self.bytes = self.bytes.saturating_add(frame.len() as u64);
         Ok(())
     }
@@ -93,24 +104,23 @@ pub(super) fn remove(directory: &Path, number: u64) -> Result<(), StoreFault> {
 pub(super) fn replay(directory: &Path, number: u64, is_newest: bool, onto: &mut Writes) -> Result<u64, StoreFault> {
     let path = path(directory, number);
     let fault = |error| io_fault(&format!("cannot read journal file {number}"), &error);
-    let damaged =
-        |at: usize| StoreFault::Corrupt(format!("journal file {number} is damaged at {at}; restore a backup"));
     let file = fs::read(&path).map_err(fault)?;
     let mut rest = file.as_slice();
     while !rest.is_empty() {
-        let at = file.len() - rest.len();
-        match first_frame(number, at as u64, rest) {
-            Some((payload, following)) => {
-                add(payload, onto).ok_or_else(|| damaged(at))?;
-                rest = following;
+        let at = (file.len() - rest.len()) as u64;
+        if let Some((payload, following)) = first_frame(number, at, rest) {
+            for write in Rows(payload) {
+                let (key, value) = write.ok_or_else(|| damaged(&path, at, is_newest))?;
+                onto.insert(key.to_vec(), value.map(<[u8]>::to_vec));
             }
-            // The one frame that was being written is the last one, whatever of it reached the disk.
-            None if is_newest && ends_here(rest) => {
-                let whole = File::options().write(true).open(&path).map_err(fault)?;
-                whole.set_len(at as u64).and_then(|()| whole.sync_all()).map_err(fault)?;
-                return Ok(at as u64);
-            }
-            None => return Err(damaged(at)),
+            rest = following;
+        } else if is_newest && is_torn(number, at, rest) {
+            tracing::warn!(file = %path.display(), at, octets = rest.len(), "cut off a write that was interrupted");
+            let whole = File::options().write(true).open(&path).map_err(fault)?;
+            whole.set_len(at).and_then(|()| whole.sync_all()).map_err(fault)?;
+            return Ok(at);
+        } else {
+            return Err(damaged(&path, at, is_newest));
         }
     }
     Ok(file.len() as u64)
@@ -118,31 +128,83 @@ pub(super) fn replay(directory: &Path, number: u64, is_newest: bool, onto: &mut 
 
 /// The payload of the first frame, if it is whole, and what follows it.
 fn first_frame(number: u64, at: u64, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let (length, stated) = header.split_first_chunk()?;
-    let (payload, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    let (stated, payload, rest) = split_frame(bytes)?;
     (digest(number, at, payload) == *stated).then_some((payload, rest))
 }
 
-/// Whether no frame can follow the one that begins here: its length reaches the end, or was not written.
-fn ends_here(bytes: &[u8]) -> bool {
-    let Some((length, rest)) = bytes.split_first_chunk() else { return true };
-    let length = u32::from_be_bytes(*length);
-    let frame_bytes = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(SHA256_OUTPUT_LEN);
-    length == 0 || rest.len() <= frame_bytes
+/// The digest and the payload that a frame would have here, and what would follow it.
+fn split_frame(bytes: &[u8]) -> Option<(&[u8; SHA256_OUTPUT_LEN], &[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (stated, rest) = rest.split_first_chunk()?;
+    let (payload, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    Some((stated, payload, rest))
 }
 
-fn add(mut payload: &[u8], onto: &mut Writes) -> Option<()> {
-    while !payload.is_empty() {
-        let (key_bytes, rest) = payload.split_first_chunk()?;
-        let (value_bytes, rest) = rest.split_first_chunk()?;
-        let (key, rest) = rest.split_at_checked(u16::from_be_bytes(*key_bytes).into())?;
-        let value_bytes = usize::try_from(u32::from_be_bytes(*value_bytes)).ok()?;
-        let (value, rest) = rest.split_at_checked(value_bytes.saturating_sub(1))?;
-        onto.insert(key.to_vec(), (value_bytes > 0).then(|| value.to_vec()));
-        payload = rest;
+/// Whether what begins here can be the one frame that was being written, whatever of it reached the disk: then it is the last one.
+/// Its length reaches the end, or was not written. But a length may be damaged too: so nothing else of it is whole, and no whole
+/// frame lies behind it.
+fn is_torn(number: u64, at: u64, bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return true };
+    let reaches_the_end =
+        u32::from_be_bytes(*length) == 0 || split_frame(bytes).is_none_or(|(_, _, following)| following.is_empty());
+    let is_whole_but_for_its_length =
+        rest.split_first_chunk().is_some_and(|(stated, payload)| digest(number, at, payload) == *stated);
+    reaches_the_end
+        && !is_whole_but_for_its_length
+        && !holds_frame(number, at.saturating_add(1), bytes.get(1..).unwrap_or_default())
+}
+
+/// Whether a whole frame begins anywhere in these octets. Hardly any place needs a digest: elsewhere there are no rows of writes.
+fn holds_frame(number: u64, at: u64, bytes: &[u8]) -> bool {
+    (at..).zip(0..bytes.len()).any(|(at, skipped)| {
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        split_frame(bytes).is_some_and(|(_, payload, _)| are_rows(payload)) && first_frame(number, at, bytes).is_some()
+    })
+}
+
+fn damaged(path: &Path, at: u64, is_newest: bool) -> StoreFault {
+    let file = path.display();
+    let mut message = format!("journal file {file} is damaged at octet {at}; restore a backup");
+    if is_newest {
+        message.push_str(&format!(
+            ". What follows was promised to clients, so it is not cut off by itself; to do without it: truncate -s {at} {file}"
+        ));
     }
-    Some(())
+    StoreFault::Corrupt(message)
+}
+
+/// A key, and its value but for a deletion.
+type Row<'p> = (&'p [u8], Option<&'p [u8]>);
+
+/// The writes of a payload. `None` where it is malformed, which is its end.
+struct Rows<'p>(&'p [u8]);
+
+impl<'p> Iterator for Rows<'p> {
+    type Item = Option<Row<'p>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let row = first_row(self.0);
+        self.0 = row.map_or(&[], |(_, rest)| rest);
+        Some(row.map(|(row, _)| row))
+    }
+}
+
+fn first_row(payload: &[u8]) -> Option<(Row<'_>, &[u8])> {
+    let (key_bytes, rest) = payload.split_first_chunk()?;
+    let (value_bytes, rest) = rest.split_first_chunk()?;
+    let (key, rest) = rest.split_at_checked(u16::from_be_bytes(*key_bytes).into())?;
+    let value_bytes = usize::try_from(u32::from_be_bytes(*value_bytes)).ok()?;
+    let (value, rest) = rest.split_at_checked(value_bytes.saturating_sub(1))?;
+    Some(((key, (value_bytes > 0).then_some(value)), rest))
+}
+
+/// Whether a payload is well formed.
+fn are_rows(payload: &[u8]) -> bool {
+    let mut before: &[u8] = &[];
+    Rows(payload).all(|row| row.is_some_and(|(key, _)| std::mem::replace(&mut before, key) < key))
 }
 
 fn digest(number: u64, at: u64, payload: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
