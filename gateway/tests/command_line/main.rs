@@ -99,6 +99,21 @@ impl Drop for Daemon<'_> {
 }
 
 #[test]
+fn wrong_arguments_are_told_as_json_where_that_is_asked_for() {
+    let place = Place::new();
+    for arguments in
+        [&["certificate", "show", "zz"][..], &["request", "approve", "zz"], &["nonsense"], &["authority", "create"]]
+    {
+        let said = place.expect(2, &[&["--json"], arguments].concat());
+        let failure: Value = serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why}: {said}"));
+        assert!(!failure["detail"].as_str().unwrap().is_empty() && failure["hint"].is_string(), "{failure}");
+        assert!(place.expect(2, arguments).contains("--help"));
+    }
+    assert!(place.expect(0, &["--json", "--help"]).contains("Usage"));
+    assert!(place.expect(0, &["--version"]).starts_with("certgate "));
+}
+
+#[test]
 fn a_user_gets_finds_and_revokes_a_certificate_from_a_starter_that_nobody_configured() {
     let place = Place::new();
     let _daemon = Daemon::start(&place);
