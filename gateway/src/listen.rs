@@ -23,6 +23,7 @@ use ca_backend::{Stopwatch, SystemRng, random};
 use config::{LimitsSettings, Settings};
 use endpoint::{Peer, TlsPeer};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
@@ -41,7 +42,7 @@ pub use mounts::{Mount, Mounts, On};
 use crate::telemetry;
 use crate::tls::{self, Tls};
 use answer::Answer;
-use body::{BodyBudget, BodyRefused};
+use body::{BodyBudget, BodyRefused, Room};
 use patience::{Patience, Pulse, Watched};
 use peer::TrustedProxies;
 
@@ -325,32 +326,35 @@ impl Connection {
         response.map(|octets| Answer::new(octets, &self.pulse))
     }
 
-    /// The whole way of one request.
+    /// The whole way of one request. What has to wait is boxed, so that what need not is not moved about with its state.
     async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
         let Some(mount) = self.mounts.find(request.uri().path(), self.tls.is_some()) else {
             return refuse(StatusCode::NOT_FOUND, "not found");
         };
         let (parts, body) = request.into_parts();
-        let (body, room) = if body.is_end_stream() {
-            (Bytes::new(), None)
-        } else {
-            match self.read_body(body, &parts.headers, mount.body_bytes_max()).await {
-                Ok((body, room)) => (body, Some(room)),
-                Err(refused) => return self.refuse_body(refused),
-            }
+        if !body.is_end_stream() {
+            return Box::pin(self.answer_with_body(&mount, parts, body)).await;
+        }
+        let request = Request::from_parts(parts, Bytes::new());
+        match at_once(&mount, &request) {
+            Some(response) => response,
+            None => Box::pin(self.answer_in_lane(&mount, request, None)).await,
+        }
+    }
+
+    async fn answer_with_body(&self, mount: &Mount, parts: Parts, body: Incoming) -> Response<Bytes> {
+        let (body, room) = match self.read_body(body, &parts.headers, mount.body_bytes_max()).await {
+            Ok(read) => read,
+            Err(refused) => return self.refuse_body(refused),
         };
         let request = Request::from_parts(parts, body);
-
-        // a panic here must end this request, not the others of its connection
-        match catch_unwind(AssertUnwindSafe(|| mount.endpoint().answer_from_memory(&request))) {
-            Ok(Some(response)) => {
-                mount.count_from_memory();
-                return response;
-            }
-            Ok(None) => {}
-            Err(_) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+        match at_once(mount, &request) {
+            Some(response) => response,
+            None => self.answer_in_lane(mount, request, Some(room)).await,
         }
+    }
 
+    async fn answer_in_lane(&self, mount: &Mount, request: Request<Bytes>, room: Option<Room>) -> Response<Bytes> {
         let peer = self.peer(request.headers());
         let request_id = peer.request_id.clone();
         let span = tracing::info_span!("request", id = request_id);
@@ -393,7 +397,7 @@ impl Connection {
         body: Incoming,
         headers: &HeaderMap,
         bytes_max: usize,
-    ) -> Result<(Bytes, body::Room), BodyRefused> {
+    ) -> Result<(Bytes, Room), BodyRefused> {
         let limits = &self.bounds.limits;
         let reading = body::read(body, headers, bytes_max.min(limits.body_bytes_max), &self.bounds.bodies);
         timeout(Duration::from_secs(limits.body_read_timeout_s), reading).await.unwrap_or(Err(BodyRefused::TooSlow))
@@ -465,6 +469,19 @@ where
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// The answer from memory, if there is one.
+fn at_once(mount: &Mount, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    // a panic here must end this request, not the others of its connection
+    match catch_unwind(AssertUnwindSafe(|| mount.endpoint().answer_from_memory(request))) {
+        Ok(Some(response)) => {
+            mount.count_from_memory();
+            Some(response)
+        }
+        Ok(None) => None,
+        Err(_) => Some(refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error")),
     }
 }
 
