@@ -409,6 +409,16 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
             &["uri:https://device.example.org.evil/7"],
             no,
         ),
+        // an account of Active Directory is allowed by a rule that means accounts
+        (json!({"uri": ["*"]}), json!({}), "", &["uri:tag:microsoft.com,2022-09-14:sid:S-1-5-21-1-2-3-500"], no),
+        (json!({"uri": ["tag:*"]}), json!({}), "", &["uri:Tag:Microsoft.com,2022-09-14:SID:S-1-5-21-1-2-3-500"], no),
+        (
+            json!({"uri": ["tag:microsoft.com,2022-09-14:sid:*"]}),
+            json!({}),
+            "",
+            &["uri:tag:microsoft.com,2022-09-14:sid:S-1-5-21-1-2-3-500"],
+            yes,
+        ),
         // subject attributes; a common name may repeat an alternative name
         (json!({"dns": ["a.example.org"]}), json!({}), "cn=a.example.org", &["dns:a.example.org"], yes),
         (json!({"dns": ["a.example.org"]}), json!({}), "cn=b.example.org", &["dns:a.example.org"], no),

@@ -89,13 +89,25 @@ impl NameRules {
     /// Whether a name may stand by these rules. A wildcard needs `wildcards` as well.
     #[must_use]
     pub fn allows(&self, name: &AlternativeName) -> bool {
-        if let AlternativeName::DirectoryName(name) = name {
-            return self.allows_directory(name);
+        // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
+        if let Some((dns, base)) = wildcard_base(name) {
+            return self.wildcards && (any(&self.dns, base) || any(&self.dns, dns));
         }
-        match wildcard_base(name) {
-            // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
-            Some((dns, base)) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
-            None => self.names(name),
+        match name {
+            AlternativeName::DirectoryName(name) => self.allows_directory(name),
+            AlternativeName::Uri(uri) if is_account(uri) => self.uri.iter().any(|rule| match rule {
+                TextRule::Exact(text) | TextRule::Prefix(text) => is_account(text) && rule.covers(uri),
+                TextRule::Any | TextRule::Suffix(_) => false,
+            }),
+            AlternativeName::Dns(_)
+            | AlternativeName::Ip(_)
+            | AlternativeName::Email(_)
+            | AlternativeName::Uri(_)
+            | AlternativeName::Upn(_)
+            | AlternativeName::RegisteredId(_)
+            | AlternativeName::PermanentIdentifier { .. }
+            | AlternativeName::HardwareModule { .. }
+            | AlternativeName::Other { .. } => self.names(name),
         }
     }
 
@@ -181,6 +193,13 @@ impl NameRules {
     pub(super) fn covers_attribute(&self, attribute: &ObjectIdentifier, value: &str) -> bool {
         self.subject.iter().any(|rule| rule.attribute == *attribute && rule.value.covers(value))
     }
+}
+
+/// Whether a URI names an account of Active Directory, which logs in whoever has the certificate. A rule about URIs in general does
+/// not mean that.
+fn is_account(uri: &str) -> bool {
+    const ACCOUNT: &str = "tag:microsoft.com,2022-09-14:sid:";
+    uri.get(..ACCOUNT.len()).is_some_and(|start| start.eq_ignore_ascii_case(ACCOUNT))
 }
 
 /// The text of a distinguished name from each of its parts on.
