@@ -265,7 +265,7 @@ fn malformed(why: impl Into<String>) -> Refusal {
 }
 
 /// The parts of `text` between separators that are not escaped by a backslash.
-fn split_unescaped(text: &str, separator: char) -> impl Iterator<Item = &str> {
+pub(crate) fn split_unescaped(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut escaped = false;
     text.split(move |c: char| {
         let separates = c == separator && !escaped;

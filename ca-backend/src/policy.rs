@@ -1,12 +1,16 @@
 //! May this evidence use this profile for these names? The one authorizer of every protocol.
 
-use std::net::IpAddr;
+mod names;
+mod pattern;
+mod reading;
+
 use std::sync::Arc;
 
 use const_oid::ObjectIdentifier;
-use ipnet::IpNet;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+pub use names::{AttributeRule, NameRules};
+pub use pattern::{DnsRule, TextRule};
 
 use crate::credential::Binding;
 use crate::endpoint::Endpoint;
@@ -18,6 +22,7 @@ use crate::profile::RequestExtension;
 use crate::request::{Origin, RequestedNames};
 use crate::serial::Serial;
 use crate::subject_key::SubjectKeyKind;
+use names::{repeats, wildcard_base};
 
 /// One rule of an endpoint: who may get what.
 ///
@@ -63,254 +68,6 @@ pub struct RequesterRule {
     /// The requester, such as `account:...`; everyone with that kind of evidence if not stated.
     #[serde(default = "TextRule::any")]
     pub requester: TextRule,
-}
-
-/// A pattern for a whole text: `*` (anything), `abc*` (a prefix), `*abc` (a suffix), or the text itself. Letter case does not count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum TextRule {
-    /// Anything.
-    Any,
-    /// Exactly this.
-    Exact(String),
-    /// What begins with this.
-    Prefix(String),
-    /// What ends with this.
-    Suffix(String),
-}
-
-/// Which names, by type. Nothing stated means none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NameRules {
-    /// DNS names: `host.example.org` (itself), `.example.org` (everything below it), `*` (all).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub dns: Vec<DnsRule>,
-    /// Whether `*.NAME` may stand where NAME or something below it may. Has no meaning in a denial: a denied name's wildcard is
-    /// denied with it.
-    pub wildcards: bool,
-    /// Address ranges, such as `10.0.0.0/8`.
-    #[serde(deserialize_with = "address_ranges", skip_serializing_if = "Vec::is_empty")]
-    pub ip: Vec<IpNet>,
-    /// What follows the `@` of e-mail addresses, as in `dns`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub email: Vec<DnsRule>,
-    /// URIs, usually with a prefix: `https://device.example.org/*`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub uri: Vec<TextRule>,
-    /// What follows the `@` of user principal names, as in `dns`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub upn: Vec<DnsRule>,
-    /// Permanent identifiers and hardware module serials.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub device: Vec<TextRule>,
-    /// Directory names among the alternative names, as RFC 4514 text.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub directory: Vec<TextRule>,
-    /// Types of other names and registered identifiers.
-    #[serde(with = "crate::profile::purpose", skip_serializing_if = "Vec::is_empty")]
-    pub other: Vec<ObjectIdentifier>,
-    /// Subject attributes. A common name that repeats an alternative name needs no rule of its own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub subject: Vec<AttributeRule>,
-}
-
-/// A pattern for one subject attribute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AttributeRule {
-    /// The attribute's type: `cn`, `o`, `serialNumber`, or a dotted object identifier.
-    #[serde(with = "crate::name::attribute_type")]
-    pub attribute: ObjectIdentifier,
-    /// Its value.
-    pub value: TextRule,
-}
-
-/// A pattern for DNS names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum DnsRule {
-    /// Every name.
-    Any,
-    /// This name.
-    Exact(String),
-    /// Every name below this one, at any depth, not itself.
-    Below(String),
-}
-
-impl TextRule {
-    fn any() -> Self {
-        Self::Any
-    }
-
-    fn covers(&self, text: &str) -> bool {
-        let text = text.to_lowercase();
-        match self {
-            Self::Any => true,
-            Self::Exact(whole) => text == *whole,
-            Self::Prefix(start) => text.starts_with(start.as_str()),
-            Self::Suffix(end) => text.ends_with(end.as_str()),
-        }
-    }
-}
-
-/// A denial that matches nothing is worse than none, so what would silently be taken literally is refused.
-impl TryFrom<String> for TextRule {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let text = text.to_lowercase();
-        if text == "*" {
-            return Ok(Self::Any);
-        }
-        let (rest, rule): (&str, fn(String) -> Self) = match (text.strip_prefix('*'), text.strip_suffix('*')) {
-            (Some(end), _) => (end, Self::Suffix),
-            (None, Some(start)) => (start, Self::Prefix),
-            (None, None) => (&text, Self::Exact),
-        };
-        if rest.contains('*') || rest.is_empty() {
-            return Err(format!("{text:?} is no pattern: one * may stand at the beginning or at the end"));
-        }
-        Ok(rule(rest.to_owned()))
-    }
-}
-
-impl From<TextRule> for String {
-    fn from(rule: TextRule) -> Self {
-        match rule {
-            TextRule::Any => "*".to_owned(),
-            TextRule::Exact(whole) => whole,
-            TextRule::Prefix(start) => start + "*",
-            TextRule::Suffix(end) => format!("*{end}"),
-        }
-    }
-}
-
-impl DnsRule {
-    fn covers(&self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
-        match self {
-            Self::Any => true,
-            Self::Exact(whole) => name == *whole,
-            Self::Below(parent) => {
-                name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            }
-        }
-    }
-
-    /// Whether some name directly below `base` is covered: what a denial must look at for `*.base`.
-    fn touches_below(&self, base: &str) -> bool {
-        let base = base.to_ascii_lowercase();
-        let is_below = |name: &str| name.strip_suffix(base.as_str()).is_some_and(|rest| rest.ends_with('.'));
-        match self {
-            Self::Any => true,
-            Self::Exact(whole) => is_below(whole),
-            Self::Below(parent) => *parent == base || is_below(parent) || self.covers(&base),
-        }
-    }
-}
-
-/// A denial that matches nothing is worse than none, so what no name can equal is refused.
-impl TryFrom<String> for DnsRule {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let text = text.to_ascii_lowercase();
-        if text == "*" {
-            return Ok(Self::Any);
-        }
-        let name = text.strip_prefix('.').unwrap_or(&text);
-        let octets = |label: &str| label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet));
-        if name.split('.').any(|label| label.is_empty() || !octets(label)) {
-            return Err(format!(
-                "{text:?} is no pattern of names: write host.example.org for itself, .example.org for everything below it, international names \
-                 as A-labels (xn--), and no dot at the end"
-            ));
-        }
-        Ok(if name.len() < text.len() { Self::Below(name.to_owned()) } else { Self::Exact(text) })
-    }
-}
-
-impl From<DnsRule> for String {
-    fn from(rule: DnsRule) -> Self {
-        match rule {
-            DnsRule::Any => "*".to_owned(),
-            DnsRule::Exact(whole) => whole,
-            DnsRule::Below(parent) => format!(".{parent}"),
-        }
-    }
-}
-
-/// A denial that matches nothing is worse than none: names hold no IPv4 address that is written as IPv6.
-fn address_ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let ranges = Vec::<IpNet>::deserialize(deserializer)?;
-    let is_mapped = |range: &&IpNet| matches!(range, IpNet::V6(range) if range.prefix_len() >= 96 && range.network().to_ipv4_mapped().is_some());
-    match ranges.iter().find(is_mapped) {
-        Some(mapped) => {
-            Err(D::Error::custom(format!("{mapped} is a range of IPv4: write it as such, like 10.0.0.0/8")))
-        }
-        None => Ok(ranges),
-    }
-}
-
-fn any(rules: &[DnsRule], name: &str) -> bool {
-    rules.iter().any(|rule| rule.covers(name))
-}
-
-fn any_text(rules: &[TextRule], text: &str) -> bool {
-    rules.iter().any(|rule| rule.covers(text))
-}
-
-fn domain_of(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
-}
-
-/// A wildcard name, and the name below which it matches.
-fn wildcard_base(name: &AlternativeName) -> Option<(&str, &str)> {
-    let AlternativeName::Dns(dns) = name else { return None };
-    Some((dns, dns.strip_prefix("*.")?))
-}
-
-impl NameRules {
-    /// Whether a name may stand by these rules. A wildcard needs `wildcards` as well.
-    #[must_use]
-    pub fn allows(&self, name: &AlternativeName) -> bool {
-        match wildcard_base(name) {
-            // Allowing `.example.org` with wildcards admits `*.example.org`: all it can match lies below.
-            Some((dns, base)) => self.wildcards && (any(&self.dns, base) || any(&self.dns, dns)),
-            None => self.names(name),
-        }
-    }
-
-    fn denies(&self, name: &AlternativeName) -> bool {
-        match wildcard_base(name) {
-            Some((_, base)) => self.dns.iter().any(|rule| rule.covers(base) || rule.touches_below(base)),
-            None => self.names(name),
-        }
-    }
-
-    /// The name types for which allowing and denying look at the same thing.
-    fn names(&self, name: &AlternativeName) -> bool {
-        match name {
-            AlternativeName::Dns(dns) => any(&self.dns, dns),
-            AlternativeName::Ip(address) => self.ip.iter().any(|range| range.contains(address)),
-            AlternativeName::Email(address) => any(&self.email, domain_of(address)),
-            AlternativeName::Uri(uri) => any_text(&self.uri, uri),
-            AlternativeName::Upn(upn) => any(&self.upn, domain_of(upn)),
-            AlternativeName::DirectoryName(name) => any_text(&self.directory, &name.to_string()),
-            AlternativeName::PermanentIdentifier { value, .. } => {
-                value.as_deref().is_some_and(|v| any_text(&self.device, v))
-            }
-            AlternativeName::HardwareModule { serial, .. } => any_text(&self.device, &hex::encode(serial)),
-            AlternativeName::RegisteredId(oid) | AlternativeName::Other { type_id: oid, .. } => {
-                self.other.contains(oid)
-            }
-        }
-    }
-
-    fn covers_attribute(&self, attribute: &ObjectIdentifier, value: &str) -> bool {
-        self.subject.iter().any(|rule| rule.attribute == *attribute && rule.value.covers(value))
-    }
 }
 
 /// A granted request: which rule granted it, and under which conditions. Only [`authorize`] makes one.
@@ -604,14 +361,9 @@ fn denied(endpoint: &Endpoint, names: &RequestedNames) -> Result<(), Refusal> {
         if let Some(name) = names.alternative.iter().find(|name| rule.deny.denies(name)) {
             return Err(not_allowed(&name.to_string(), &rule.name));
         }
-        for (attribute, value) in names.subject.attributes() {
-            // A denied name is denied in the common name and as emailAddress as well.
-            let holds_names =
-                attribute == const_oid::db::rfc4519::CN || attribute == const_oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS;
-            let as_name = holds_names.then(|| as_alternative_name(&value)).flatten();
-            if rule.deny.covers_attribute(&attribute, &value) || as_name.is_some_and(|name| rule.deny.denies(&name)) {
-                return Err(not_allowed(&value, &rule.name));
-            }
+        // A denied name is denied wherever in the subject somebody may look for it.
+        if let Some(value) = rule.deny.denied_attribute(&names.subject) {
+            return Err(not_allowed(&value, &rule.name));
         }
     }
     Ok(())
@@ -654,37 +406,8 @@ fn not_allowed(name: &str, rule: &str) -> Refusal {
         .with_private(format!("rule {rule:?}"))
 }
 
-/// What those who look for a name in the subject take its text for. They are lenient where alternative names are strict.
-fn as_alternative_name(text: &str) -> Option<AlternativeName> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(AlternativeName::Ip(address.to_canonical()));
-    }
-    if text.contains('@') {
-        return Some(AlternativeName::Email(text.to_owned()));
-    }
-    let dns = AlternativeName::Dns(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase());
-    dns.validate().is_ok().then_some(dns)
-}
-
-/// Whether a common name says just what an alternative name says. Only of names that are what common names stand for: a device's
-/// identifier, say, is free text, and would bring in any name at all.
-fn repeats(common_name: &str, name: &AlternativeName) -> bool {
-    match name {
-        AlternativeName::Dns(text) | AlternativeName::Email(text) | AlternativeName::Upn(text) => {
-            common_name.eq_ignore_ascii_case(text)
-        }
-        AlternativeName::Ip(address) => common_name.parse() == Ok(*address),
-        AlternativeName::Uri(_)
-        | AlternativeName::DirectoryName(_)
-        | AlternativeName::RegisteredId(_)
-        | AlternativeName::PermanentIdentifier { .. }
-        | AlternativeName::HardwareModule { .. }
-        | AlternativeName::Other { .. } => false,
-    }
-}
-
-/// Who may revoke: the bearer of a token with that right, an operator, the one who requested the certificate, whoever shows its key, and whoever shows control of every
-/// name in it.
+/// Who may revoke: the bearer of a token with that right, an operator, the one who requested the certificate, whoever shows its
+/// key, and whoever shows control of every name in it.
 pub(crate) fn authorize_revocation(
     facts: &EvidenceFacts,
     serial: &Serial,
@@ -710,19 +433,4 @@ pub(crate) fn authorize_revocation(
         return Ok(());
     }
     Err(Refusal::new(Reason::NotAuthorized, "the certificate belongs to another requester"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::NameRules;
-
-    #[test]
-    fn ranges_that_match_no_name_are_refused() {
-        let read = |range: &str| serde_json::from_value::<NameRules>(serde_json::json!({ "ip": [range] }));
-        let refused = read("::ffff:10.0.0.0/104").unwrap_err().to_string();
-        assert!(refused.contains("range of IPv4"), "{refused}");
-        for good in ["10.0.0.0/8", "2001:db8::/32", "::/0"] {
-            read(good).unwrap();
-        }
-    }
 }

@@ -71,7 +71,7 @@ impl std::error::Error for SettingsError {
 }
 
 /// How alike two keys must be (0 to 1) for one to be offered in place of the other.
-const NEAR: f64 = 0.6;
+const NEAR: f64 = 0.7;
 
 pub(crate) fn explain(cause: figment::Error, figment: &Figment) -> SettingsError {
     if let Kind::UnknownField(field, known) = &cause.kind {
@@ -80,10 +80,13 @@ pub(crate) fn explain(cause: figment::Error, figment: &Figment) -> SettingsError
             section.pop();
         }
         let key = qualified(&section, field);
+        let origin = origin(figment, &key, cause.metadata.as_ref());
+        let near = in_section(field, known).or_else(|| nearest(field, known).map(str::to_owned));
+        let near = near.map(|near| qualified(&section, &near));
         return SettingsError::UnknownKey {
-            nearest: nearest(field, known).map(|near| qualified(&section, near)),
+            nearest: if origin.ends_with(&variable(&key)) { near.map(|near| variable(&near)) } else { near },
             known: known.iter().map(|key| (*key).to_owned()).collect(),
-            origin: origin(figment, &key, cause.metadata.as_ref()),
+            origin,
             key,
         };
     }
@@ -101,6 +104,11 @@ pub(crate) fn locate(wrong: Wrong, figment: &Figment) -> SettingsError {
 
 fn qualified(section: &[String], key: &str) -> String {
     section.iter().map(String::as_str).chain([key]).collect::<Vec<_>>().join(".")
+}
+
+/// A key that was joined to its section as if it were one word: `store_engine`, out of a variable with one underscore too few.
+fn in_section(written: &str, known: &[&str]) -> Option<String> {
+    known.iter().find_map(|section| Some(format!("{section}.{}", written.strip_prefix(section)?.strip_prefix('_')?)))
 }
 
 fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {

@@ -216,7 +216,7 @@ pub struct LimitsSettings {
     pub header_read_timeout_s: u64,
     /// Time for a client to send its body, in seconds.
     pub body_read_timeout_s: u64,
-    /// Time a connection may be without traffic, in seconds.
+    /// Time a connection may be without a request, and without its client taking any of an answer, in seconds.
     pub idle_timeout_s: u64,
     /// Time for the TLS handshake, in seconds.
     pub handshake_timeout_s: u64,

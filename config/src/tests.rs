@@ -87,8 +87,12 @@ fn an_unknown_key_of_the_environment_names_the_variable() {
         assert_eq!(
             error.to_string(),
             "unknown key `limits.enroll_thread` in the environment variable \
-             CERTGATE_LIMITS__ENROLL_THREAD: did you mean `limits.enroll_threads`?"
+             CERTGATE_LIMITS__ENROLL_THREAD: did you mean `CERTGATE_LIMITS__ENROLL_THREADS`?"
         );
+        jail.clear_env();
+        jail.set_env("CERTGATE_STORE_ENGINE", "redb");
+        let text = Settings::load(Some(Path::new("node.toml"))).expect_err("unknown key").to_string();
+        assert!(text.ends_with("did you mean `CERTGATE_STORE__ENGINE`?"), "{text}");
         Ok(())
     });
 }

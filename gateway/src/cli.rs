@@ -115,6 +115,26 @@ pub enum Command {
     Completions(completions::CompletionsArguments),
 }
 
+/// The arguments of this process. Help and the version are printed, and what is wrong is told, as JSON where that is asked for.
+///
+/// # Errors
+/// The exit code, if there is nothing left to do.
+pub fn arguments() -> Result<Arguments, ExitCode> {
+    Arguments::try_parse().map_err(|error| {
+        let json = std::env::args_os().any(|argument| argument == "--json");
+        if !json || !error.use_stderr() {
+            // If nobody reads it, the exit code has to do.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+        let text = error.to_string();
+        // What is wrong stands before the first empty line; usage and examples follow.
+        let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let what = lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned();
+        Failure::usage(what, "see the form of each argument with --help").report(Output { json })
+    })
+}
+
 /// Does what `command` says, but for `serve` and `perspective`, which are the caller's.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ pub mod device_management;
 pub mod egress;
 pub mod jobs;
 pub mod listen;
+mod open_files;
 pub mod outside_secret;
 pub mod perspective;
 pub mod pool;

@@ -3,6 +3,7 @@
 //! A request is read whole before anything looks at it, so a slow client holds a task and never a thread. Then its mount's
 //! endpoint is asked for an answer from memory, in place; what needs work goes to the mount's lane.
 
+mod answer;
 mod body;
 mod mounts;
 mod patience;
@@ -10,6 +11,7 @@ mod peer;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -21,8 +23,8 @@ use ca_backend::{Stopwatch, SystemRng, random};
 use config::{LimitsSettings, Settings};
 use endpoint::{Peer, TlsPeer};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -39,7 +41,8 @@ pub use mounts::{Mount, Mounts, On};
 
 use crate::telemetry;
 use crate::tls::{self, Tls};
-use body::{BodyBudget, BodyRefused};
+use answer::Answer;
+use body::{BodyBudget, BodyRefused, Room};
 use patience::{Patience, Pulse, Watched};
 use peer::TrustedProxies;
 
@@ -113,6 +116,7 @@ impl Listener {
         let open = metrics::gauge!(telemetry::CONNECTIONS, "listener" => name);
         let per_address = PerAddress::default();
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
@@ -121,12 +125,21 @@ impl Listener {
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
+                Err(why) if why.kind() == ErrorKind::ConnectionAborted => continue,
                 Err(why) => {
-                    tracing::warn!(%why, listener = name, "cannot accept a connection");
+                    // Said once, not ten times a second for as long as it lasts.
+                    if !failing {
+                        tracing::error!(%why, listener = name, open = connections.len(), "cannot accept connections");
+                    }
+                    failing = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            if failing {
+                tracing::info!(listener = name, "accepts connections again");
+                failing = false;
+            }
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             if connections.len() >= bounds.limits.connections_max {
                 refuse_connection(name, "all");
@@ -238,7 +251,7 @@ impl Connection {
         let limit = Duration::from_secs(self.bounds.limits.handshake_timeout_s);
         let shaken = match timeout(limit, handshake(stream, &tls)).await {
             Ok(shaken) => shaken,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+            Err(_) => Err(std::io::Error::from(ErrorKind::TimedOut)),
         };
         match shaken {
             Ok((stream, peer)) => {
@@ -262,7 +275,8 @@ impl Connection {
             .timer(TokioTimer::new())
             // Patience watches the headers of all requests with one timer for the connection; hyper arms one for each request
             .header_read_timeout(None)
-            .half_close(true)
+            // Without TLS a client may close its half and wait. Over TLS none does; who closes is gone, and so is its request
+            .half_close(self.tls.is_none())
             .max_header_size(limits.header_bytes_max)
             .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN));
         let patience = Patience::http1(limits, &self.pulse);
@@ -270,7 +284,7 @@ impl Connection {
         let connection = Arc::new(self);
         let service = service_fn(|request| {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(connection.answer(request).await) }
+            async move { Ok::<_, Infallible>(connection.respond(request).await) }
         });
         keep(builder.serve_connection(stream, service), patience, stop).await;
     }
@@ -289,41 +303,58 @@ impl Connection {
         let connection = Arc::new(self);
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(connection.answer(request).await) }
+            async move { Ok::<_, Infallible>(connection.respond(request).await) }
         });
         keep(builder.serve_connection(stream, service), patience, stop).await;
     }
 
-    /// The whole way of one request.
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The answer to a request, ready for the wire: with its length if it has no body of its own to show it.
+    async fn respond(&self, request: Request<Incoming>) -> Response<Answer> {
         let _running = self.pulse.request();
         let head_only = request.method() == Method::HEAD;
+        let mut response = self.answer(request).await;
+        if head_only && response.body().is_empty() {
+            // what GET would send is known to the endpoint alone, which may have stated it
+        } else if head_only {
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            *response.body_mut() = Bytes::new();
+        } else {
+            // hyper states the length of the body that it sends
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        response.map(|octets| Answer::new(octets, &self.pulse))
+    }
+
+    /// The whole way of one request. What has to wait is boxed, so that what need not is not moved about with its state.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
         let Some(mount) = self.mounts.find(request.uri().path(), self.tls.is_some()) else {
-            return refuse(StatusCode::NOT_FOUND, "not found", head_only);
+            return refuse(StatusCode::NOT_FOUND, "not found");
         };
         let (parts, body) = request.into_parts();
-        let (body, room) = if body.is_end_stream() {
-            (Bytes::new(), None)
-        } else {
-            match self.read_body(body, &parts.headers, mount.body_bytes_max()).await {
-                Ok((body, room)) => (body, Some(room)),
-                Err(refused) => return self.refuse_body(refused, head_only),
-            }
+        if !body.is_end_stream() {
+            return Box::pin(self.answer_with_body(&mount, parts, body)).await;
+        }
+        let request = Request::from_parts(parts, Bytes::new());
+        match at_once(&mount, &request) {
+            Some(response) => response,
+            None => Box::pin(self.answer_in_lane(&mount, request, None)).await,
+        }
+    }
+
+    async fn answer_with_body(&self, mount: &Mount, parts: Parts, body: Incoming) -> Response<Bytes> {
+        let (body, room) = match self.read_body(body, &parts.headers, mount.body_bytes_max()).await {
+            Ok(read) => read,
+            Err(refused) => return self.refuse_body(refused),
         };
         let request = Request::from_parts(parts, body);
-
-        // a panic here must end this request, not the others of its connection
-        match catch_unwind(AssertUnwindSafe(|| mount.endpoint().answer_from_memory(&request))) {
-            Ok(Some(response)) => {
-                mount.count_from_memory();
-                return seal(response, head_only);
-            }
-            Ok(None) => {}
-            Err(_) => {
-                return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error", head_only);
-            }
+        match at_once(mount, &request) {
+            Some(response) => response,
+            None => self.answer_in_lane(mount, request, Some(room)).await,
         }
+    }
 
+    async fn answer_in_lane(&self, mount: &Mount, request: Request<Bytes>, room: Option<Room>) -> Response<Bytes> {
         let peer = self.peer(request.headers());
         let request_id = peer.request_id.clone();
         let span = tracing::info_span!("request", id = request_id);
@@ -339,7 +370,7 @@ impl Connection {
             Ok(running) => running.await,
             Err(pool_full) => {
                 tracing::debug!(?pool_full, mount = mount.prefix(), "refused a request");
-                return self.try_later(head_only);
+                return self.try_later();
             }
         };
         match response {
@@ -351,12 +382,12 @@ impl Connection {
                     status = response.status().as_u16(),
                     "answered"
                 );
-                seal(response, head_only)
+                response
             }
             Err(panicked) => {
                 tracing::error!(id = request_id, mount = mount.prefix(), ?panicked, "a request ended in a panic");
                 let text = format!("internal error; ask the operator about request {request_id}");
-                refuse(StatusCode::INTERNAL_SERVER_ERROR, &text, head_only)
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, &text)
             }
         }
     }
@@ -366,23 +397,23 @@ impl Connection {
         body: Incoming,
         headers: &HeaderMap,
         bytes_max: usize,
-    ) -> Result<(Bytes, body::Room), BodyRefused> {
+    ) -> Result<(Bytes, Room), BodyRefused> {
         let limits = &self.bounds.limits;
         let reading = body::read(body, headers, bytes_max.min(limits.body_bytes_max), &self.bounds.bodies);
         timeout(Duration::from_secs(limits.body_read_timeout_s), reading).await.unwrap_or(Err(BodyRefused::TooSlow))
     }
 
-    fn refuse_body(&self, refused: BodyRefused, head_only: bool) -> Response<Full<Bytes>> {
+    fn refuse_body(&self, refused: BodyRefused) -> Response<Bytes> {
         match refused {
-            BodyRefused::TooLong => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long", head_only),
-            BodyRefused::TooSlow => refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long", head_only),
-            BodyRefused::Broken => refuse(StatusCode::BAD_REQUEST, "the body is broken", head_only),
-            BodyRefused::NoRoom => self.try_later(head_only),
+            BodyRefused::TooLong => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
+            BodyRefused::TooSlow => refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+            BodyRefused::Broken => refuse(StatusCode::BAD_REQUEST, "the body is broken"),
+            BodyRefused::NoRoom => self.try_later(),
         }
     }
 
-    fn try_later(&self, head_only: bool) -> Response<Full<Bytes>> {
-        let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too busy, try later", head_only);
+    fn try_later(&self) -> Response<Bytes> {
+        let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too busy, try later");
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.bounds.limits.retry_after_s));
         response
     }
@@ -441,22 +472,24 @@ where
     }
 }
 
+/// The answer from memory, if there is one.
+fn at_once(mount: &Mount, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    // a panic here must end this request, not the others of its connection
+    match catch_unwind(AssertUnwindSafe(|| mount.endpoint().answer_from_memory(request))) {
+        Ok(Some(response)) => {
+            mount.count_from_memory();
+            Some(response)
+        }
+        Ok(None) => None,
+        Err(_) => Some(refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error")),
+    }
+}
+
 /// An answer of the gateway itself.
-fn refuse(status: StatusCode, text: &str, head_only: bool) -> Response<Full<Bytes>> {
+fn refuse(status: StatusCode, text: &str) -> Response<Bytes> {
     metrics::counter!(telemetry::REQUESTS_REFUSED, "status" => status.as_str().to_owned()).increment(1);
     let mut response = Response::new(Bytes::from(format!("{text}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    seal(response, head_only)
-}
-
-/// Gives a response its length. hyper states that of the body it sends, so only the answer to HEAD needs it said.
-fn seal(mut response: Response<Bytes>, head_only: bool) -> Response<Full<Bytes>> {
-    response.headers_mut().remove(CONTENT_LENGTH);
-    if head_only {
-        let length = HeaderValue::from(response.body().len());
-        response.headers_mut().insert(CONTENT_LENGTH, length);
-        return response.map(|_| Full::default());
-    }
-    response.map(Full::new)
+    response
 }

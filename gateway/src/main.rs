@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use config::Settings;
 use gateway::cli::{self, Arguments, Command, Failure, ServeArguments, Shared};
 use gateway::{RunOptions, perspective, telemetry};
 
 fn main() -> ExitCode {
-    let Arguments { shared, command } = Arguments::parse();
+    let Arguments { shared, command } = match cli::arguments() {
+        Ok(arguments) => arguments,
+        Err(done) => return done,
+    };
     let done = if let Command::Serve(arguments) = &command {
         serve(&shared, arguments)
     } else if let Command::Perspective = &command {

@@ -3,7 +3,7 @@
 //! Protocols block: on the store, on key stores, on other hosts. Each kind of work has its own lane, so that one that is
 //! stuck starves no other. A full lane refuses at once, so that a client is told to come back instead of waiting in memory.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,33 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Task>,
+    /// By number, so that the oldest is first and one that nobody waits for any more is found.
+    waiting: BTreeMap<u64, Task>,
+    /// The number that the next task gets.
+    next: u64,
     stopped: bool,
+}
+
+/// A task's place in the queue, given back when its client has gone before its turn came.
+struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+    answered: bool,
+}
+
+impl Place {
+    /// Its task is done.
+    fn leave(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.shared.forget(self.number);
+        }
+    }
 }
 
 struct Figures {
@@ -77,7 +102,7 @@ impl Lane {
 
     /// Hands `work` to the lane; the future gives its result.
     ///
-    /// Work that nobody waits for any more when its turn comes is dropped; work that has begun is always finished.
+    /// Whoever drops the future before the work has begun takes it out of the queue; work that has begun is always finished.
     ///
     /// # Errors
     /// [`Full`] at once, without having run anything. The future fails with [`Panicked`].
@@ -88,11 +113,8 @@ impl Lane {
     {
         let (answer, result) = oneshot::channel();
         let waited = Stopwatch::start();
-        self.shared.enqueue(Box::new(move |figures| {
+        let number = self.shared.enqueue(Box::new(move |figures| {
             figures.wait.record(waited.elapsed());
-            if answer.is_closed() {
-                return;
-            }
             figures.busy.increment(1.0);
             let done = catch_unwind(AssertUnwindSafe(work));
             // before the answer, so that nobody who has it finds the thread still at work
@@ -102,7 +124,12 @@ impl Lane {
                 Err(_) => figures.panics.increment(1),
             }
         }))?;
-        Ok(async move { result.await.map_err(|_| Panicked) })
+        let place = Place { shared: Arc::clone(&self.shared), number, answered: false };
+        Ok(async move {
+            let result = result.await;
+            place.leave();
+            result.map_err(|_| Panicked)
+        })
     }
 
     /// Takes no more work, finishes what waits, and ends the threads. Blocks until they have ended.
@@ -137,18 +164,28 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(&self, task: Task) -> Result<(), Full> {
+    fn enqueue(&self, task: Task) -> Result<u64, Full> {
         let mut queue = self.queue();
         if queue.stopped || queue.waiting.len() >= self.waiting_max {
             drop(queue);
             self.figures.refused.increment(1);
             return Err(Full);
         }
-        queue.waiting.push_back(task);
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.insert(number, task);
         drop(queue);
         self.figures.waiting.increment(1.0);
         self.wake.notify_one();
-        Ok(())
+        Ok(number)
+    }
+
+    /// Takes a task out of the queue, if it is still there.
+    fn forget(&self, number: u64) {
+        let task = self.queue().waiting.remove(&number);
+        if task.is_some() {
+            self.figures.waiting.decrement(1.0);
+        }
     }
 
     fn work(&self) {
@@ -161,7 +198,7 @@ impl Shared {
     fn next(&self) -> Option<Task> {
         let mut queue = self.queue();
         loop {
-            if let Some(task) = queue.waiting.pop_front() {
+            if let Some((_, task)) = queue.waiting.pop_first() {
                 return Some(task);
             }
             if queue.stopped {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::admin::{self, AdminState, OperatorSocket, SocketError, StatusPages};
 use crate::jobs::{self, Jobs};
 use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
+use crate::open_files;
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::starter::{self, StarterError};
 use crate::telemetry::{Figures, TelemetryError};
@@ -66,6 +67,16 @@ pub enum RunError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The system allows fewer open files than a daemon needs.
+    #[error("failed to start with the {allowed} open files that the system allows; at least {least} are needed")]
+    OpenFiles {
+        /// What the system allows.
+        allowed: usize,
+        /// With fewer nothing works.
+        least: usize,
+        /// What the settings need.
+        needed: usize,
+    },
     /// The system gives no threads or signals.
     #[error("failed to {doing}: {error}")]
     System {
@@ -89,8 +100,19 @@ impl RunError {
     /// What an operator can do about it.
     #[must_use]
     pub fn hint(&self) -> String {
-        let Self::Listen { name, error, .. } = self else {
-            return "put right what it says, then start the daemon again".to_owned();
+        let (name, error) = match self {
+            Self::Listen { name, error, .. } => (name, error),
+            Self::OpenFiles { needed, .. } => {
+                return format!(
+                    "raise the limit to the {needed} that the settings need: `LimitNOFILE={needed}` in the unit, or `ulimit -n {needed}`"
+                );
+            }
+            Self::Telemetry(_)
+            | Self::Engine { .. }
+            | Self::System { .. }
+            | Self::Starter(_)
+            | Self::ServerCertificate(_)
+            | Self::OperatorSocket(_) => return "put right what it says, then start the daemon again".to_owned(),
         };
         let variable = name.to_uppercase();
         let other = format!("set `{name}.listen`, or the environment variable CERTGATE_{variable}__LISTEN");
@@ -242,6 +264,7 @@ impl Sockets {
 /// Whatever keeps the daemon from starting.
 pub fn run(settings: &Settings, options: RunOptions, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let figures = Figures::install()?;
+    let settings = &open_files::fitted(settings, 2 + usize::from(settings.metrics.listen.is_some()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -17,6 +17,7 @@ mod chaos;
 mod crash;
 mod credentials;
 mod engines;
+mod foreign_crates;
 mod full_disk;
 mod hsm;
 mod hsm_daemon;

@@ -394,6 +394,29 @@ fn s32_an_answer_is_kept_until_the_status_changes_and_not_a_moment_longer() {
 }
 
 #[test]
+fn s32_the_same_url_gets_the_status_of_the_moment_and_the_life_that_is_left() {
+    let pki = Pki::start();
+    let issued = issue(&pki, "a.example.org");
+    let client = OcspClient::new(&pki.engine, ISSUING, &issued);
+    let request = client.request(&[issued.serial], "-no_nonce");
+    let first = client.get(&request);
+    for _ in 0..2 {
+        let again = client.get(&request);
+        assert_eq!((again.headers(), again.body()), (first.headers(), first.body()));
+    }
+    pki.bench.clock.advance_s(settings().ocsp_validity_s - 4_000);
+    let late = client.get(&request);
+    assert_eq!(late.body(), first.body());
+    assert_eq!(late.headers()["cache-control"], "max-age=2000, public, no-transform, must-revalidate");
+    assert_eq!(late.headers()["expires"], first.headers()["expires"]);
+    pki.revoke(&issued.serial, RevocationReason::KeyCompromise).unwrap();
+    let revoked = client.get(&request);
+    assert_ne!(revoked.headers()["etag"], first.headers()["etag"]);
+    client.ssl.put("response.der", revoked.body());
+    assert!(client.verify(&[issued.serial], "").contains(": revoked"));
+}
+
+#[test]
 fn s32_an_answer_from_memory_is_renewed_before_it_ends() {
     let pki = Pki::start();
     let issued = issue(&pki, "a.example.org");

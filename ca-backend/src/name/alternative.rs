@@ -380,9 +380,16 @@ fn check_uri(uri: &str) -> Checked {
     let Some(rest) = rest.strip_prefix("//") else {
         return Ok(());
     };
-    // RFC 5280: a URI with an authority names a host by its full name or its address.
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // RFC 5280: a URI with an authority names a host by its full name or its address. What a pattern of an access rule covers must
+    // not turn out to be another place once a program has read it.
+    let host_and_port = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host_and_port.contains('@') {
+        return Err("has a user before its host");
+    }
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    if path.split('/').any(|part| [".", ".."].contains(&part.to_ascii_lowercase().replace("%2e", ".").as_str())) {
+        return Err("has . or .. as a part of its path, which programs take away");
+    }
     if let Some(literal) = host_and_port.strip_prefix('[') {
         let address = literal.split(']').next().unwrap_or_default();
         return address.parse::<Ipv6Addr>().map(|_| ()).map_err(|_| "has a host that is no IPv6 address");

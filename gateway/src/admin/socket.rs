@@ -185,11 +185,16 @@ pub async fn serve(socket: OperatorSocket, router: Router, grace: Duration, mut 
 /// The next connection, once there is a place for it. Whoever comes too early waits in the system's queue.
 async fn accept(listener: &UnixListener, places: &Arc<Semaphore>) -> (UnixStream, Option<OwnedSemaphorePermit>) {
     let place = Arc::clone(places).acquire_owned().await.ok();
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, place),
             Err(why) => {
-                tracing::warn!(%why, "cannot accept a connection on the operators' socket");
+                // Said once, not ten times a second for as long as it lasts.
+                if !failing {
+                    tracing::error!(%why, "cannot accept connections on the operators' socket");
+                }
+                failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

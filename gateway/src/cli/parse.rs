@@ -1,13 +1,18 @@
 //! Arguments with a form of their own, read before the daemon is asked: what is wrong with one is said with its name.
 
 use ca_backend::profile::{RequestExtension, purpose};
-use ca_backend::{AlternativeName, CertificateRequest, DistinguishedName, Refusal, RevocationReason, Serial};
+use ca_backend::{AlternativeName, CertificateRequest, DistinguishedName, Refusal, RevocationReason, Serial, Ticket};
 
 use super::failure::Failure;
 use crate::admin::issuance::WantedExtension;
 
 pub(super) fn serial(text: &str) -> Result<Serial, String> {
     Serial::parse(text).map_err(public)
+}
+
+pub(super) fn ticket(text: &str) -> Result<Ticket, String> {
+    Ticket::parse(text)
+        .map_err(|refusal| format!("{}; `certgate request list` shows those that wait", refusal.public()))
 }
 
 /// A distinguished name; handed on as it was written.

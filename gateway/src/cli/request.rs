@@ -1,6 +1,6 @@
 //! `certgate request`: requests that wait for an operator.
 
-use ca_backend::Clock as _;
+use ca_backend::{Clock as _, Ticket};
 use clap::Subcommand;
 use http::Method;
 
@@ -8,6 +8,7 @@ use super::certificate::one;
 use super::daemon::{Daemon, part};
 use super::failure::Failure;
 use super::output::Output;
+use super::parse;
 use super::table::{fields, named, or_dash, or_empty, table};
 use crate::admin::Moment;
 use crate::admin::certificates::CertificateWithPem;
@@ -19,23 +20,26 @@ pub enum Command {
     /// List the requests that wait
     List {
         /// Go on after this ticket
-        #[arg(long, value_name = "TICKET")]
-        after: Option<String>,
+        #[arg(long, value_name = "TICKET", value_parser = parse::ticket)]
+        after: Option<Ticket>,
     },
     /// Say where a request stands that waits or waited
     Show {
         /// Its ticket
-        ticket: String,
+        #[arg(value_parser = parse::ticket)]
+        ticket: Ticket,
     },
     /// Release a request: it is judged anew and issued
     Approve {
         /// Its ticket
-        ticket: String,
+        #[arg(value_parser = parse::ticket)]
+        ticket: Ticket,
     },
     /// Turn a request down
     Reject {
         /// Its ticket
-        ticket: String,
+        #[arg(value_parser = parse::ticket)]
+        ticket: Ticket,
         /// Why; told to the requester
         #[arg(long, value_name = "TEXT")]
         why: String,
@@ -45,7 +49,7 @@ pub enum Command {
 pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(), Failure> {
     match command {
         Command::List { after } => {
-            let after = after.map(|ticket| format!("?after={}", part(&ticket))).unwrap_or_default();
+            let after = after.map(|ticket| format!("?after={}", part(&ticket.to_string()))).unwrap_or_default();
             let waiting: Vec<WaitingRequest> = daemon.get(&format!("/v1/tickets{after}"))?;
             output.show(&waiting, |waiting| list(waiting))
         }
@@ -64,8 +68,8 @@ pub(super) fn run(command: Command, daemon: &Daemon, output: Output) -> Result<(
     }
 }
 
-fn path(ticket: &str) -> String {
-    format!("/v1/tickets/{}", part(ticket))
+fn path(ticket: &Ticket) -> String {
+    format!("/v1/tickets/{}", part(&ticket.to_string()))
 }
 
 /// Everything that one who decides has to know.

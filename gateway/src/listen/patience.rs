@@ -1,7 +1,8 @@
 //! How long a connection may keep us waiting.
 //!
 //! One timer a connection, which beats once a second and compares what moved: cheaper than a timer for each request, and the
-//! same rule for HTTP/1, HTTP/2, with TLS and without.
+//! same rule for HTTP/1, HTTP/2, with TLS and without. What moves a connection is requests and the answers that their client
+//! takes: HTTP/2 has frames that ask for nothing (PING, SETTINGS, WINDOW_UPDATE), and whoever sends them all day is idle.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     read_bytes: AtomicU64,
-    written_bytes: AtomicU64,
+    pieces_taken: AtomicU64,
     requests_begun: AtomicU64,
     requests_ended: AtomicU64,
 }
@@ -32,11 +33,16 @@ impl Pulse {
         Running(self)
     }
 
+    /// The client took a piece of an answer.
+    pub(super) fn piece_taken(&self) {
+        self.pieces_taken.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn beat(&self) -> Beat {
         Beat {
             ended: self.requests_ended.load(Ordering::Relaxed),
             begun: self.requests_begun.load(Ordering::Relaxed),
-            written_bytes: self.written_bytes.load(Ordering::Relaxed),
+            pieces_taken: self.pieces_taken.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
         }
     }
@@ -52,7 +58,7 @@ impl Drop for Running<'_> {
 struct Beat {
     begun: u64,
     ended: u64,
-    written_bytes: u64,
+    pieces_taken: u64,
     read_bytes: u64,
 }
 
@@ -64,7 +70,7 @@ impl Beat {
 
     /// Requests or answers moved since `before`.
     fn moved_since(self, before: Self) -> bool {
-        (self.begun, self.ended, self.written_bytes) != (before.begun, before.ended, before.written_bytes)
+        (self.begun, self.ended, self.pieces_taken) != (before.begun, before.ended, before.pieces_taken)
     }
 }
 
@@ -137,7 +143,7 @@ impl Patience {
     }
 }
 
-/// A stream that tells its pulse what moves.
+/// A stream that tells its pulse what is read.
 pub(super) struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
@@ -146,12 +152,6 @@ pub(super) struct Watched<S> {
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
         Self { stream, pulse }
-    }
-
-    fn count_written(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.pulse.written_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
     }
 }
 
@@ -167,9 +167,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
-        self.count_written(&written);
-        written
+        Pin::new(&mut self.stream).poll_write(cx, from)
     }
 
     fn poll_write_vectored(
@@ -177,9 +175,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
-        self.count_written(&written);
-        written
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -18,6 +18,7 @@ use super::Perspective;
 use super::wire::QUESTION_BYTES_MAX;
 use crate::egress::{EgressError, NodeEgress};
 use crate::listen::{Bounds, Listener, Mount, Mounts, On, Security};
+use crate::open_files;
 use crate::pool::Lane;
 use crate::run::{RunError, bind, thread};
 use crate::telemetry::Figures;
@@ -80,6 +81,7 @@ impl PerspectiveError {
 /// Whatever keeps it from starting.
 pub fn run(settings: &Settings, ready: impl FnOnce(&Serving)) -> Result<(), PerspectiveError> {
     let figures = Figures::install().map_err(RunError::from)?;
+    let settings = &open_files::fitted(settings, 1 + usize::from(settings.metrics.listen.is_some()))?;
     let of_system = |doing: &str, error| RunError::System { doing: doing.to_owned(), error };
     let certificate = Arc::new(certificate(settings)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,9 +1,11 @@
 //! The command line as a user meets it: the program itself, with a daemon of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failing test should be loud
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -68,10 +70,13 @@ impl<'a> Daemon<'a> {
     }
 
     fn start_with(place: &'a Place, arguments: &[&str]) -> Self {
-        let mut child = place
-            .command(env!("CARGO_BIN_EXE_certgate"))
-            .arg("--json")
-            .args(arguments)
+        let mut command = place.command(env!("CARGO_BIN_EXE_certgate"));
+        command.arg("--json").args(arguments);
+        Self::begin(place, command)
+    }
+
+    fn begin(place: &'a Place, mut command: Command) -> Self {
+        let mut child = command
             .env("CERTGATE_HTTPS__LISTEN", "127.0.0.1:0")
             .env("CERTGATE_HTTP__LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())
@@ -96,6 +101,76 @@ impl Drop for Daemon<'_> {
         let _ = self.place.command("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn wrong_arguments_are_told_as_json_where_that_is_asked_for() {
+    let place = Place::new();
+    for arguments in
+        [&["certificate", "show", "zz"][..], &["request", "approve", "zz"], &["nonsense"], &["authority", "create"]]
+    {
+        let said = place.expect(2, &[&["--json"], arguments].concat());
+        let failure: Value = serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why}: {said}"));
+        assert!(!failure["detail"].as_str().unwrap().is_empty() && failure["hint"].is_string(), "{failure}");
+        assert!(place.expect(2, arguments).contains("--help"));
+    }
+    assert!(place.expect(0, &["--json", "--help"]).contains("Usage"));
+    assert!(place.expect(0, &["--version"]).starts_with("certgate "));
+}
+
+/// `certgate serve --starter` with these limits of open files, and with 32 connections for each listener.
+fn with_open_files(place: &Place, soft: u32, hard: u32) -> Command {
+    let mut command = place.command("sh");
+    let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" --json serve --starter");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_certgate")]).env("CERTGATE_LIMITS__CONNECTIONS_MAX", "32");
+    command
+}
+
+/// How many of forty clients at once get an answer while all of them stay connected.
+fn served_at_once(address: &str) -> (usize, Vec<TcpStream>) {
+    let mut clients: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let answered = clients.iter_mut().filter_map(|client| {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // a client that is turned away may meet the closed connection at its first or second step
+        client.write_all(b"GET /crl/root.crl HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+        client.read(&mut [0; 16]).ok().filter(|bytes| *bytes > 0)
+    });
+    (answered.count(), clients)
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_the_connections_need() {
+    let place = Place::new();
+    let daemon = Daemon::begin(&place, with_open_files(&place, 64, 4096));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    // two listeners with 32 connections each, and 256 files for all the rest
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["320", "4096"]);
+    assert_eq!(served_at_once(daemon.facts["http"].as_str().unwrap()).0, 32);
+    assert!(!daemon.log().contains("too few open files"), "{}", daemon.log());
+}
+
+#[test]
+fn where_the_system_allows_too_few_open_files_fewer_connections_are_taken_and_the_daemon_works_on() {
+    let place = Place::new();
+    let daemon = Daemon::begin(&place, with_open_files(&place, 64, 296));
+    assert!(daemon.log().contains("each listener takes 20 connections"), "{}", daemon.log());
+    let (served, clients) = served_at_once(daemon.facts["http"].as_str().unwrap());
+    assert_eq!(served, 20);
+    // Writing needs files too.
+    let csr = place.csr();
+    let issue = ["certificate", "issue", "--csr", &csr, "--authority", "issuing", "--profile", "privatessl-tls-server"];
+    place.expect(0, &[&issue[..], &["--san", "dns:host.example.org"]].concat());
+    drop(clients);
+}
+
+#[test]
+fn with_far_too_few_open_files_the_daemon_says_what_it_needs() {
+    let place = Place::new();
+    let output = with_open_files(&place, 64, 128).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("at least 272 are needed") && said.contains("LimitNOFILE=320"), "{said}");
 }
 
 #[test]

@@ -34,16 +34,23 @@ async fn s20_a_panic_ends_one_task_and_not_its_thread() {
 }
 
 #[tokio::test]
-async fn work_that_nobody_waits_for_is_dropped_before_it_begins() {
-    let lane = Lane::start("dropped", 1, 4).unwrap();
+async fn work_that_nobody_waits_for_leaves_the_queue_and_is_never_begun() {
+    let lane = Lane::start("dropped", 1, 1).unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
+    let (begun, began) = mpsc::channel();
     let (release, held) = mpsc::channel::<()>();
-    let running = lane.run(move || held.recv()).unwrap();
-    let counted = Arc::clone(&runs);
-    drop(lane.run(move || counted.fetch_add(1, Ordering::SeqCst)).unwrap());
+    let running = lane.run(move || begun.send(()).map_err(|_| mpsc::RecvError).and_then(|()| held.recv())).unwrap();
+    began.recv().unwrap();
+    // the only thread is busy and there is one place: each of these gets it only since the one before has left
+    for _ in 0..3 {
+        let counted = Arc::clone(&runs);
+        drop(lane.run(move || counted.fetch_add(1, Ordering::SeqCst)).unwrap());
+    }
+    let last = lane.run(|| 7).unwrap();
+    assert!(matches!(lane.run(|| 8), Err(Full)));
     release.send(()).unwrap();
     assert_eq!(running.await, Ok(Ok(())));
-    assert_eq!(lane.run(|| ()).unwrap().await, Ok(()));
+    assert_eq!(last.await, Ok(7));
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 

@@ -77,6 +77,26 @@ async fn head_has_the_length_of_get_and_no_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn head_has_the_length_that_the_endpoint_states_if_it_sends_no_body_itself() {
+    let stated = |length: Option<&'static str>| {
+        Answering(move |_, _: &Peer| {
+            let mut response = Response::new(Bytes::new());
+            if let Some(length) = length {
+                response.headers_mut().insert("content-length", length.parse().unwrap());
+            }
+            response
+        })
+    };
+    let gate = Gate::open(&settings(|_| ()), vec![mount("/a", stated(Some("77"))), mount("/b", stated(None))]).await;
+    for (path, expected) in [("/a", Some("77")), ("/b", None)] {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let answer = exchange(gate.http, &request).await.to_lowercase();
+        let length = answer.lines().find_map(|line| line.strip_prefix("content-length: "));
+        assert_eq!(length, expected, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_length_from_an_endpoint_is_put_right() {
     let wrong =
         Answering(|_, _: &Peer| Response::builder().header("content-length", "99").body("four".into()).unwrap());

@@ -1,13 +1,17 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use config::Settings;
 use endpoint::Peer;
-use gateway::tls;
+use gateway::listen::{Mount, On};
+use gateway::pool::Lane;
+use gateway::{telemetry, tls};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
@@ -156,7 +160,7 @@ async fn http2_is_spoken_where_both_sides_want_it() {
     let (answer, body) = ask_http2(&mut sender, to("POST", "hello")).await;
     assert_eq!((answer.status().as_u16(), &body[..]), (200, &b"hello"[..]));
     let (head, body) = ask_http2(&mut sender, to("HEAD", "")).await;
-    assert_eq!((&head.headers()["content-length"], body.len()), (&"0".parse().unwrap(), 0));
+    assert_eq!((head.status().as_u16(), body.len()), (200, 0));
     let (refused, _) = ask_http2(&mut sender, to("POST", &"x".repeat(1001))).await;
     assert_eq!(refused.status(), 413);
     let (absent, _) =
@@ -177,6 +181,146 @@ async fn an_idle_http2_connection_is_closed() {
             .unwrap();
     timeout(PATIENCE, connection).await.expect("the server closes").unwrap();
     assert!(sender.is_closed());
+}
+
+/// The preface of HTTP/2 with empty SETTINGS (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A PING (RFC 9113 section 6.7).
+const HTTP2_PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0certgate";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_connection_that_only_pings_is_idle() {
+    let idle = settings(|settings| settings.limits.idle_timeout_s = 1);
+    let gate = Gate::open(&idle, vec![mount("/a", show_peer())]).await;
+    let mut stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
+    stream.write_all(HTTP2_PREFACE).await.unwrap();
+    let (mut from, mut to) = tokio::io::split(stream);
+    let pinging = tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        while to.write_all(HTTP2_PING).await.is_ok() && to.flush().await.is_ok() {
+            every.tick().await;
+        }
+    });
+    let mut answers = Vec::new();
+    let closed = async { while from.read_buf(&mut answers).await.is_ok_and(|bytes| bytes > 0) {} };
+    timeout(PATIENCE, closed).await.expect("the server closes the connection");
+    assert!(answers.windows(8).any(|octets| octets == b"certgate"), "pings are answered meanwhile");
+    pinging.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_client_that_does_not_take_its_answer_is_idle() {
+    let idle = settings(|settings| settings.limits.idle_timeout_s = 1);
+    let long = Answering(|_, _: &Peer| Response::new(vec![b'x'; 16 << 20].into()));
+    let gate = Gate::open(&idle, vec![mount("/a", long)]).await;
+    let stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_millis(50)).keep_alive_while_idle(true);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let request = Request::get("https://pki.example/a").body(Full::<Bytes>::default()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    // its body is held and never read, so that the window stays full
+    timeout(PATIENCE, driven).await.expect("the server closes the connection").unwrap().ok();
+    assert!(answer.into_body().collect().await.is_err(), "the rest of the answer did not come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_arrives_whole() {
+    let long: Bytes = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
+    let sent = long.clone();
+    let gate =
+        Gate::open(&Settings::default(), vec![mount("/a", Answering(move |_, _: &Peer| Response::new(sent.clone())))])
+            .await;
+    let stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = || Request::get("https://pki.example/a").body(Full::<Bytes>::default()).unwrap();
+    let (head, body) = ask_http2(&mut sender, request()).await;
+    assert_eq!(head.headers()["content-length"], "4000000");
+    assert_eq!(body, long);
+    let stream = shake_hands(gate.https, &client(TLS13, "http/1.1", None)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let answer = sender.send_request(request()).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "4000000");
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), long);
+}
+
+/// A lane of one thread, which is busy until told otherwise, and of one place in front of it; the paths that were handled.
+struct Busy {
+    figures: PrometheusHandle,
+    release: mpsc::Sender<()>,
+    handled: Arc<Mutex<Vec<String>>>,
+}
+
+impl Busy {
+    fn start() -> (Self, Mount) {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let figures = recorder.handle();
+        let lane = metrics::with_local_recorder(&recorder, || Lane::start("busy", 1, 1)).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, began) = mpsc::channel();
+        let work = move || begun.send(()).is_ok() && held.recv().is_ok();
+        tokio::spawn(lane.run(work).unwrap());
+        began.recv_timeout(PATIENCE).unwrap();
+        let handled = Arc::new(Mutex::new(Vec::new()));
+        let paths = Arc::clone(&handled);
+        let endpoint = Answering(move |request: Request<Bytes>, _: &Peer| {
+            paths.lock().unwrap().push(request.uri().path().to_owned());
+            text("done")
+        });
+        let mount = Mount::new(On::Tls, "/a", Arc::new(endpoint), lane, 1000);
+        (Self { figures, release, handled }, mount)
+    }
+
+    /// Returns once this many requests wait.
+    async fn waiting(&self, requests: u32) {
+        let line = format!("{}{{lane=\"busy\"}} {requests}", telemetry::LANE_WAITING);
+        let so = async {
+            while !self.figures.render().lines().any(|found| found == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("{requests} should wait: {}", self.figures.render()));
+    }
+
+    /// The next client gets the place and its answer, and nothing else was done.
+    async fn serves_only(&self, gate: &Gate) {
+        self.waiting(0).await;
+        let mut next = shake_hands(gate.https, &client(TLS13, "http/1.1", None)).await.unwrap();
+        self.release.send(()).unwrap();
+        assert!(get(&mut next).await.unwrap().contains("done"));
+        assert_eq!(*self.handled.lock().unwrap(), ["/a"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_http2_stream_is_reset_leaves_the_queue() {
+    let (busy, mount) = Busy::start();
+    let gate = Gate::open(&Settings::default(), vec![mount]).await;
+    let stream = shake_hands(gate.https, &client(TLS13, "h2", None)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://pki.example/a/reset").body(Full::<Bytes>::default()).unwrap();
+    let asked = tokio::spawn(sender.send_request(request));
+    busy.waiting(1).await;
+    asked.abort();
+    busy.serves_only(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_connection_is_closed_leaves_the_queue() {
+    let (busy, mount) = Busy::start();
+    let gate = Gate::open(&Settings::default(), vec![mount]).await;
+    let mut stream = shake_hands(gate.https, &client(TLS13, "http/1.1", None)).await.unwrap();
+    stream.write_all(b"GET /a/closed HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    busy.waiting(1).await;
+    drop(stream);
+    busy.serves_only(&gate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,22 +24,37 @@ pub(crate) struct Representation<'a> {
 
 impl Representation<'_> {
     /// The reply to GET, HEAD or POST: the object, or 304 when the client has it.
-    ///
-    /// Caches keep it for half of what is left of its life at most, so that they come back before it ends, each in its own time.
     pub(crate) fn reply(&self, request: &Request<Bytes>, now: Time) -> Response<Bytes> {
-        let mut response = if *request.method() != Method::POST && self.is_held_by(request.headers()) {
-            let mut response = Response::new(Bytes::new());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
+        self.reply_with(request, self.headers(self.max_age_s(now)))
+    }
+
+    /// Caches keep it for half of what is left of its life at most, so that they come back before it ends, each in its own time.
+    pub(crate) fn max_age_s(&self, now: Time) -> u64 {
+        self.max_age_s_max.min(self.expires.since_s(now) / 2)
+    }
+
+    /// What caches need to know.
+    pub(crate) fn headers(&self, max_age_s: u64) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        put(&mut headers, CACHE_CONTROL, format!("max-age={max_age_s}, public, no-transform, must-revalidate"));
+        put(&mut headers, ETAG, self.etag.to_owned());
+        put(&mut headers, LAST_MODIFIED, httpdate::fmt_http_date(system_time(self.last_modified)));
+        put(&mut headers, EXPIRES, httpdate::fmt_http_date(system_time(self.expires)));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers
+    }
+
+    /// The reply with these headers.
+    pub(crate) fn reply_with(&self, request: &Request<Bytes>, mut headers: HeaderMap) -> Response<Bytes> {
+        let (status, body) = if *request.method() != Method::POST && self.is_held_by(request.headers()) {
+            headers.remove(CONTENT_TYPE);
+            (StatusCode::NOT_MODIFIED, Bytes::new())
         } else {
-            reply(request, self.content_type, self.body)
+            (StatusCode::OK, sent(request, self.body, &mut headers))
         };
-        let max_age_s = self.max_age_s_max.min(self.expires.since_s(now) / 2);
-        let headers = response.headers_mut();
-        put(headers, CACHE_CONTROL, format!("max-age={max_age_s}, public, no-transform, must-revalidate"));
-        put(headers, ETAG, self.etag.to_owned());
-        put(headers, LAST_MODIFIED, httpdate::fmt_http_date(system_time(self.last_modified)));
-        put(headers, EXPIRES, httpdate::fmt_http_date(system_time(self.expires)));
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 
@@ -69,13 +84,22 @@ pub(crate) fn not_kept(request: &Request<Bytes>, content_type: &'static str, bod
     response
 }
 
-/// A reply of status 200; to HEAD only its headers, the length among them.
+/// A reply of status 200; to HEAD only its headers.
 pub(crate) fn reply(request: &Request<Bytes>, content_type: &'static str, body: &Bytes) -> Response<Bytes> {
-    let sent = if *request.method() == Method::HEAD { Bytes::new() } else { body.clone() };
-    let mut response = Response::new(sent);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let mut response = Response::new(sent(request, body, &mut headers));
+    *response.headers_mut() = headers;
     response
+}
+
+/// What is sent of a body: to HEAD nothing but the length that GET would have.
+fn sent(request: &Request<Bytes>, body: &Bytes, headers: &mut HeaderMap) -> Bytes {
+    if *request.method() != Method::HEAD {
+        return body.clone();
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Bytes::new()
 }
 
 /// Texts made of digits, dates and entity tags are always header values.

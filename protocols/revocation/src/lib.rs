@@ -8,6 +8,7 @@
 //!
 //! Paths are taken raw: base64 holds slashes, two in a row among them, so nobody may have tidied them up before.
 
+mod asked;
 mod cache;
 mod crl;
 mod error;
@@ -19,8 +20,9 @@ use ca_backend::{Engine, Error, Fault};
 use der::pem::{self, LineEnding};
 use endpoint::{Endpoint, Peer};
 use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+use crate::asked::Asked;
 use crate::route::Route;
 
 /// Seconds after which a client may ask again for what is not available now, if the engine names no time.
@@ -32,13 +34,14 @@ const CERTIFICATE_CACHE_CONTROL: &str = "max-age=86400, public, no-transform";
 /// Everything relying parties fetch.
 pub struct Revocation {
     engine: Engine,
+    asked: Asked,
 }
 
 impl Revocation {
     /// Serves what `engine` knows.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, asked: Asked::default() }
     }
 }
 
@@ -80,9 +83,10 @@ impl Endpoint for Revocation {
         let route = Route::of(request.uri().path()).filter(|route| route.takes(request.method()))?;
         match route {
             Route::Ocsp { request: path } => {
-                let query = ocsp::short_query(request, path)?;
-                let answer = self.engine.ocsp_from_memory(&query)?;
-                Some(ocsp::reply(request, &answer, self.engine.now()))
+                let octets = if *request.method() == Method::POST { request.body() } else { path.as_bytes() };
+                let question = self.asked.question(octets, || ocsp::short_query(request, path))?;
+                let answer = self.engine.ocsp_from_memory(question.query())?;
+                Some(question.reply(request, &answer, self.engine.now()))
             }
             // Published CRLs are always in memory.
             Route::Crl { issuer } => {

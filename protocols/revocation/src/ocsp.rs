@@ -73,18 +73,22 @@ fn der_in_path(path: &str) -> Result<Vec<u8>, OcspError> {
 
 /// The answer with what caches need to know, or 304 for whoever has it.
 pub(crate) fn reply(request: &Request<Bytes>, answer: &SignedOcsp, now: Time) -> Response<Bytes> {
-    if !answer.cacheable || answer.next_update <= now {
-        return not_kept(request, CONTENT_TYPE, &answer.der);
+    match representation(answer, now) {
+        Some(shown) => shown.reply(request, now),
+        None => not_kept(request, CONTENT_TYPE, &answer.der),
     }
-    Representation {
+}
+
+/// The answer as caches see it; `None` if it is for one client or no longer good.
+pub(crate) fn representation(answer: &SignedOcsp, now: Time) -> Option<Representation<'_>> {
+    (answer.cacheable && answer.next_update > now).then_some(Representation {
         content_type: CONTENT_TYPE,
         body: &answer.der,
         etag: &answer.etag,
         last_modified: answer.produced_at,
         expires: answer.next_update,
         max_age_s_max: MAX_AGE_S_MAX,
-    }
-    .reply(request, now)
+    })
 }
 
 /// An error is an OCSP response too, under HTTP status 200.

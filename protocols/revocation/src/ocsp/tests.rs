@@ -324,7 +324,6 @@ fn s32_a_cacheable_answer_tells_caches_how_long() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.body(), &answer.der);
     assert_eq!(header(&response, "content-type"), "application/ocsp-response");
-    assert_eq!(header(&response, "content-length"), "3");
     assert_eq!(header(&response, "cache-control"), "max-age=3600, public, no-transform, must-revalidate");
     assert_eq!(header(&response, "last-modified"), "Thu, 01 Jan 2026 12:00:00 GMT");
     assert_eq!(header(&response, "expires"), "Fri, 02 Jan 2026 12:00:00 GMT");
@@ -372,9 +371,9 @@ fn head_is_answered_like_get_without_the_body() {
     let answer = answer(true);
     let mut head = get();
     *head.method_mut() = Method::HEAD;
-    let response = reply(&head, &answer, answer.produced_at);
+    let mut response = reply(&head, &answer, answer.produced_at);
     assert!(response.body().is_empty());
-    assert_eq!(header(&response, "content-length"), "3");
+    assert_eq!(response.headers_mut().remove("content-length").unwrap(), "3");
     assert_eq!(response.headers(), reply(&get(), &answer, answer.produced_at).headers());
 }
 
