@@ -34,6 +34,8 @@ pub struct DeviceClaim {
     pub csr: Vec<u8>,
     /// The device's address.
     pub peer: Option<IpAddr>,
+    /// The certificate that the request proves to renew; none if the device has none yet.
+    pub renews: Option<Serial>,
 }
 
 /// A management system that knows which device may have which certificate. It may wait on another host, within its own deadline.
