@@ -1,5 +1,6 @@
 //! The web service for device management: certificates, keys made here, challenges, and who may have them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -699,7 +700,28 @@ fn s20_bad_requests_get_an_answer_that_says_so() {
     let mut many = wish("C02X", &Key::ec());
     many["variables"] = Value::Object(too_many);
     assert_eq!(bench.post("/certificates", &many).status, 400);
-    assert_eq!(bench.get("/openapi.json").json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn the_description_is_openapi_3_1_and_everything_in_it_is_there() {
+    let bench = Bench::start();
+    let document = bench.get("/openapi.json").json();
+    assert_eq!(document["openapi"], "3.1.0");
+    tests::openapi::assert_valid(&document);
+    let paths = document["paths"].as_object().unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in paths {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.insert(operation["operationId"].as_str().unwrap().to_owned());
+            let path = path.replace("{serial}", "4f0a").replace("{id}", "nobody");
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let reply = bench.ask(method.clone(), &path, &[("authorization", &bench.bearer())], "{}");
+            assert_ne!(reply.status, 405, "{method} {path}");
+            let said = String::from_utf8_lossy(&reply.body).into_owned();
+            assert!(!said.contains("nothing at this address"), "{method} {path}: {said}");
+        }
+    }
+    assert_eq!(operations.len(), 15, "{operations:?}");
 }
 
 #[test]

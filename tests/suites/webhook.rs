@@ -299,7 +299,7 @@ fn the_service_is_told_what_became_of_the_requests_that_it_allowed() {
     assert!(!enrolls(&site, CHALLENGE).0);
     let notice = judge.seen().notices.pop().unwrap();
     assert_eq!(notice["reason"], "name-not-allowed", "{notice}");
-    assert!(notice["scepErrorDescription"].as_str().unwrap().contains("cn"), "{notice}");
+    assert!(notice["scepErrorDescription"].as_str().unwrap().contains("pc1"), "{notice}");
     assert!(notice["x509Certificate"].is_null(), "{notice}");
 
     // Nobody waits for news that nothing depends on.

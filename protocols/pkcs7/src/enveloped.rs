@@ -198,8 +198,9 @@ pub fn seal(
     transport: KeyTransport,
     random: &Zeroizing<[u8; 48]>,
 ) -> Result<Vec<u8>, Error> {
-    recipient_key(CertificateView::of(certificate)?.public_key)?;
-    seal_for_all(content, &[certificate], cipher, transport, random)
+    let (key, encrypted) = encrypt(content, cipher, random)?;
+    let recipient = by_transport(key, &CertificateView::of(certificate)?, transport)?;
+    enveloped_data(0, &[recipient], &encrypted)
 }
 
 /// A message of the type data that each holder of one of these certificates' keys can read, and nobody else. Keys on P-256, P-384 and
@@ -216,10 +217,31 @@ pub fn seal_for_all(
     transport: KeyTransport,
     random: &Zeroizing<[u8; 48]>,
 ) -> Result<Vec<u8>, Error> {
-    let failed = |_| Error::Library("encrypt");
     if certificates.is_empty() || certificates.len() > RECIPIENTS_MAX {
         return Err(Error::malformed(format!("a message has 1 to {RECIPIENTS_MAX} recipients")));
     }
+    let (key, encrypted) = encrypt(content, cipher, random)?;
+    let mut recipients = Vec::with_capacity(certificates.len());
+    // RFC 5652 section 6.1
+    let mut version = 0;
+    for certificate in certificates {
+        let view = CertificateView::of(certificate)?;
+        recipients.push(match CurvePoint::of(view.public_key)? {
+            Some(point) => {
+                version = 2;
+                point.recipient(key, &view)?
+            }
+            None => by_transport(key, &view, transport)?,
+        });
+    }
+    // DER puts the elements of a SET OF in order.
+    recipients.sort();
+    enveloped_data(version, &recipients, &encrypted)
+}
+
+/// The content key, and EncryptedContentInfo (RFC 5652 section 6.1).
+fn encrypt<'a>(content: &[u8], cipher: Cipher, random: &'a [u8; 48]) -> Result<(&'a [u8], Vec<u8>), Error> {
+    let failed = |_| Error::Library("encrypt");
     let (key, rest) = random.split_at_checked(cipher.key_bytes()).ok_or(Error::Library("cut a key"))?;
     let initialization_vector = rest.get(..cipher.algorithm().block_len()).ok_or(Error::Library("cut a vector"))?;
 
@@ -233,30 +255,24 @@ pub fn seal_for_all(
         .and_then(|key| key.less_safe_encrypt(&mut encrypted, context))
         .map_err(failed)?;
 
-    let mut recipients = Vec::with_capacity(certificates.len());
-    // RFC 5652 section 6.1
-    let mut version = 0_u8;
-    for certificate in certificates {
-        let view = CertificateView::of(certificate)?;
-        if let Some(point) = CurvePoint::of(view.public_key)? {
-            recipients.push(point.recipient(key, &view)?);
-            version = 2;
-            continue;
-        }
-        recipients.push(sequence(&[
-            &0_u8.to_der()?,
-            &view.issuer_and_serial()?,
-            &transport.encode()?,
-            &OctetStringRef::new(&encrypt_key(key, view.public_key, transport)?)?.to_der()?,
-        ])?);
-    }
-    // DER puts the elements of a SET OF in order.
-    recipients.sort();
     let vector = OctetStringRef::new(initialization_vector)?;
     let algorithm = AlgorithmIdentifierRef { oid: cipher.oid(), parameters: Some(AnyRef::from(vector)) };
-    let content = sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
-    let enveloped = sequence(&[&version.to_der()?, &tagged(Tag::Set, &recipients.concat())?, &content])?;
-    content_info(ID_ENVELOPED_DATA, &enveloped)
+    Ok((key, sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?))
+}
+
+/// KeyTransRecipientInfo (RFC 5652 section 6.2.1).
+fn by_transport(key: &[u8], certificate: &CertificateView<'_>, transport: KeyTransport) -> Result<Vec<u8>, Error> {
+    sequence(&[
+        &0_u8.to_der()?,
+        &certificate.issuer_and_serial()?,
+        &transport.encode()?,
+        &OctetStringRef::new(&encrypt_key(key, certificate.public_key, transport)?)?.to_der()?,
+    ])
+}
+
+fn enveloped_data(version: u8, recipients: &[Vec<u8>], encrypted: &[u8]) -> Result<Vec<u8>, Error> {
+    let fields = [&version.to_der()?, &tagged(Tag::Set, &recipients.concat())?, encrypted];
+    content_info(ID_ENVELOPED_DATA, &sequence(&fields)?)
 }
 
 fn recipient_key(public_key: &[u8]) -> Result<PublicEncryptingKey, Error> {
