@@ -34,6 +34,8 @@ pub struct DeviceClaim {
     pub csr: Vec<u8>,
     /// The device's address.
     pub peer: Option<IpAddr>,
+    /// The certificate that the request proves to renew; none if the device has none yet.
+    pub renews: Option<Serial>,
 }
 
 /// A management system that knows which device may have which certificate. It may wait on another host, within its own deadline.
@@ -94,12 +96,15 @@ impl Engine {
         claim: DeviceClaim,
         origin: &Origin,
     ) -> Result<VerifiedDevice, Error> {
-        self.admit_attempt(origin)?;
+        if let Err(refusal) = self.may_guess(&claim.endpoint, origin) {
+            self.refuse(origin, &refusal)?;
+            return Err(refusal.into());
+        }
         match verifier.verify(&claim) {
             Ok(device) => Ok(VerifiedDevice { verifier: verifier.clone(), claim: Arc::new(claim), device }),
             Err(Error::Refused(refusal)) => {
                 if refusal.reason() == Reason::NotAuthenticated {
-                    self.inner.attempts.failed(origin.peer, self.now());
+                    self.inner.attempts.failed(&claim.endpoint, origin.peer, self.now());
                 }
                 self.refuse(origin, &refusal)?;
                 Err(refusal.into())

@@ -67,7 +67,8 @@ pub struct EngineSettings {
     pub ticket_retention_s: u64,
     /// How far the clock may go back before signing stops, in seconds.
     pub clock_backwards_max_s: u64,
-    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait; zero sets no limit.
+    /// Wrong secrets that one address (IPv6: one /64) may present at one endpoint within a minute before it has to wait; zero sets no
+    /// limit.
     pub wrong_secrets_per_peer_per_min_max: u32,
     /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
     pub audited_refusals_per_endpoint_per_min_max: u32,

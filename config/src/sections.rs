@@ -246,7 +246,7 @@ pub struct LimitsSettings {
     pub issue_rate_per_requester_per_s: u32,
     /// Certificates that one requester may get at once after a pause.
     pub issue_burst_per_requester_max: u32,
-    /// Wrong secrets that one address (IPv6: one /64) may present within a minute before it has to wait.
+    /// Wrong secrets that one address (IPv6: one /64) may present at one endpoint within a minute before it has to wait.
     pub wrong_secrets_per_peer_per_min_max: u32,
     /// Refusals of one endpoint that get an entry of their own in the audit log within a minute; more are counted.
     pub audited_refusals_per_endpoint_per_min_max: u32,

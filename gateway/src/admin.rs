@@ -100,7 +100,8 @@ struct Description;
 
 /// The whole API. Requests need an [`Operator`] among their extensions, which [`serve`] puts there.
 pub fn router(state: AdminState) -> Router {
-    let (router, description) = routes_and_description();
+    let (router, mut description) = routes_and_description();
+    mdm::openapi::describe_responses(&mut description);
     let document = description.to_pretty_json().unwrap_or_default();
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     router

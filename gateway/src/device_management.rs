@@ -5,10 +5,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use ::endpoint::{Outbound, OutboundError, OutboundLimits};
+use bytes::Bytes;
 use ca_backend::{DeviceVerifier, EndpointName, Engine, Error, Reason, Refusal};
 use config::ValidationSettings;
-use http::HeaderValue;
+use http::{HeaderValue, Request, Response};
 use mdm::{
     ClientCredential, Intune, IntuneOptions, OutboundOptions, SecretSource, Webhook, WebhookOptions, WebhookProof,
 };
@@ -17,6 +20,7 @@ use tokio::runtime::Handle;
 use crate::egress::{Remote, Route};
 use crate::outside_secret;
 use crate::pool::Lane;
+use crate::tls::CertificateFiles;
 
 /// One endpoint's Intune. Clones are one and the same.
 #[derive(Clone)]
@@ -144,14 +148,14 @@ fn proxy_authorization(source: &SecretSource) -> Result<HeaderValue, Refusal> {
 /// A refusal that says what is wrong.
 pub fn check_webhook(options: &serde_json::Value) -> Result<(), Refusal> {
     let options = WebhookOptions::parse(options)?;
-    webhook_proof(&options)?;
-    route(&options.outbound)?.check()
+    webhook_proofs(&options)?;
+    webhook_route(&options)?.check()
 }
 
 /// The webhook of an endpoint. Its secrets are read; nothing is asked yet.
 ///
 /// # Errors
-/// A refusal that says what is wrong with the options, the secrets or the roots.
+/// A refusal that says what is wrong with the options, the secrets or the files.
 pub fn webhook(
     engine: Engine,
     endpoint: EndpointName,
@@ -160,13 +164,59 @@ pub fn webhook(
     own: Vec<SocketAddr>,
     runtime: Handle,
 ) -> Result<Arc<dyn DeviceVerifier>, Error> {
-    let proof = webhook_proof(&options)?;
-    let outbound = Remote::new(settings, route(&options.outbound)?, own, runtime)?;
-    Ok(Arc::new(Webhook::new(engine, endpoint, options, proof, Arc::new(outbound))))
+    let proofs = webhook_proofs(&options)?;
+    let route = webhook_route(&options)?;
+    let identity = route.identity.clone();
+    let outbound = WebhookWay { identity, remote: Remote::new(settings, route, own, runtime)? };
+    Ok(Arc::new(Webhook::new(engine, endpoint, options, proofs, Arc::new(outbound))))
 }
 
-fn webhook_proof(options: &WebhookOptions) -> Result<WebhookProof, Refusal> {
-    let signing = options.signing_secret.as_ref().map(outside_secret::read).transpose()?;
-    let bearer = options.bearer.as_ref().map(outside_secret::read).transpose()?;
-    WebhookProof::new(signing.as_ref().map(|text| text.as_str()), bearer.as_ref().map(|text| text.as_str()))
+fn webhook_route(options: &WebhookOptions) -> Result<Route, Refusal> {
+    let identity = match (&options.certificate_path, &options.key_path) {
+        (Some(certificate), Some(key)) => {
+            let unusable = |why: String| Refusal::new(Reason::NotReady, format!("webhook.certificate_path: {why}"));
+            let identity = CertificateFiles::read(certificate, key).map_err(|error| unusable(error.to_string()))?;
+            Some(Arc::new(identity))
+        }
+        _ => None,
+    };
+    Ok(Route { identity, ..route(&options.outbound)? })
+}
+
+/// How questions are proved, and how notifications are.
+fn webhook_proofs(options: &WebhookOptions) -> Result<(WebhookProof, WebhookProof), Refusal> {
+    let read = |source: Option<&SecretSource>| source.map(outside_secret::read).transpose();
+    let bearer = read(options.bearer.as_ref())?;
+    let proof = |table: &str, signing: Option<&SecretSource>| {
+        let signing = read(signing)?;
+        WebhookProof::new(table, signing.as_ref().map(|text| text.as_str()), bearer.as_ref().map(|text| text.as_str()))
+    };
+    let questions = proof("webhook", options.signing_secret.as_ref())?;
+    let own = options.notifications.as_ref().and_then(|notifications| notifications.signing_secret.as_ref());
+    let notifications = match own {
+        Some(own) => proof("webhook.notifications", Some(own))?,
+        None => questions.clone(),
+    };
+    Ok((questions, notifications))
+}
+
+/// The way to a webhook. The certificate that is shown there is read again before each request, since somebody else renews it.
+struct WebhookWay {
+    remote: Remote,
+    identity: Option<Arc<CertificateFiles>>,
+}
+
+impl Outbound for WebhookWay {
+    fn ask(&self, request: Request<Bytes>, limits: OutboundLimits) -> Result<Response<Bytes>, OutboundError> {
+        match self.identity.as_ref().map(|identity| identity.renew()) {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(_))) => tracing::info!("shows a new certificate to a webhook"),
+            Some(Err(error)) => tracing::warn!(%error, "failed to renew the certificate for a webhook"),
+        }
+        self.remote.ask(request, limits)
+    }
+
+    fn pause(&self, time: Duration) {
+        self.remote.pause(time);
+    }
 }

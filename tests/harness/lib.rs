@@ -16,6 +16,7 @@ pub mod hosts;
 pub mod intune;
 pub mod key;
 pub mod names;
+pub mod openapi;
 pub mod openssl;
 pub mod perspective;
 pub mod pki;

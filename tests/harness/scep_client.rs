@@ -392,7 +392,8 @@ impl Device {
         };
         let text = |id: &str| value(id).map(|value| String::from_utf8(value.value().to_vec()).unwrap());
         assert_eq!(text(MESSAGE_TYPE).as_deref(), Some("3"));
-        let bag = message.content.map_or(Bag { certificates: vec![], crls: vec![] }, |content| {
+        let content = message.content.filter(|content| !content.is_empty());
+        let bag = content.map_or(Bag { certificates: vec![], crls: vec![] }, |content| {
             let envelope = Envelope::read(&content, Legacy { sha1: false, triple_des: true, des: true }).unwrap();
             let [recipient] = envelope.recipients.as_slice() else { panic!("one recipient") };
             let key = PrivateDecryptingKey::from_pkcs8(&self.pkcs8).unwrap();

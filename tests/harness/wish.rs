@@ -258,6 +258,7 @@ impl Wish {
                     transaction: self.transaction.clone(),
                     csr: self.csr.digest().to_vec(),
                     peer: None,
+                    renews: None,
                 };
                 Evidence::Device(engine.verify_device(verifier, claim, &self.origin())?)
             }

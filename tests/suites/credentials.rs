@@ -364,20 +364,77 @@ fn s47_no_secret_is_in_the_store_or_the_audit_log() {
 }
 
 #[test]
-fn who_presents_too_many_wrong_secrets_has_to_wait_and_others_have_not() {
+fn s08_who_guesses_too_often_at_an_endpoint_has_to_wait_there_but_for_secrets_that_nobody_can_guess() {
     let pki = Pki::with(EngineSettings { wrong_secrets_per_peer_per_min_max: 3, ..settings() });
-    let handed = challenge(&pki.engine, None);
-    let verify = |secret: &str, peer| pki.engine.verify_secret(&scope(CHALLENGE), secret.as_bytes(), &origin(peer));
+    pki.put_endpoint(&[TLS, CLIENT], rules(false)).unwrap();
+    pki.engine.put_endpoint(&endpoint("other", ISSUING, &[TLS], json!([])), OPERATOR).unwrap();
+    let chosen = |text: &str| NewCredential {
+        secret: Some(ca_backend::SecretText::new(text.to_owned())),
+        ..new_credential(CHALLENGE)
+    };
+    let chosen_there =
+        NewCredential { endpoint: EndpointName::new("other").unwrap(), ..chosen("the word of the other one") };
+    hand_out(&pki.engine, &chosen("correct horse")).unwrap();
+    hand_out(&pki.engine, &chosen_there).unwrap();
+    let made = challenge(&pki.engine, None).secret;
+    let token = hand_out(&pki.engine, &new_credential(CredentialPurpose::Token)).unwrap().secret;
+    let account = hand_out(&pki.engine, &new_credential(CredentialPurpose::ExternalAccount)).unwrap();
+    let at = |endpoint: &str, purpose, secret: &str, peer: &str| {
+        let scope = SecretScope::new(EndpointName::new(endpoint).unwrap(), purpose);
+        let origin = Origin { endpoint: Some(scope.endpoint.clone()), ..origin(peer) };
+        pki.engine.verify_secret(&scope, secret.as_bytes(), &origin)
+    };
+    let verify = |secret: &str, peer: &str| at(ENDPOINT, CHALLENGE, secret, peer);
+
+    // Known from then on, which makes it no harder to guess.
+    verify("correct horse", "192.0.2.1").unwrap();
     for _ in 0..3 {
         assert_not_valid(&pki, verify("wrong", "192.0.2.1"), "no credential");
         assert_not_valid(&pki, verify("wrong", "2001:db8::1"), "no credential");
     }
-    assert_refused(verify(&handed.secret, "192.0.2.1"), Reason::RateLimited, "too many");
-    assert_refused(verify(&handed.secret, "2001:db8::2"), Reason::RateLimited, "too many");
-    verify(&handed.secret, "192.0.2.2").unwrap();
-    verify(&handed.secret, "2001:db8:0:1::1").unwrap();
+    for peer in ["192.0.2.1", "2001:db8::2"] {
+        for guess in ["wrong", "correct horse", ""] {
+            assert_refused(verify(guess, peer), Reason::RateLimited, "too many");
+        }
+        // Other devices behind the same address have what was made here.
+        verify(&made, peer).unwrap();
+        at(ENDPOINT, CredentialPurpose::Token, &token, peer).unwrap();
+        let scope = scope(CredentialPurpose::ExternalAccount).named(account.id.as_str());
+        let verify_mac =
+            |mac: &[u8]| pki.engine.verify_mac(&scope, MacAlgorithm::HmacSha256, b"message", mac, &origin(peer));
+        verify_mac(&mac(&account.secret, aws_lc_rs::hmac::HMAC_SHA256, b"message")).unwrap();
+        assert_refused(verify_mac(b"wrong"), Reason::RateLimited, "too many");
+        // Who failed here has not failed there.
+        at("other", CHALLENGE, "the word of the other one", peer).unwrap();
+    }
+    // A judge outside is not asked for the guesser, but a secret that was made here needs no judge.
+    let claim = DeviceClaim {
+        endpoint: EndpointName::new(ENDPOINT).unwrap(),
+        transaction: "t".to_owned(),
+        csr: Vec::new(),
+        peer: None,
+        renews: None,
+    };
+    let judge: Arc<dyn DeviceVerifier> = Arc::new(System::default());
+    let limited = pki.engine.verify_device(&judge, claim.clone(), &origin("192.0.2.1"));
+    assert_refused(limited, Reason::RateLimited, "too many");
+    pki.engine.verify_device(&judge, claim, &origin("192.0.2.2")).unwrap();
+    let if_known =
+        |secret: &str| pki.engine.verify_secret_if_known(&scope(CHALLENGE), secret.as_bytes(), &origin("192.0.2.1"));
+    assert!(if_known(&made).unwrap().is_some());
+    assert_refused(if_known("correct horse"), Reason::RateLimited, "too many");
+
+    // A secret that does not count any more is no better than a wrong one, and the audit log has it.
+    let once = challenge(&pki.engine, Some(1));
+    by(&once.secret, "a.example.org").issue(&pki.engine).unwrap();
+    assert_refused(verify(&once.secret, "192.0.2.1"), Reason::RateLimited, "too many");
+    let last = audited(&pki.engine, Action::Refused).pop().unwrap();
+    assert!(last.record.detail.contains("spent"), "{:?}", last.record.detail);
+
+    verify("correct horse", "192.0.2.2").unwrap();
+    verify("correct horse", "2001:db8:0:1::1").unwrap();
     pki.bench.clock.advance_s(60);
-    verify(&handed.secret, "192.0.2.1").unwrap();
+    verify("correct horse", "192.0.2.1").unwrap();
 }
 
 #[test]

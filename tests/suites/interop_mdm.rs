@@ -321,6 +321,14 @@ fn an_operator_exports_an_archived_key_that_only_the_holder_of_the_recovery_key_
     let issued: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
     ssl.put("leaf.pem", issued["certificate"].as_str().unwrap_or_else(|| panic!("{issued}")));
 
+    let shown = site.json(&["certificate", "show", issued["serial"].as_str().unwrap()]);
+    let requester = format!("credential:{}", made["id"].as_str().unwrap());
+    let holder = json!({"endpoint": "fleet", "requester": requester, "configuration": "mail", "user": "ann"});
+    assert_eq!(shown["holder"], holder, "operators see whom it is for");
+    let text = site.output(&["certificate", "show", issued["serial"].as_str().unwrap()]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.lines().any(|line| line.starts_with("user:") && line.ends_with("ann")), "{text}");
+
     let file = ssl.directory().join("envelope.pem");
     let export = ["certificate", "archived-key", issued["serial"].as_str().unwrap(), "--out", file.to_str().unwrap()];
     let output = site.output(&export);

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use der::asn1::Any;
+use der::{Encode, Tag};
+use pkcs7::CertificateView;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::daemon::Site;
@@ -247,18 +250,50 @@ fn certmongers_scep_submit_gets_capabilities_authorities_and_a_certificate() {
     std::fs::write(client.path("others.pem"), others.concat()).unwrap();
     let root = site.path("state/root.pem");
 
-    let device = Device::new(&format!("cn={HOST}"));
-    let submit = |challenge: &str, transaction: &str| {
-        let csr = device.csr(&format!("cn={HOST}"), Some(challenge), &[HOST]);
-        let message = device.seal(&Message::pkcs_req(transaction, csr), &ssl.take("ra.der"));
+    let subject = format!("cn={HOST}");
+    let device = Device::new(&subject);
+    let send = |operation: &str, device: &Device, message: &Message| {
+        let message = device.seal(message, &ssl.take("ra.der"));
         std::fs::write(client.path("message"), tests::openssl::pem("PKCS7", &message)).unwrap();
         let root = root.to_str().unwrap();
-        client.run(SUBMIT, &["-u", &url, "-p", "-r", "ra.pem", "-R", root, "-N", root, "-I", "others.pem", "message"])
+        let fixed = ["-r", "ra.pem", "-R", root, "-N", root, "-I", "others.pem", "message"];
+        client.run(SUBMIT, &[&["-u", &url, operation], fixed.as_slice()].concat())
+    };
+    let submit = |challenge: &str, transaction: &str| {
+        send("-p", &device, &Message::pkcs_req(transaction, device.csr(&subject, Some(challenge), &[HOST])))
+    };
+    let issued_to = |device: &Device| {
+        let listed = site.json(&["certificate", "list", "--protocol", "scep"]);
+        let found = listed["items"].as_array().unwrap().iter().find_map(|item| {
+            let shown = site.output(&["certificate", "show", item["serial"].as_str().unwrap(), "--pem"]);
+            let der = der::pem::decode_vec(&shown.stdout).unwrap().1;
+            (CertificateView::of(&der).unwrap().public_key == device.public_key()).then_some(der)
+        });
+        found.unwrap_or_else(|| panic!("nothing was issued for the key: {listed}"))
     };
     let answered = submit(&static_challenge(&site), "one");
     succeeds(&answered);
     let answered = submit(&one_time_challenge(&site), "two");
     succeeds(&answered);
     let refused = submit("00000000000000000000000000000000", "three");
-    assert!(!refused.status.success(), "{}", text(&refused));
+    // It understands the refusal: 2 is its word for "rejected".
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+
+    let old = Device::holding(device.private_key(), issued_to(&device));
+    let next = Device::new(&subject);
+    succeeds(&send("-p", &old, &Message::of("17", "four", next.csr(&subject, None, &[HOST]))));
+    let _renewed = issued_to(&next);
+
+    // certmonger's word for "ask again later" is an exit code of 1.
+    change(&site, |endpoint| endpoint["rules"] = json!([]));
+    let last = Device::new(&subject);
+    let waiting = send("-p", &last, &Message::pkcs_req("five", last.csr(&subject, None, &[HOST])));
+    assert_eq!(waiting.status.code(), Some(1), "{}", text(&waiting));
+    let issuer = CertificateView::of(&old.certificate).unwrap().issuer.to_vec();
+    let names = [issuer.as_slice(), CertificateView::of(&last.certificate).unwrap().subject].concat();
+    let poll = Message::of("20", "five", Any::new(Tag::Sequence, names).unwrap().to_der().unwrap());
+    assert_eq!(send("-g", &last, &poll).status.code(), Some(1));
+    approve_the_one(&site);
+    succeeds(&send("-g", &last, &poll));
+    let _approved = issued_to(&last);
 }

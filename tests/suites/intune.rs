@@ -92,8 +92,13 @@ impl Bench {
             peer: None,
             request_id: "test".to_owned(),
         };
-        let claim =
-            DeviceClaim { endpoint, transaction: device.transaction.to_owned(), csr: device.csr.clone(), peer: None };
+        let claim = DeviceClaim {
+            endpoint,
+            transaction: device.transaction.to_owned(),
+            csr: device.csr.clone(),
+            peer: None,
+            renews: None,
+        };
         let verifier: Arc<dyn DeviceVerifier> = self.intune.clone();
         let verified = self.pki.engine.verify_device(&verifier, claim, &origin)?;
         let named = csr.extensions().iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);

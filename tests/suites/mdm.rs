@@ -1,5 +1,6 @@
 //! The web service for device management: certificates, keys made here, challenges, and who may have them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -288,6 +289,44 @@ fn s47_a_key_made_here_is_kept_only_where_that_is_asked_for_and_only_for_the_hol
 }
 
 #[test]
+fn an_archived_key_is_opened_with_a_recovery_key_on_any_curve_and_with_one_of_rsa_beside_it() {
+    let curves = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ECDSA_P521_SHA512];
+    let on_curve = |algorithm| {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        (rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec(), key.serialize_der())
+    };
+    let mut holders: Vec<_> = curves.into_iter().map(on_curve).collect();
+    let with_rsa = Device::new("cn=recovery");
+    holders.push((with_rsa.certificate.clone(), with_rsa.private_key().to_vec()));
+    let pem = |der: &Vec<u8>| der::pem::encode_string("CERTIFICATE", LineEnding::LF, der).unwrap();
+    let mut archiving = options();
+    let certificates: Vec<_> = holders.iter().map(|(certificate, _)| pem(certificate)).collect();
+    archiving["archive"] = json!({"recovery_certificates": certificates});
+    let bench = Bench::with(archiving);
+    let wish = json!({"configuration": "wifi", "device": {"serial": "C02Y"}, "pkcs12": {}});
+    let issued = bench.post("/certificates", &wish).json();
+    let serial = Serial::parse(issued["serial"].as_str().unwrap_or_else(|| panic!("{issued}"))).unwrap();
+    let envelope = bench.pki.engine.archived_key(&serial, OPERATOR).unwrap();
+    let ssl = OpenSsl::new();
+    ssl.put("envelope.der", &envelope);
+    ssl.put("leaf.pem", issued["certificate"].as_str().unwrap());
+    ssl.run("x509 -in leaf.pem -noout -pubkey -out leaf.pub");
+    for (certificate, key) in &holders {
+        ssl.put_certificate("recovery.pem", certificate);
+        ssl.put("recovery.der", key);
+        ssl.run("pkey -inform DER -in recovery.der -out recovery.key");
+        ssl.run("cms -decrypt -inform DER -in envelope.der -recip recovery.pem -inkey recovery.key -out key.der");
+        ssl.run("pkey -inform DER -in key.der -pubout -out key.pub");
+        assert_eq!(ssl.take("key.pub"), ssl.take("leaf.pub"));
+    }
+    let shown = ssl.run("cms -cmsout -print -inform DER -in envelope.der");
+    for algorithm in ["sha256kdf", "sha384kdf", "sha512kdf", "id-aes256-wrap", "aes-256-cbc", "rsaesOaep", "version: 2"]
+    {
+        assert!(shown.contains(algorithm), "{algorithm} is missing in {shown}");
+    }
+}
+
+#[test]
 fn recovery_certificates_are_certificates_that_can_be_encrypted_for() {
     let bench = Bench::start();
     let settings = (*bench.pki.engine.endpoint(&EndpointName::new("fleet").unwrap()).unwrap()).clone();
@@ -300,14 +339,29 @@ fn recovery_certificates_are_certificates_that_can_be_encrypted_for() {
         MdmOptions::parse(&settings).map(drop).map_err(|refusal| refusal.public().to_owned())
     };
     let text = pem("CERTIFICATE", &good.certificate);
-    assert_eq!(refused(json!([text])), Ok(()));
+    assert_eq!(refused(json!([text, pem("CERTIFICATE", &curve)])), Ok(()));
+    let mut off_its_curve = curve.clone();
+    let point = pkcs7::CertificateView::of(&curve).unwrap().public_key.to_vec();
+    let at = curve.windows(point.len()).position(|window| window == point).unwrap() + point.len() - 1;
+    off_its_curve[at] ^= 1;
+    let unfit = |kind: &str| {
+        let ssl = OpenSsl::new();
+        ssl.run(&format!("req -x509 -newkey {kind} -noenc -keyout key.pem -out unfit.pem -subj /CN=recovery"));
+        ssl.run("x509 -in unfit.pem -outform DER -out unfit.der");
+        ssl.take("unfit.der")
+    };
     for (certificates, why) in [
         (json!([]), "1 to 8"),
         (json!(vec![text.clone(); 9]), "1 to 8"),
         (json!(["recovery.pem"]), "not PEM"),
         (json!([pem("PRIVATE KEY", good.private_key())]), "PRIVATE KEY"),
         (json!([pem("CERTIFICATE", good.private_key())]), "no certificate"),
-        (json!([text, pem("CERTIFICATE", &curve)]), "not an RSA key"),
+        (json!([text, pem("CERTIFICATE", &off_its_curve)]), "no point of its curve"),
+        (
+            json!([text, pem("CERTIFICATE", &unfit("ec -pkeyopt ec_paramgen_curve:brainpoolP256r1"))]),
+            "1.3.36.3.3.2.8.1.1.7",
+        ),
+        (json!([text, pem("CERTIFICATE", &unfit("ed25519"))]), "not an RSA key"),
     ] {
         let said = refused(certificates).unwrap_err();
         assert!(said.contains(why), "{why}: {said}");
@@ -646,7 +700,28 @@ fn s20_bad_requests_get_an_answer_that_says_so() {
     let mut many = wish("C02X", &Key::ec());
     many["variables"] = Value::Object(too_many);
     assert_eq!(bench.post("/certificates", &many).status, 400);
-    assert_eq!(bench.get("/openapi.json").json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn the_description_is_openapi_3_1_and_everything_in_it_is_there() {
+    let bench = Bench::start();
+    let document = bench.get("/openapi.json").json();
+    assert_eq!(document["openapi"], "3.1.0");
+    tests::openapi::assert_valid(&document);
+    let paths = document["paths"].as_object().unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in paths {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.insert(operation["operationId"].as_str().unwrap().to_owned());
+            let path = path.replace("{serial}", "4f0a").replace("{id}", "nobody");
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let reply = bench.ask(method.clone(), &path, &[("authorization", &bench.bearer())], "{}");
+            assert_ne!(reply.status, 405, "{method} {path}");
+            let said = String::from_utf8_lossy(&reply.body).into_owned();
+            assert!(!said.contains("nothing at this address"), "{method} {path}: {said}");
+        }
+    }
+    assert_eq!(operations.len(), 15, "{operations:?}");
 }
 
 #[test]

@@ -199,6 +199,38 @@ fn an_id_needs_no_configuration_and_without_one_only_the_device_renews() {
 }
 
 #[test]
+fn a_challenge_for_jamf_is_for_the_device_and_user_that_the_event_names() {
+    let fleet = Fleet::start();
+    let event = |device: Value| {
+        json!({
+            "webhook": {"webhookEvent": "SCEPChallenge", "id": 1, "name": "scep", "eventTimestamp": 1_780_315_200_000_u64},
+            "event": {"payloadIdentifier": "p", "payloadTypes": ["com.apple.security.scep"], "targetDevice": device},
+        })
+    };
+    let fetch = |event: &Value| {
+        let mut request = Request::post("/mdm/fleet/jamf").header("authorization", format!("Bearer {}", fleet.token));
+        request = request.header("content-type", "application/json");
+        let tls = Some(Arc::new(TlsPeer::default()));
+        let peer = Peer { address: "192.0.2.7:1".parse().unwrap(), tls, request_id: "r".to_owned() };
+        let answer = fleet.mdm.handle(request.body(event.to_string().into()).unwrap(), &peer);
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        String::from_utf8(answer.body().to_vec()).unwrap()
+    };
+    let full = json!({"serialNumber": "C02X", "udid": "EBBFF74D", "username": "ann", "jssID": 13, "room": 4});
+    let known = fleet.enrolled(&fetch(&event(full)));
+    assert_eq!(fleet.serials("device=C02X"), serials([&known]));
+    assert_eq!(fleet.serials("user=ann"), serials([&known]));
+    let without_serial =
+        fleet.enrolled(&fetch(&event(json!({"serialNumber": "", "udid": "EBBFF74D", "username": null}))));
+    assert_eq!(fleet.serials("device=EBBFF74D"), serials([&without_serial]));
+    // What names nobody is no reason to leave a device without a certificate.
+    for odd in [json!({"serialNumber": 7}), json!({"serialNumber": "line\nbreak"}), json!({})] {
+        let _unlisted = fleet.enrolled(&fetch(&event(odd)));
+    }
+    let _unlisted = fleet.enrolled(&fetch(&json!({"webhook": {"webhookEvent": "SCEPChallenge"}})));
+}
+
+#[test]
 fn a_request_that_waited_for_approval_is_for_the_same_device() {
     let mut rules = rules();
     rules[0]["approval"] = json!(true);

@@ -1,4 +1,5 @@
-//! How often a peer may present what is wrong.
+//! How often a peer may present what is wrong, at each endpoint: devices that share an address with a misconfigured one are held up
+//! where that one is, and nowhere else.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,15 +7,16 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Time;
 use crate::error::{Reason, Refusal};
+use crate::label::EndpointName;
 
 const WINDOW_S: u64 = 60;
-/// Peers that are remembered at a time.
+/// Peers that are remembered at a time, at all endpoints.
 const PEERS_MAX: usize = 100_000;
 
-/// Failures by peer within the last minute.
+/// Failures by endpoint and peer within the last minute.
 pub(crate) struct Attempts {
     failures_per_min_max: u32,
-    by_peer: Mutex<HashMap<Option<IpAddr>, Failures>>,
+    by_peer: Mutex<HashMap<(EndpointName, Option<IpAddr>), Failures>>,
 }
 
 struct Failures {
@@ -28,10 +30,10 @@ impl Attempts {
         Self { failures_per_min_max, by_peer: Mutex::default() }
     }
 
-    /// Refuses a peer that failed too often, before its next secret is looked at.
-    pub(crate) fn admit(&self, peer: Option<IpAddr>, now: Time) -> Result<(), Refusal> {
+    /// Refuses a peer that failed too often at an endpoint, before it may guess again there.
+    pub(crate) fn admit(&self, endpoint: &EndpointName, peer: Option<IpAddr>, now: Time) -> Result<(), Refusal> {
         let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        match by_peer.get(&peer.map(network)) {
+        match by_peer.get(&(endpoint.clone(), peer.map(network))) {
             Some(failures)
                 if self.failures_per_min_max > 0
                     && failures.count >= self.failures_per_min_max
@@ -45,7 +47,7 @@ impl Attempts {
         }
     }
 
-    pub(crate) fn failed(&self, peer: Option<IpAddr>, now: Time) {
+    pub(crate) fn failed(&self, endpoint: &EndpointName, peer: Option<IpAddr>, now: Time) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if by_peer.len() >= PEERS_MAX {
             by_peer.retain(|_, failures| now < failures.since.plus_s(WINDOW_S));
@@ -54,7 +56,8 @@ impl Attempts {
         if by_peer.len() >= PEERS_MAX {
             return;
         }
-        let failures = by_peer.entry(peer.map(network)).or_insert(Failures { since: now, count: 0 });
+        let failures =
+            by_peer.entry((endpoint.clone(), peer.map(network))).or_insert(Failures { since: now, count: 0 });
         if now >= failures.since.plus_s(WINDOW_S) {
             *failures = Failures { since: now, count: 0 };
         }

@@ -110,6 +110,9 @@ impl Engine {
     /// apart. A secret that is spent or expired still serves the request that it was spent on: the same origin, within the repeat
     /// window.
     ///
+    /// Who presented too many wrong ones at the endpoint is told to wait, whatever comes next, but for the right secret that was made
+    /// here: it is too random to be guessed, and may come from another device behind the same address.
+    ///
     /// # Errors
     /// `Reason::NotAuthenticated`, which is in the audit log already; `Reason::RateLimited` if the peer failed too often; or the
     /// store's fault.
@@ -119,9 +122,8 @@ impl Engine {
         presented: &[u8],
         origin: &Origin,
     ) -> Result<VerifiedSecret, Error> {
-        self.admit_attempt(origin)?;
         let verified = self.find_secret(scope, presented, origin);
-        self.after_attempt(verified, origin)
+        self.after_attempt(verified, &scope.endpoint, origin)
     }
 
     /// As [`Engine::verify_secret`], but what no credential of the endpoint has is left to another judge, who may count it as a wrong
@@ -135,11 +137,15 @@ impl Engine {
         presented: &[u8],
         origin: &Origin,
     ) -> Result<Option<VerifiedSecret>, Error> {
-        self.admit_attempt(origin)?;
-        let id = if presented.len() > SECRET_OCTETS_MAX { None } else { self.credential_of(scope, presented)? };
-        let Some(id) = id else { return Ok(None) };
-        let verified = self.usable(id, scope, origin);
-        self.after_attempt(verified, origin).map(Some)
+        if presented.len() > SECRET_OCTETS_MAX {
+            return Ok(None);
+        }
+        let verified = match self.credential_of(scope, presented, origin) {
+            Ok(None) => return Ok(None),
+            Ok(Some(id)) => self.usable(id, scope, origin),
+            Err(error) => Err(error),
+        };
+        self.after_attempt(verified, &scope.endpoint, origin).map(Some)
     }
 
     /// Verifies a MAC over `message` made with the key of a credential, such as the external account binding of ACME.
@@ -154,40 +160,58 @@ impl Engine {
         mac: &[u8],
         origin: &Origin,
     ) -> Result<VerifiedSecret, Error> {
-        self.admit_attempt(origin)?;
         let verified = self.find_mac(scope, algorithm, message, mac, origin);
-        self.after_attempt(verified, origin)
+        self.after_attempt(verified, &scope.endpoint, origin)
     }
 
-    pub(crate) fn admit_attempt(&self, origin: &Origin) -> Result<(), Error> {
-        if let Err(refusal) = self.inner.attempts.admit(origin.peer, self.now()) {
-            self.refuse(origin, &refusal)?;
-            return Err(refusal.into());
-        }
-        Ok(())
+    /// Refuses who guessed too often, before a secret is judged that may be weak.
+    pub(crate) fn may_guess(&self, endpoint: &EndpointName, origin: &Origin) -> Result<(), Refusal> {
+        self.inner.attempts.admit(endpoint, origin.peer, self.now())
     }
 
-    fn after_attempt(&self, verified: Result<VerifiedSecret, Error>, origin: &Origin) -> Result<VerifiedSecret, Error> {
-        if let Err(Error::Refused(refusal)) = &verified {
-            self.inner.attempts.failed(origin.peer, self.now());
-            self.refuse(origin, refusal)?;
-        }
-        verified
+    /// Counts a wrong secret. Who presented too many hears only that, and nothing of this one.
+    fn after_attempt(
+        &self,
+        verified: Result<VerifiedSecret, Error>,
+        endpoint: &EndpointName,
+        origin: &Origin,
+    ) -> Result<VerifiedSecret, Error> {
+        let refusal = match verified {
+            Err(Error::Refused(refusal)) => refusal,
+            other => return other,
+        };
+        let refusal = match self.may_guess(endpoint, origin) {
+            Ok(()) => {
+                self.inner.attempts.failed(endpoint, origin.peer, self.now());
+                refusal
+            }
+            Err(limited) if refusal.reason() == Reason::RateLimited => limited,
+            Err(limited) => limited.with_private(refusal.private()),
+        };
+        self.refuse(origin, &refusal)?;
+        Err(refusal.into())
     }
 
     fn find_secret(&self, scope: &SecretScope, presented: &[u8], origin: &Origin) -> Result<VerifiedSecret, Error> {
         if presented.is_empty() || presented.len() > SECRET_OCTETS_MAX {
             return Err(refused("a secret has 1 to 256 octets").into());
         }
-        let id = self.credential_of(scope, presented)?.ok_or_else(|| refused("no credential has this secret"))?;
+        let id =
+            self.credential_of(scope, presented, origin)?.ok_or_else(|| refused("no credential has this secret"))?;
         if scope.id.as_ref().is_some_and(|named| named != id.as_str()) {
             return Err(refused(format!("the secret belongs to credential {id}, another name was given")).into());
         }
         self.usable(id, scope, origin)
     }
 
-    /// The credential that has a secret.
-    fn credential_of(&self, scope: &SecretScope, presented: &[u8]) -> Result<Option<CredentialId>, Error> {
+    /// The credential that has a secret. Those that an operator chose can be guessed, also the ones that were right before: they are
+    /// looked for only if the peer may guess.
+    fn credential_of(
+        &self,
+        scope: &SecretScope,
+        presented: &[u8],
+        origin: &Origin,
+    ) -> Result<Option<CredentialId>, Error> {
         let SecretScope { endpoint, purpose, .. } = scope;
         // Found by a keyed digest, so that neither the store nor the time it takes says anything about other secrets.
         let keys = &self.inner.secret_keys;
@@ -195,6 +219,7 @@ impl Engine {
         let found = match id_at(&keys.digest(endpoint, *purpose, presented))? {
             Some(found) => Some(found),
             None if self.counter(&chosen_counter(endpoint, *purpose))? > 0 => {
+                self.may_guess(endpoint, origin)?;
                 let slow = keys.slow_digest(endpoint, *purpose, presented)?;
                 let found = id_at(&slow)?;
                 if found.is_some() {

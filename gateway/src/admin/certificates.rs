@@ -2,7 +2,7 @@
 
 use axum::Json as Answer;
 use ca_backend::{
-    AuthorityName, CertificateState, CertificateSummary, InventoryQuery, ProfileName, ProtocolName, Reason,
+    AuthorityName, CertificateState, CertificateSummary, Holder, InventoryQuery, ProfileName, ProtocolName, Reason,
     RevocationReason, RevocationRequest, Serial, StatusChange,
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct Certificate {
     pub endpoint: Option<String>,
     /// Who requested it.
     pub requester: String,
+    /// Whom it is for, if a management service asked for it or handed out its challenge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<CertificateHolder>,
     /// The subject, RFC 4514.
     pub subject: String,
     /// The alternative names: `dns:host.example.org`.
@@ -48,6 +51,30 @@ pub struct Certificate {
     pub reason: Option<RevocationReason>,
 }
 
+/// Whom a certificate is for, in the words of the management service that keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CertificateHolder {
+    /// The endpoint of the service.
+    pub endpoint: String,
+    /// Who asked there.
+    pub requester: String,
+    /// The kind of certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// The device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+impl From<Holder> for CertificateHolder {
+    fn from(Holder { endpoint, requester, configuration, device, user }: Holder) -> Self {
+        Self { endpoint: endpoint.into(), requester, configuration, device, user }
+    }
+}
+
 impl From<CertificateSummary> for Certificate {
     fn from(found: CertificateSummary) -> Self {
         Self {
@@ -59,6 +86,7 @@ impl From<CertificateSummary> for Certificate {
             protocol: found.protocol.to_string(),
             endpoint: found.endpoint.map(String::from),
             requester: found.requester,
+            holder: found.holder.map(CertificateHolder::from),
             subject: found.subject,
             alternative_names: found.alternative_names,
             issued_at: found.issued_at.into(),

@@ -317,6 +317,7 @@ fn names(found: &Certificate) -> String {
 }
 
 pub(super) fn one(found: &Certificate) -> String {
+    let holder = found.holder.as_ref();
     fields([
         ("serial", found.serial.clone()),
         ("state", named(&found.state)),
@@ -325,6 +326,10 @@ pub(super) fn one(found: &Certificate) -> String {
         ("authority", found.authority.clone()),
         ("profile", found.profile.clone()),
         ("requester", found.requester.clone()),
+        ("device", or_empty(holder.and_then(|holder| holder.device.as_ref()))),
+        ("user", or_empty(holder.and_then(|holder| holder.user.as_ref()))),
+        ("configuration", or_empty(holder.and_then(|holder| holder.configuration.as_ref()))),
+        ("kept by", or_empty(holder.map(|holder| &holder.endpoint))),
         ("protocol", found.protocol.clone()),
         ("endpoint", or_empty(found.endpoint.as_ref())),
         ("issued", found.issued_at.to_string()),

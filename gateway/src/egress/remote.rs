@@ -18,6 +18,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -281,7 +282,12 @@ fn trusting(roots: Option<&PathBuf>, identity: Option<Arc<CertificateFiles>>) ->
         .map_err(|why| why.to_string())?
         .with_root_certificates(store);
     Ok(Arc::new(match identity {
-        Some(identity) => config.with_client_cert_resolver(identity),
+        Some(identity) => {
+            let mut config = config.with_client_cert_resolver(identity);
+            // A session that is resumed shows what the first handshake showed, also when that was replaced since.
+            config.resumption = Resumption::disabled();
+            config
+        }
         None => config.with_no_client_auth(),
     }))
 }

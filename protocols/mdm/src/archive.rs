@@ -14,7 +14,7 @@ const RECOVERY_CERTIFICATES_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveOptions {
-    /// Certificates with RSA keys, PEM, one in each text. The holder of any of these keys can open an archived key.
+    /// Certificates with keys of RSA or on P-256, P-384, P-521, PEM, one in each text. The holder of any of these keys can open an archived key.
     pub recovery_certificates: Vec<String>,
 }
 
@@ -41,7 +41,8 @@ impl ArchiveOptions {
         self.recovery_certificates.iter().map(certificate).collect()
     }
 
-    /// The key with its envelope: EnvelopedData with AES-256, whose key is encrypted by RSA-OAEP with SHA-256.
+    /// The key with its envelope: EnvelopedData with AES-256, whose key is encrypted by RSA-OAEP with SHA-256, or wrapped with what
+    /// ECDH brings.
     ///
     /// # Errors
     /// `Reason::NotReady` if a recovery certificate is not valid now, so that nothing is issued that nobody could recover.

@@ -90,8 +90,14 @@ struct Bound {
     names: Option<RequestedNames>,
     profile: Option<ProfileName>,
     configuration: Option<String>,
-    device: Option<String>,
-    user: Option<String>,
+    recipient: Recipient,
+}
+
+/// Whom a challenge is for, as far as its maker says it.
+#[derive(Default)]
+pub(crate) struct Recipient {
+    pub(crate) device: Option<String>,
+    pub(crate) user: Option<String>,
 }
 
 /// Makes a challenge.
@@ -155,7 +161,7 @@ impl ChallengeWish {
     fn bound(&self, call: &Call<'_>) -> Result<Bound, Error> {
         let malformed = |why: &str| Refusal::new(Reason::Malformed, why);
         let values = values(&self.device, &self.user, &self.variables)?;
-        let (device, user) = (self.device.get("id").cloned(), self.user.get("id").cloned());
+        let recipient = Recipient { device: self.device.get("id").cloned(), user: self.user.get("id").cloned() };
         if let Some(name) = &self.configuration {
             if self.subject.is_some() || self.alternative_names.is_some() || self.profile.is_some() {
                 return Err(malformed("a configuration says the names and the profile itself").into());
@@ -166,8 +172,7 @@ impl ChallengeWish {
                 names: Some(names),
                 profile: Some(configuration.profile.clone()),
                 configuration: Some(name.clone()),
-                device,
-                user,
+                recipient,
             });
         }
         if values.keys().any(|name| !["device.id", "user.id"].contains(&name.as_str())) {
@@ -185,7 +190,7 @@ impl ChallengeWish {
                     .collect::<Result<_, _>>()?,
             }),
         };
-        Ok(Bound { names, profile, configuration: None, device, user })
+        Ok(Bound { names, profile, configuration: None, recipient })
     }
 }
 
@@ -195,9 +200,15 @@ pub(crate) fn options_of<'a>(call: &'a Call<'_>) -> Result<&'a ChallengeOptions,
 }
 
 /// A challenge for one device, without names: what the page of NDES and the webhook of Jamf give.
-pub(crate) fn make_unbound(call: &Call<'_>, caller: &Caller, comment: &str) -> Result<SecretText, Error> {
+pub(crate) fn make_unbound(
+    call: &Call<'_>,
+    caller: &Caller,
+    recipient: Recipient,
+    comment: &str,
+) -> Result<SecretText, Error> {
     let options = options_of(call)?;
-    Ok(make(call, caller, options, Bound::default(), options.lifetime_s, 1, comment)?.1)
+    let bound = Bound { recipient, ..Bound::default() };
+    Ok(make(call, caller, options, bound, options.lifetime_s, 1, comment)?.1)
 }
 
 fn make(
@@ -241,8 +252,8 @@ fn make(
             endpoint: call.settings.name.clone(),
             requester: caller.requester(),
             configuration: bound.configuration,
-            device: bound.device,
-            user: bound.user,
+            device: bound.recipient.device,
+            user: bound.recipient.user,
         }),
         secret: None,
         expires: Some(call.engine.now().plus_s(lifetime_s)),

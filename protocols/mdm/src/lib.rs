@@ -34,7 +34,7 @@ pub use outbound::{OutboundOptions, SecretSource};
 pub use pkcs12::Pkcs12Encryption;
 pub use problem::Problem;
 pub use web::{BODY_BYTES_MAX, Mdm, NDES_PATH};
-pub use webhook::{Webhook, WebhookOptions, WebhookProof};
+pub use webhook::{NotificationOptions, Webhook, WebhookOptions, WebhookProof};
 
 /// SHA-256.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -1,5 +1,7 @@
 //! The description of the web service (OpenAPI 3.1), made from the code.
 
+use http::StatusCode;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -48,5 +50,32 @@ impl Modify for Credentials {
 /// The description of every resource.
 #[must_use]
 pub fn description() -> utoipa::openapi::OpenApi {
-    Description::openapi()
+    let mut description = Description::openapi();
+    describe_responses(&mut description);
+    description
+}
+
+/// Says of every response that has no description what its status means. There must be one (OpenAPI 3.1, Response Object), or
+/// generators of clients refuse the document.
+pub fn describe_responses(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    response.description = meaning(status).to_owned();
+                }
+            }
+        }
+    }
+}
+
+fn meaning(status: &str) -> &'static str {
+    match status {
+        "4XX" => "Refused; the answer says what to do",
+        "5XX" => "Not possible now, and not the caller's fault",
+        status => status.parse().ok().and_then(|status: StatusCode| status.canonical_reason()).unwrap_or("The answer"),
+    }
 }

@@ -5,12 +5,13 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ca_backend::{Error, Fault, Reason, Refusal, Right};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
-use crate::challenge::{make_unbound, options_of, outstanding};
+use crate::challenge::{Recipient, make_unbound, options_of, outstanding};
 use crate::options::Charset;
 use crate::problem::Problem;
+use crate::template::check_value;
 use crate::web::{Attempt, Call, answer_bytes};
 
 /// The texts that readers look for, letter by letter, with the space after `<B>`.
@@ -22,6 +23,35 @@ const NOT_PERMITTED: &str =
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct JamfEvent {
     webhook: JamfWebhook,
+    #[serde(default)]
+    event: JamfProfile,
+}
+
+/// The profile that wants a challenge.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JamfProfile {
+    #[serde(default)]
+    target_device: JamfDevice,
+}
+
+/// The device that gets it. Certificates are listed by the serial number, or by the identifier where there is none.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JamfDevice {
+    #[serde(default, deserialize_with = "usable")]
+    serial_number: Option<String>,
+    #[serde(default, deserialize_with = "usable")]
+    udid: Option<String>,
+    /// The user to whom Jamf Pro assigned the device.
+    #[serde(default, deserialize_with = "usable")]
+    username: Option<String>,
+}
+
+/// A text that can name somebody. Whatever else stands there is no reason to refuse a challenge.
+fn usable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value.as_str().filter(|text| !text.is_empty() && check_value(text).is_ok()).map(str::to_owned))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -52,7 +82,8 @@ pub(crate) fn ndes(call: &Call<'_>) -> Attempt {
     } else if outstanding(call, &caller, options)? >= options.outstanding_max {
         FULL.to_owned()
     } else {
-        let challenge = make_unbound(call, &caller, "fetched from the NDES page")?;
+        // Who asks for the page does not say for whom.
+        let challenge = make_unbound(call, &caller, Recipient::default(), "fetched from the NDES page")?;
         let (thumbprint, minutes) = (authority_thumbprint(call)?, options.lifetime_s.div_ceil(60));
         format!(
             "<P> To complete certificate enrollment for your network device you will need the following information: </P>\r\n\
@@ -85,7 +116,9 @@ pub(crate) fn jamf(call: &Call<'_>) -> Attempt {
     if event.webhook.webhook_event != "SCEPChallenge" {
         return Err(Refusal::new(Reason::Unsupported, "only the event SCEPChallenge is answered").into());
     }
-    let challenge = make_unbound(call, &caller, "fetched by the webhook of Jamf Pro")?;
+    let JamfDevice { serial_number, udid, username } = event.event.target_device;
+    let recipient = Recipient { device: serial_number.or(udid), user: username };
+    let challenge = make_unbound(call, &caller, recipient, "fetched by the webhook of Jamf Pro")?;
     Ok(answer_bytes(StatusCode::OK, "text/plain; charset=utf-8", challenge.reveal().to_owned()))
 }
 

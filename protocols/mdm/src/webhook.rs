@@ -1,8 +1,9 @@
 //! A webhook as the judge of SCEP requests: a service of the operator's own says whether a request may have its certificate.
 //!
-//! What is sent has the shape of step-ca's SCEPCHALLENGE webhook, so that services written for that one serve here too. The service
-//! is trusted with challenges, and with nothing else: the endpoint's rules still decide what a request that it allows may get.
+//! What is sent has the shape of step-ca's SCEPCHALLENGE and NOTIFYING webhooks, so that services written for those serve here too. The
+//! service is trusted with challenges, and with nothing else: the endpoint's rules still decide what a request that it allows may get.
 
+mod message;
 mod options;
 
 use std::fmt;
@@ -20,12 +21,14 @@ use ca_backend::{
 use endpoint::{Outbound, OutboundError, OutboundLimits};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use options::WebhookOptions;
+pub use options::{NotificationOptions, WebhookOptions};
 
-/// Attempts at one question, the first included.
+use message::{Issued, Message, Requested};
+
+/// Attempts at one question, the first included, and at a notification without which no certificate is given out.
 const ATTEMPTS_MAX: usize = 4;
 /// The pause before the second attempt; it doubles from then on.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -42,37 +45,16 @@ pub struct Webhook {
     endpoint: EndpointName,
     options: WebhookOptions,
     proof: WebhookProof,
+    /// The proof of notifications.
+    notice_proof: WebhookProof,
     outbound: Arc<dyn Outbound>,
 }
 
-/// How the service knows that it is us who ask. One of the two is there at least.
+/// How the service knows that it is us who ask, where a client certificate does not tell it.
+#[derive(Clone)]
 pub struct WebhookProof {
     signing: Option<hmac::Key>,
     bearer: Option<HeaderValue>,
-}
-
-/// The question, in step-ca's words.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Question<'a> {
-    timestamp: String,
-    provisioner_name: &'a str,
-    scep_challenge: &'a str,
-    #[serde(rename = "scepTransactionID")]
-    scep_transaction_id: &'a str,
-    x509_certificate_request: Requested,
-    /// The requester's address, which step-ca does not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Requested {
-    /// PKCS#10, base64.
-    raw: String,
-    /// SubjectPublicKeyInfo, base64.
-    public_key: String,
 }
 
 #[derive(Deserialize)]
@@ -102,22 +84,22 @@ impl fmt::Debug for WebhookProof {
 }
 
 impl WebhookProof {
-    /// A secret to sign with, in base64 as step-ca shows it, a bearer token, or both.
+    /// A secret to sign with, in base64 as step-ca shows it, and a bearer token. `table` is what operators know them as part of.
     ///
     /// # Errors
     /// `Reason::Malformed` if a secret is unusable; no word of it is in it.
-    pub fn new(signing: Option<&str>, bearer: Option<&str>) -> Result<Self, Refusal> {
+    pub fn new(table: &str, signing: Option<&str>, bearer: Option<&str>) -> Result<Self, Refusal> {
         let malformed = |why: String| Refusal::new(Reason::Malformed, why);
         let key = |text: &str| {
             let octets = STANDARD.decode(text.trim()).map(Zeroizing::new).ok();
             octets.filter(|octets| octets.len() >= SECRET_OCTETS_MIN).ok_or_else(|| {
-                malformed(format!("webhook.signing_secret is base64 of at least {SECRET_OCTETS_MIN} octets"))
+                malformed(format!("{table}.signing_secret is base64 of at least {SECRET_OCTETS_MIN} octets"))
             })
         };
         let header = |token: &str| {
             let text = Zeroizing::new(format!("Bearer {token}"));
             let mut value = HeaderValue::from_str(&text)
-                .map_err(|_| malformed("webhook.bearer is no text of a header".to_owned()))?;
+                .map_err(|_| malformed(format!("{table}.bearer is no text of a header")))?;
             value.set_sensitive(true);
             Ok(value)
         };
@@ -125,6 +107,23 @@ impl WebhookProof {
             signing: signing.map(key).transpose()?.map(|octets| hmac::Key::new(hmac::HMAC_SHA256, &octets)),
             bearer: bearer.map(header).transpose()?,
         })
+    }
+
+    /// The request that carries a message to a hook.
+    fn request(&self, url: &str, id: &str, body: Bytes) -> Result<Request<Bytes>, Trouble> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-smallstep-webhook-id", id);
+        if let Some(key) = &self.signing {
+            request = request.header("x-smallstep-signature", hex::encode(hmac::sign(key, &body)));
+        }
+        if let Some(bearer) = &self.bearer {
+            request = request.header(AUTHORIZATION, bearer);
+        }
+        request.body(body).map_err(|_| Trouble::Final("the URL of the webhook is unusable".to_owned()))
     }
 }
 
@@ -135,45 +134,70 @@ impl Webhook {
         engine: Engine,
         endpoint: EndpointName,
         options: WebhookOptions,
-        proof: WebhookProof,
+        (proof, notice_proof): (WebhookProof, WebhookProof),
         outbound: Arc<dyn Outbound>,
     ) -> Self {
-        Self { engine, endpoint, options, proof, outbound }
+        Self { engine, endpoint, options, proof, notice_proof, outbound }
+    }
+
+    /// What every message says of a claim.
+    fn message<'a>(&'a self, claim: &'a DeviceClaim, csr: &CertificateRequest) -> Message<'a> {
+        Message {
+            timestamp: self.engine.now().to_string(),
+            provisioner_name: self.endpoint.as_str(),
+            scep_transaction_id: &claim.transaction,
+            x509_certificate_request: Requested::new(csr.key().subject_key(), &claim.csr),
+            scep_challenge: None,
+            x509_certificate: None,
+            scep_error_description: None,
+            reason: None,
+            peer: claim.peer.map(|peer| peer.to_string()),
+            renews: claim.renews.map(|serial| serial.to_string()),
+        }
     }
 
     fn question(&self, claim: &DeviceClaim) -> Result<Bytes, Error> {
         let csr = CertificateRequest::open(&claim.csr)?;
-        let question = Question {
-            timestamp: self.engine.now().to_string(),
-            provisioner_name: self.endpoint.as_str(),
-            scep_challenge: csr.challenge_password().map(|challenge| challenge.reveal()).unwrap_or_default(),
-            scep_transaction_id: &claim.transaction,
-            x509_certificate_request: Requested {
-                raw: STANDARD.encode(&claim.csr),
-                public_key: STANDARD.encode(csr.key().subject_key().spki_der()),
-            },
-            peer: claim.peer.map(|peer| peer.to_string()),
+        let challenge = csr.challenge_password().map(|challenge| challenge.reveal()).unwrap_or_default();
+        encoded(&Message { scep_challenge: Some(challenge), ..self.message(claim, &csr) })
+    }
+
+    fn ask(&self, body: &Bytes) -> Result<Verdict, String> {
+        let request = || self.proof.request(self.options.url.as_str(), &self.options.id, body.clone());
+        self.insist(ATTEMPTS_MAX, request, verdict)
+    }
+
+    /// Tells of the end of a claim. A device need not wait long for what nothing depends on.
+    fn tell(&self, hook: &NotificationOptions, body: &Bytes) -> Result<(), String> {
+        let request = || self.notice_proof.request(hook.url.as_str(), &hook.id, body.clone());
+        let taken = |answer: &Response<Bytes>| {
+            let status = answer.status();
+            if status.is_success() { Ok(()) } else { Err(trouble(status)) }
         };
-        let body = serde_json::to_vec(&question).map_err(|error| Fault::Broken(error.to_string()))?;
-        Ok(Bytes::from(body))
+        self.insist(if hook.required { ATTEMPTS_MAX } else { 1 }, request, taken)
     }
 
     /// Asks, as often as it takes, within the deadline.
-    fn ask(&self, body: &Bytes) -> Result<Verdict, String> {
+    fn insist<T>(
+        &self,
+        attempts_max: usize,
+        request: impl Fn() -> Result<Request<Bytes>, Trouble>,
+        read: impl Fn(&Response<Bytes>) -> Result<T, Trouble>,
+    ) -> Result<T, String> {
         let deadline = Duration::from_secs(self.options.outbound.deadline_s);
         let took = Stopwatch::start();
         let (mut pause, mut last) = (PAUSE_MIN, "the deadline is over".to_owned());
-        for attempt in 1..=ATTEMPTS_MAX {
+        for attempt in 1..=attempts_max {
             let left = deadline.saturating_sub(took.elapsed());
             if left.is_zero() {
                 break;
             }
-            match self.attempt(body.clone(), left) {
-                Ok(verdict) => return Ok(verdict),
+            match request().and_then(|request| self.attempt(request, left)).and_then(|answer| read(&answer)) {
+                Ok(found) => return Ok(found),
                 Err(Trouble::Final(why)) => return Err(why),
                 Err(Trouble::Again(why)) => last = why,
             }
-            if attempt < ATTEMPTS_MAX && took.elapsed() + pause < deadline {
+            if attempt < attempts_max && took.elapsed() + pause < deadline {
                 self.outbound.pause(pause);
                 pause = pause.saturating_mul(2);
             }
@@ -181,41 +205,36 @@ impl Webhook {
         Err(last)
     }
 
-    fn attempt(&self, body: Bytes, left: Duration) -> Result<Verdict, Trouble> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(self.options.url.as_str())
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/json")
-            .header("x-smallstep-webhook-id", self.options.id());
-        if let Some(key) = &self.proof.signing {
-            request = request.header("x-smallstep-signature", hex::encode(hmac::sign(key, &body)));
-        }
-        if let Some(bearer) = &self.proof.bearer {
-            request = request.header(AUTHORIZATION, bearer);
-        }
-        let request = request.body(body).map_err(|_| Trouble::Final("webhook.url is unusable".to_owned()))?;
+    fn attempt(&self, request: Request<Bytes>, left: Duration) -> Result<Response<Bytes>, Trouble> {
         let timeout = left.min(Duration::from_secs(self.options.outbound.attempt_timeout_s));
         let limits = OutboundLimits { timeout, body_bytes_max: ANSWER_BYTES_MAX };
-        let answer = self.outbound.ask(request, limits).map_err(|error| match error {
+        self.outbound.ask(request, limits).map_err(|error| match error {
             OutboundError::Refused(_) | OutboundError::BadAnswer(_) => Trouble::Final(error.to_string()),
             OutboundError::Unreachable(_) | OutboundError::Timeout => Trouble::Again(error.to_string()),
-        })?;
-        read(&answer)
+        })
     }
 }
 
-fn read(answer: &Response<Bytes>) -> Result<Verdict, Trouble> {
+fn encoded(message: &Message<'_>) -> Result<Bytes, Error> {
+    Ok(serde_json::to_vec(message).map(Bytes::from).map_err(|error| Fault::Broken(error.to_string()))?)
+}
+
+fn verdict(answer: &Response<Bytes>) -> Result<Verdict, Trouble> {
     let status = answer.status();
-    if status == StatusCode::OK {
-        return serde_json::from_slice(answer.body())
-            .map_err(|_| Trouble::Again("the answer is no JSON with a member \"allow\"".to_owned()));
+    if status != StatusCode::OK {
+        return Err(trouble(status));
     }
+    serde_json::from_slice(answer.body())
+        .map_err(|_| Trouble::Again("the answer is no JSON with a member \"allow\"".to_owned()))
+}
+
+/// What a status means that is not the one hoped for.
+fn trouble(status: StatusCode) -> Trouble {
     let why = format!("it answered with status {}", status.as_u16());
     match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Err(Trouble::Again(why)),
-        _ if status.is_server_error() => Err(Trouble::Again(why)),
-        _ => Err(Trouble::Final(why)),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Trouble::Again(why),
+        _ if status.is_server_error() => Trouble::Again(why),
+        _ => Trouble::Final(why),
     }
 }
 
@@ -237,10 +256,35 @@ impl DeviceVerifier for Webhook {
         }
     }
 
-    /// Its word was about the request alone; nothing has to be told before the certificate may go.
-    fn issued(&self, _claim: &DeviceClaim, _certificate: &IssuedCertificate) -> Result<(), Error> {
-        Ok(())
+    /// The device hears nothing of it where nothing depends on it.
+    fn issued(&self, claim: &DeviceClaim, certificate: &IssuedCertificate) -> Result<(), Error> {
+        let Some(hook) = &self.options.notifications else { return Ok(()) };
+        let csr = CertificateRequest::open(&claim.csr)?;
+        let issued = Issued::new(csr.key().subject_key(), certificate)?;
+        let body = encoded(&Message { x509_certificate: Some(issued), ..self.message(claim, &csr) })?;
+        let Err(why) = self.tell(hook, &body) else { return Ok(()) };
+        let serial = &certificate.serial;
+        tracing::error!(endpoint = %self.endpoint, transaction = claim.transaction, %serial, why, "the webhook could not be told of a certificate");
+        if !hook.required {
+            return Ok(());
+        }
+        let refusal = Refusal::new(Reason::NotReady, "the certificate cannot be given out now; try again later");
+        Err(refusal.with_private(format!("the webhook could not be told of it: {why}")).into())
     }
 
-    fn refused(&self, _claim: &DeviceClaim, _refusal: &Refusal) {}
+    fn refused(&self, claim: &DeviceClaim, refusal: &Refusal) {
+        let Some(hook) = &self.options.notifications else { return };
+        let told = CertificateRequest::open(&claim.csr).map_err(Error::from).and_then(|csr| {
+            let message = self.message(claim, &csr);
+            encoded(&Message {
+                scep_error_description: Some(refusal.public()),
+                reason: Some(refusal.reason().name()),
+                ..message
+            })
+        });
+        let told = told.map_err(|error| format!("{error:?}")).and_then(|body| self.tell(hook, &body));
+        if let Err(why) = told {
+            tracing::warn!(endpoint = %self.endpoint, transaction = claim.transaction, why, "the webhook was not told of a refusal");
+        }
+    }
 }

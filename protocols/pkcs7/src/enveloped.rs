@@ -1,4 +1,4 @@
-//! EnvelopedData (RFC 5652 section 6) with RSA key transport.
+//! EnvelopedData (RFC 5652 section 6): read with RSA key transport, made with key agreement too.
 
 use aws_lc_rs::cipher::{
     DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey,
@@ -21,6 +21,7 @@ use crate::ber::der_of;
 use crate::certificate::CertificateView;
 use crate::element::{Element, Fields, constructed, elements, oid, primitive};
 use crate::error::Error;
+use crate::key_agreement::CurvePoint;
 use crate::signed::{content_info, content_of, sequence, tagged};
 
 /// How many recipients a message may have.
@@ -174,18 +175,22 @@ fn encrypted_octets(field: Element<'_>) -> Result<Vec<u8>, Error> {
     Ok(octets)
 }
 
-/// Whether messages can be encrypted for the holder of this certificate.
+/// Whether [`seal_for_all`] can encrypt for the holder of this certificate.
 ///
 /// # Errors
-/// [`Error::Algorithm`] if the certificate's key is not RSA, [`Error::Malformed`] if the certificate is none.
+/// [`Error::Algorithm`] if it cannot, [`Error::Malformed`] if the certificate is none.
 pub fn check_recipient(certificate: &[u8]) -> Result<(), Error> {
-    recipient_key(CertificateView::of(certificate)?.public_key).map(drop)
+    let public_key = CertificateView::of(certificate)?.public_key;
+    match CurvePoint::of(public_key)? {
+        Some(point) => point.check(),
+        None => recipient_key(public_key).map(drop),
+    }
 }
 
-/// As [`seal_for_all`], for one.
+/// As [`seal_for_all`], for one whose key is RSA: the only ones that SCEP's clients decrypt with.
 ///
 /// # Errors
-/// As [`seal_for_all`].
+/// As [`seal_for_all`], and [`Error::Algorithm`] if the key is not RSA.
 pub fn seal(
     content: &[u8],
     certificate: &[u8],
@@ -193,15 +198,18 @@ pub fn seal(
     transport: KeyTransport,
     random: &Zeroizing<[u8; 48]>,
 ) -> Result<Vec<u8>, Error> {
-    seal_for_all(content, &[certificate], cipher, transport, random)
+    let (key, encrypted) = encrypt(content, cipher, random)?;
+    let recipient = by_transport(key, &CertificateView::of(certificate)?, transport)?;
+    enveloped_data(0, &[recipient], &encrypted)
 }
 
-/// A message of the type data that each holder of one of these certificates' RSA keys can read, and nobody else.
+/// A message of the type data that each holder of one of these certificates' keys can read, and nobody else. Keys on P-256, P-384 and
+/// P-521 get the content key by ephemeral-static ECDH and AES-256 key wrap, RSA keys by `transport`.
 ///
 /// `random` are 48 fresh random octets: the content key and the initialization vector.
 ///
 /// # Errors
-/// [`Error::Algorithm`] if a certificate's key is not RSA, [`Error::Malformed`] if a certificate is none or they are too many.
+/// [`Error::Algorithm`] if a certificate's key is of another kind, [`Error::Malformed`] if a certificate is none or they are too many.
 pub fn seal_for_all(
     content: &[u8],
     certificates: &[&[u8]],
@@ -209,10 +217,31 @@ pub fn seal_for_all(
     transport: KeyTransport,
     random: &Zeroizing<[u8; 48]>,
 ) -> Result<Vec<u8>, Error> {
-    let failed = |_| Error::Library("encrypt");
     if certificates.is_empty() || certificates.len() > RECIPIENTS_MAX {
         return Err(Error::malformed(format!("a message has 1 to {RECIPIENTS_MAX} recipients")));
     }
+    let (key, encrypted) = encrypt(content, cipher, random)?;
+    let mut recipients = Vec::with_capacity(certificates.len());
+    // RFC 5652 section 6.1
+    let mut version = 0;
+    for certificate in certificates {
+        let view = CertificateView::of(certificate)?;
+        recipients.push(match CurvePoint::of(view.public_key)? {
+            Some(point) => {
+                version = 2;
+                point.recipient(key, &view)?
+            }
+            None => by_transport(key, &view, transport)?,
+        });
+    }
+    // DER puts the elements of a SET OF in order.
+    recipients.sort();
+    enveloped_data(version, &recipients, &encrypted)
+}
+
+/// The content key, and EncryptedContentInfo (RFC 5652 section 6.1).
+fn encrypt<'a>(content: &[u8], cipher: Cipher, random: &'a [u8; 48]) -> Result<(&'a [u8], Vec<u8>), Error> {
+    let failed = |_| Error::Library("encrypt");
     let (key, rest) = random.split_at_checked(cipher.key_bytes()).ok_or(Error::Library("cut a key"))?;
     let initialization_vector = rest.get(..cipher.algorithm().block_len()).ok_or(Error::Library("cut a vector"))?;
 
@@ -226,23 +255,24 @@ pub fn seal_for_all(
         .and_then(|key| key.less_safe_encrypt(&mut encrypted, context))
         .map_err(failed)?;
 
-    let mut recipients = Vec::with_capacity(certificates.len());
-    for certificate in certificates {
-        let view = CertificateView::of(certificate)?;
-        recipients.push(sequence(&[
-            &0_u8.to_der()?,
-            &view.issuer_and_serial()?,
-            &transport.encode()?,
-            &OctetStringRef::new(&encrypt_key(key, view.public_key, transport)?)?.to_der()?,
-        ])?);
-    }
-    // DER puts the elements of a SET OF in order.
-    recipients.sort();
     let vector = OctetStringRef::new(initialization_vector)?;
     let algorithm = AlgorithmIdentifierRef { oid: cipher.oid(), parameters: Some(AnyRef::from(vector)) };
-    let content = sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?;
-    let enveloped = sequence(&[&0_u8.to_der()?, &tagged(Tag::Set, &recipients.concat())?, &content])?;
-    content_info(ID_ENVELOPED_DATA, &enveloped)
+    Ok((key, sequence(&[&ID_DATA.to_der()?, &algorithm.to_der()?, &tagged(primitive(0), &encrypted)?])?))
+}
+
+/// KeyTransRecipientInfo (RFC 5652 section 6.2.1).
+fn by_transport(key: &[u8], certificate: &CertificateView<'_>, transport: KeyTransport) -> Result<Vec<u8>, Error> {
+    sequence(&[
+        &0_u8.to_der()?,
+        &certificate.issuer_and_serial()?,
+        &transport.encode()?,
+        &OctetStringRef::new(&encrypt_key(key, certificate.public_key, transport)?)?.to_der()?,
+    ])
+}
+
+fn enveloped_data(version: u8, recipients: &[Vec<u8>], encrypted: &[u8]) -> Result<Vec<u8>, Error> {
+    let fields = [&version.to_der()?, &tagged(Tag::Set, &recipients.concat())?, encrypted];
+    content_info(ID_ENVELOPED_DATA, &sequence(&fields)?)
 }
 
 fn recipient_key(public_key: &[u8]) -> Result<PublicEncryptingKey, Error> {

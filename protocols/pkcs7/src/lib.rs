@@ -18,6 +18,7 @@ mod certificate;
 mod element;
 mod enveloped;
 mod error;
+mod key_agreement;
 mod signed;
 
 pub use algorithm::{Cipher, Digest, KeyTransport, Legacy};

@@ -10,6 +10,7 @@
 //!   where the signer's certificate comes from elsewhere (section 3.1 permits existing certificates of other authorities).
 //! - Replies are signed with the digest that belongs to the registration authority's key (SHA-256, with RSA-4096 SHA-512), whatever
 //!   the client signed with. Contents of replies are encrypted with the cipher of the request and RSA PKCS#1 v1.5 key transport.
+//! - A reply without pkcsPKIEnvelope has an empty content in its place (section 3.2.2 omits it): some clients verify nothing else.
 //! - Reply content is the certificate alone unless the endpoint's options say otherwise (section 3.4 lets the chain go with it).
 //! - CertPoll is matched by transactionID and signing key; issuer and subject in it are not looked at (section 3.3.3).
 //! - A missing senderNonce is tolerated, and recipientNonce is then left out. What cannot be answered with a CertRep is an HTTP error.

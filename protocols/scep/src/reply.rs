@@ -57,10 +57,10 @@ impl CertRep {
                     | pkcs7::Error::Unreadable
                     | pkcs7::Error::Library(_) => Failure::from(error),
                 })?;
-                ("0", Some(sealed))
+                ("0", sealed)
             }
-            Self::Failure(..) => ("2", None),
-            Self::Pending => ("3", None),
+            Self::Failure(..) => ("2", quirk_certmonger_empty_content()),
+            Self::Pending => ("3", quirk_certmonger_empty_content()),
         };
         let mut attributes = vec![
             text(TRANSACTION_ID, &head.transaction)?,
@@ -75,7 +75,7 @@ impl CertRep {
             attributes.push(text(FAIL_INFO, &(*fail_info as u8).to_string())?);
             attributes.push(Attribute::single(FAIL_INFO_TEXT, explanation)?);
         }
-        signed((ID_DATA, content.as_deref()), &attributes, authority)
+        signed((ID_DATA, Some(&content)), &attributes, authority)
     }
 }
 
@@ -93,6 +93,13 @@ pub(crate) fn signed(
         digest: if algorithm == KeyAlgorithm::Rsa4096 { Digest::Sha512 } else { Digest::Sha256 },
     };
     sign(content, attributes, &identity, &[&authority.certificate], |message| Ok(authority.key.sign(message)?))
+}
+
+/// An answer without pkcsPKIEnvelope (RFC 8894 section 3.2.2) has a content that is empty, not none. What is signed is the same, but
+/// certmonger, as everything that leaves messages to OpenSSL's PKCS7_verify, takes no message without a content: it would neither
+/// wait nor learn why it got nothing. EJBCA and step-ca answer like this too, so that clients are used to it.
+const fn quirk_certmonger_empty_content() -> Vec<u8> {
+    Vec::new()
 }
 
 /// RFC 3370 section 3.2 permits rsaEncryption beside sha256WithRSAEncryption and its like, and clients read nothing else: strongSwan,

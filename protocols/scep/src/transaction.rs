@@ -151,13 +151,13 @@ impl Site<'_> {
         let challenge = csr.challenge_password().map(|challenge| challenge.reveal()).unwrap_or_default();
         if let Some(renewed) = renewed {
             return match self.judges.of_renewal(challenge) {
-                Some(judge) => self.ask(judge, message),
+                Some(judge) => self.ask(judge, message, Some(*renewed.serial())),
                 None => Ok(Evidence::Certificate(renewed)),
             };
         }
         if challenge.is_empty() {
             return match self.judges.of_no_challenge() {
-                Some(judge) => self.ask(judge, message),
+                Some(judge) => self.ask(judge, message, None),
                 None => Ok(Evidence::KeyAlone(KeyAlone::of(csr.key()))),
             };
         }
@@ -167,16 +167,22 @@ impl Site<'_> {
         };
         match self.engine.verify_secret_if_known(&scope, challenge.as_bytes(), &self.origin)? {
             Some(secret) => Ok(Evidence::Secret(secret)),
-            None => self.ask(judge, message),
+            None => self.ask(judge, message, None),
         }
     }
 
-    fn ask(&self, judge: &Arc<dyn DeviceVerifier>, message: &Opened) -> Result<Evidence, Failure> {
+    fn ask(
+        &self,
+        judge: &Arc<dyn DeviceVerifier>,
+        message: &Opened,
+        renews: Option<Serial>,
+    ) -> Result<Evidence, Failure> {
         let claim = DeviceClaim {
             endpoint: self.settings.name.clone(),
             transaction: message.head.transaction.clone(),
             csr: message.content.to_vec(),
             peer: self.origin.peer,
+            renews,
         };
         Ok(Evidence::Device(self.engine.verify_device(judge, claim, &self.origin)?))
     }
