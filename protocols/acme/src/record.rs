@@ -15,6 +15,7 @@ use crate::error::{Attempt, ProblemType};
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
+use crate::jws::Flattened;
 use crate::limits::LimitOverrides;
 use crate::order::{Order, OrderState};
 use crate::validation::{About, Job};
@@ -118,6 +119,24 @@ pub(crate) struct AccountForm {
     limits: LimitOverrides,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<CredentialId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binding: Option<BindingForm>,
+}
+
+/// An external account binding: the protected header, the payload and the signature, as they were sent.
+#[derive(Serialize, Deserialize)]
+struct BindingForm(String, String, String);
+
+impl From<&Flattened> for BindingForm {
+    fn from(binding: &Flattened) -> Self {
+        Self(binding.protected.clone(), binding.payload.clone(), binding.signature.clone())
+    }
+}
+
+impl From<BindingForm> for Flattened {
+    fn from(BindingForm(protected, payload, signature): BindingForm) -> Self {
+        Self { protected, payload, signature }
+    }
 }
 
 impl From<&Account> for AccountForm {
@@ -131,6 +150,7 @@ impl From<&Account> for AccountForm {
             created: account.created,
             limits: account.limits.clone(),
             credential: account.credential.clone(),
+            binding: account.binding.as_deref().map(BindingForm::from),
         }
     }
 }
@@ -147,6 +167,7 @@ impl AccountForm {
             created: self.created,
             limits: self.limits,
             credential: self.credential,
+            binding: self.binding.map(|form| Box::new(form.into())),
         })
     }
 }
