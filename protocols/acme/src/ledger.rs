@@ -19,7 +19,8 @@
 //! | expiry | removal time, kind, order or authorization or serial | empty |
 //! | nonce | expiry, random | empty |
 //!
-//! The nonce key lies in the nonce space under the endpoint's name alone.
+//! The nonce key lies in the nonce space under the endpoint's name alone. Every commit rests on it: it goes when the endpoint is
+//! removed, and an endpoint that is made again under the name gets another, so that nothing that was begun before reaches it.
 
 mod expiry;
 mod holdings;
@@ -44,8 +45,6 @@ use crate::record::{
     encode,
 };
 use crate::validation::Job;
-
-pub(crate) use expiry::sweep;
 
 /// How long an expired object can still be looked at, so that a slow client learns what became of it.
 const GRACE_S: u64 = 24 * 3600;
@@ -73,11 +72,31 @@ enum Expiring {
 pub(crate) struct Ledger {
     engine: Engine,
     prefix: Vec<u8>,
+    /// Of the nonce key.
+    version: Version,
 }
 
 impl Ledger {
-    pub(crate) fn new(engine: Engine, endpoint: &EndpointName) -> Self {
-        Self { engine, prefix: format!("{endpoint}/").into_bytes() }
+    /// Takes the endpoint's records up. Beside them the key that all nodes make nonces with; whoever comes first makes it.
+    pub(crate) fn open(engine: Engine, endpoint: &EndpointName) -> Result<(Self, [u8; NONCE_KEY_BYTES]), Error> {
+        let (space, name) = (RecordSpace::ACME_NONCE, endpoint.as_str());
+        let find = || engine.records(space).find(name.as_bytes());
+        let broken = |why: &str| Error::Fault(Fault::Broken(format!("the nonce key {why}")));
+        let found = match find()? {
+            Some(found) => found,
+            None => {
+                let fresh: [u8; NONCE_KEY_BYTES] = engine.random();
+                let form = encode(&NonceKeyForm { key: ByteBuf::from(fresh.as_slice()) })?;
+                match engine.commit(RecordBatch::new().expect_absent(space, name).put(space, name, form)) {
+                    Ok(_) | Err(RecordError::Conflict) => {}
+                    Err(RecordError::Fault(fault)) => return Err(Fault::Store(fault).into()),
+                }
+                find()?.ok_or_else(|| broken("vanished"))?
+            }
+        };
+        let key: NonceKeyForm = decode(&found.value)?;
+        let key = key.key.as_slice().try_into().map_err(|_| broken("has a wrong length"))?;
+        Ok((Self { engine, prefix: format!("{endpoint}/").into_bytes(), version: found.version }, key))
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
@@ -86,23 +105,6 @@ impl Ledger {
 
     fn find(&self, space: RecordSpace, parts: &[&[u8]]) -> Result<Option<Versioned>, Error> {
         self.engine.records(space).find(&self.key(parts))
-    }
-
-    /// The key that all nodes make nonces with; whoever comes first makes it.
-    pub(crate) fn nonce_key(&self) -> Result<[u8; NONCE_KEY_BYTES], Error> {
-        let space = RecordSpace::ACME_NONCE;
-        let name = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
-        let fresh: [u8; NONCE_KEY_BYTES] = self.engine.random();
-        let form = encode(&NonceKeyForm { key: ByteBuf::from(fresh.as_slice()) })?;
-        match self.engine.commit(RecordBatch::new().expect_absent(space, name).put(space, name, form)) {
-            Ok(_) => return Ok(fresh),
-            Err(RecordError::Conflict) => {}
-            Err(RecordError::Fault(fault)) => return Err(Fault::Store(fault).into()),
-        }
-        let broken = |why: &str| Error::Fault(Fault::Broken(format!("the nonce key {why}")));
-        let found = self.engine.records(space).find(name)?.ok_or_else(|| broken("vanished"))?;
-        let form: NonceKeyForm = decode(&found.value)?;
-        form.key.as_slice().try_into().map_err(|_| broken("has a wrong length"))
     }
 
     pub(crate) fn is_spent(&self, nonce: &Nonce) -> Result<bool, Error> {
@@ -206,7 +208,13 @@ impl Ledger {
 
     /// No changes yet.
     pub(crate) fn change(&self) -> Change<'_> {
-        Change { ledger: self, batch: RecordBatch::new(), nonce: None }
+        Change { ledger: self, batch: self.batch(), nonce: None }
+    }
+
+    /// A batch that holds only while the endpoint is the one whose records were taken up.
+    fn batch(&self) -> RecordBatch {
+        let name = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
+        RecordBatch::new().expect(RecordSpace::ACME_NONCE, name, self.version)
     }
 }
 

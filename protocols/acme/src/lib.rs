@@ -103,18 +103,6 @@ const ATTEMPTS_MAX: usize = 5;
 /// How long an order that could not be finished waits for the next attempt.
 const RESUMED_AFTER_S: u64 = 60;
 
-/// Removes up to `limit` records of each kind that belong to ACME endpoints that were removed. Returns how many left; call it again
-/// while that is not zero.
-///
-/// # Errors
-/// The store's fault.
-pub fn sweep(engine: &Engine, limit: usize) -> Result<usize, Error> {
-    ledger::sweep(engine, PROTOCOL, limit)
-}
-
-/// The protocol of endpoints that speak ACME.
-const PROTOCOL: &str = "acme";
-
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
 impl Acme {
@@ -138,8 +126,8 @@ impl Acme {
             )
             .into());
         }
-        let ledger = Ledger::new(engine.clone(), &name);
-        let nonces = Nonces::new(&ledger.nonce_key()?);
+        let (ledger, nonce_key) = Ledger::open(engine.clone(), &name)?;
+        let nonces = Nonces::new(&nonce_key);
         Ok(Self { engine, name, base_url: base_url.to_owned(), ledger, nonces, start })
     }
 
