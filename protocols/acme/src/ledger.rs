@@ -35,7 +35,7 @@ use serde_bytes::ByteBuf;
 
 use crate::account::Account;
 use crate::authorization::Authorization;
-use crate::error::{Attempt, Failure};
+use crate::error::Attempt;
 use crate::id::Id;
 use crate::jwk::{AccountKey, sha256};
 use crate::nonce::{NONCE_KEY_BYTES, Nonce, bad_nonce};
@@ -114,8 +114,7 @@ impl Ledger {
     pub(crate) fn account(&self, id: &Id) -> Result<Option<Held<Account>>, Error> {
         let Some(found) = self.find(RecordSpace::ACME_ACCOUNT, &[id.octets()])? else { return Ok(None) };
         let form: AccountForm = decode(&found.value)?;
-        let value = form.account(id).map_err(Failure::into_error)?;
-        Ok(Some(Held { value, version: found.version }))
+        Ok(Some(Held { value: form.account(id)?, version: found.version }))
     }
 
     /// Up to `limit` accounts after `after`, by name.
@@ -125,7 +124,7 @@ impl Ledger {
         let mut accounts = Vec::with_capacity(entries.len());
         for entry in entries {
             let Some(id) = entry.key.get(self.prefix.len()..).and_then(Id::from_octets) else { continue };
-            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id).map_err(Failure::into_error)?);
+            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id)?);
         }
         Ok(accounts)
     }

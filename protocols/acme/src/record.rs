@@ -11,7 +11,7 @@ use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
 use crate::caa::CaaCheck;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
-use crate::error::{Attempt, ProblemType};
+use crate::error::ProblemType;
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
@@ -156,12 +156,13 @@ impl From<&Account> for AccountForm {
 }
 
 impl AccountForm {
-    pub(crate) fn account(self, id: &Id) -> Attempt<Account> {
+    pub(crate) fn account(self, id: &Id) -> Result<Account, Fault> {
+        let key = AccountKey::stored(&self.spki, octets32(&self.thumbprint)?);
         let status = AccountStatus::ALL.into_iter().find(|status| status.name() == self.status);
         Ok(Account {
             id: *id,
             status: status.ok_or_else(|| unknown("status", &self.status))?,
-            key: AccountKey::stored(&self.spki, octets32(&self.thumbprint)?)?,
+            key: key.ok_or_else(|| corrupt("an ACME record holds no key of an account".to_owned()))?,
             contact: self.contact,
             terms_agreed: self.terms_agreed,
             created: self.created,

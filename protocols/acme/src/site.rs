@@ -20,7 +20,7 @@ pub(crate) struct Site<'a> {
     /// Where the endpoint is reached, without a slash at its end.
     pub(crate) base_url: &'a str,
     pub(crate) settings: Arc<Endpoint>,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     pub(crate) now: Time,
     pub(crate) peer: &'a Peer,
 }

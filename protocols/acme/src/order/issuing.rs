@@ -76,7 +76,7 @@ impl Site<'_> {
         change.commit()?;
 
         // 4. The certificate.
-        self.go_on(self.own_order(call, id)?)
+        self.go_on(self.own_order(call, id)?, Some(request))
     }
 
     /// Goes on with an order that was left in the middle. Its certificate may be there already: issued just before the node died,
@@ -89,7 +89,7 @@ impl Site<'_> {
             order.value.state = OrderState::Valid { serial: certificate.serial, csr_digest };
             self.record_certificate(&order, &certificate.serial, certificate.not_after)?;
         }
-        self.go_on(order)
+        self.go_on(order, None)
     }
 
     /// The certificate that came of an order without the order knowing: it has the CSR's key and the order's names, is younger than the
@@ -124,8 +124,9 @@ impl Site<'_> {
         used.into_iter().fold(change, |change, used| used.count(change)).commit()
     }
 
-    /// Asks the engine for what is still missing, records the answer, and shows the order.
-    fn go_on(&self, mut order: Held<Order>) -> Attempt<Reply> {
+    /// Asks the engine for what is still missing, records the answer, and shows the order. `opened` is its CSR, if this request has
+    /// verified it already.
+    fn go_on(&self, mut order: Held<Order>, opened: Option<CertificateRequest>) -> Attempt<Reply> {
         let OrderState::Processing { csr, ticket, caa } = &order.value.state else {
             return self.order_reply(&order.value, RETRY_AFTER_S);
         };
@@ -136,7 +137,12 @@ impl Site<'_> {
         }
         let outcome = match ticket {
             Some(ticket) => self.engine.poll(ticket),
-            None => self.enrollment(&order.value, &csr).and_then(|request| self.engine.enroll(request)),
+            None => {
+                let opened = opened.filter(|request| request.digest() == crate::jwk::sha256(&csr));
+                let request = opened.map_or_else(|| CertificateRequest::open(&csr), Ok);
+                let request = request.map_err(Error::from).and_then(|request| self.enrollment(&order.value, &request));
+                request.and_then(|request| self.engine.enroll(request))
+            }
         };
         match outcome {
             Ok(Outcome::Issued(certificate)) => {
@@ -204,10 +210,9 @@ impl Site<'_> {
         Ok(self.ledger.account(&order.account)?.and_then(|account| account.value.credential))
     }
 
-    fn enrollment(&self, order: &Order, csr: &[u8]) -> Result<EnrollmentRequest, Error> {
-        let request = CertificateRequest::open(csr)?;
+    fn enrollment(&self, order: &Order, request: &CertificateRequest) -> Result<EnrollmentRequest, Error> {
         let names =
-            names_of(&request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
+            names_of(request, &order.identifiers).map_err(|problem| Refusal::new(Reason::BadProof, problem.detail))?;
         let mut authorizations = Vec::with_capacity(order.authorizations.len());
         for id in &order.authorizations {
             authorizations.extend(self.ledger.authorization(id)?);
