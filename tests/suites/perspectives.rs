@@ -78,7 +78,7 @@ impl Host {
             certificate(&[name], vec![acme_identifier(&key_authorization)])
         });
         let stranger = |name: &str| certificate(&[name], vec![acme_identifier("the stranger's secret")]);
-        TestHost::tls_at(([127, 0, 0, 2], tls.port).into(), &["acme-tls/1"], stranger);
+        let _stranger = TestHost::tls_at(([127, 0, 0, 2], tls.port).into(), &["acme-tls/1"], stranger);
         Self { said, port: host.port, tls_port: tls.port }
     }
 }
@@ -345,6 +345,12 @@ fn s27_strangers_are_refused_on_both_sides() {
     ] {
         assert_eq!(asked(right.port, &root, shown, &caa), "403", "{who}");
     }
+    // They do not fill the log: it speaks of the first, and then of their number now and then.
+    for _ in 0..8 {
+        assert_eq!(asked(right.port, &root, None, &caa), "403");
+    }
+    let lines = right.log().lines().filter(|line| line.contains("refused a stranger")).count();
+    assert!((1..12).contains(&lines), "{}", right.log());
     let challenge = r#"{"http-01":{"target":{"dns":"host.example.org"},"path":"/.well-known/acme-challenge/x"}}"#;
     assert_eq!(asked(right.port, &root, Some(&gateway), &question(challenge, stage.host.port)), "200");
     assert_eq!(asked(right.port, &root, Some(&gateway), &question(challenge, 25)), "422", "no such port");
