@@ -47,6 +47,7 @@ impl Engine {
         log("close reserved serials", self.close_reserved());
         log("forget old requests", self.forget_old_requests());
         log("remove credentials without an endpoint", self.remove_orphaned_credentials());
+        log("remove records without an endpoint", self.remove_orphaned_records());
         log("give up and forget tickets", self.tidy_tickets());
         log("forget old credentials", self.forget_old_credentials());
         log("take back certificates of untold devices", self.take_back_untold());
@@ -58,14 +59,19 @@ impl Engine {
         self.inner.attempts.forget_idle(self.now());
     }
 
+    /// Keeps the PKI from being changed, unless somebody changes it just now. Until then, the picture of it is what the store says.
+    pub(crate) fn unless_changing(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.inner.changes.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Goes on with authorities whose certificate a fault stopped, unless somebody changes the PKI just now: one who is making an
     /// authority gets its certificate himself.
     fn provision_waiting(&self) {
-        let _one_at_a_time = match self.inner.changes.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(_one_at_a_time) = self.unless_changing() else { return };
         let registry = self.registry();
         for issuer in registry.issuers.values() {
             let stays = registry.authorities.get(&issuer.form.authority).is_some_and(|authority| !authority.deleting);

@@ -105,9 +105,20 @@ impl Engine {
             )
             .into());
         }
-        if !registry.endpoints.contains_key(&endpoint.name) {
-            // None of an earlier endpoint of that name may serve this one.
-            self.remove_credentials_of(&endpoint.name)?;
+        match registry.endpoints.get(&endpoint.name) {
+            // Nothing of an earlier endpoint of that name may serve this one: no credential, account, order or transaction.
+            None => {
+                self.remove_credentials_of(&endpoint.name)?;
+                self.remove_records_of(&endpoint.name)?;
+            }
+            Some(former) if former.protocol != endpoint.protocol => {
+                let text = format!(
+                    "endpoint {} speaks {}; to have it speak {}, remove it first, with what it keeps",
+                    endpoint.name, former.protocol, endpoint.protocol
+                );
+                return Err(Refusal::new(Reason::Conflict, text).into());
+            }
+            Some(_) => {}
         }
         let document =
             serde_json::to_vec(endpoint).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
@@ -120,7 +131,7 @@ impl Engine {
         self.reload()
     }
 
-    /// Removes an endpoint, with its credentials.
+    /// Removes an endpoint, with its credentials and whatever its protocol keeps for it.
     ///
     /// # Errors
     /// A refusal if there is none of that name, or the store's fault.
@@ -136,6 +147,7 @@ impl Engine {
         self.reload()?;
         // What a fault leaves here, `maintain` removes.
         maintain::log("remove the credentials of an endpoint", self.remove_credentials_of(name));
+        maintain::log("remove the records of an endpoint", self.remove_records_of(name));
         Ok(())
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
+use crate::engine::Engine;
 use crate::error::{Error, Fault, StoreFault};
+use crate::label::EndpointName;
 use crate::request::Origin;
 use crate::store::{Batch, CommitError, Entry, Range, Space, Store, Version, Versioned};
 
@@ -45,6 +47,25 @@ impl RecordSpace {
     pub const SCEP_TRANSACTION: Self = Self(Space::ScepTransaction);
     /// SCEP transactions by the time at which they may go.
     pub const SCEP_EXPIRY: Self = Self(Space::ScepExpiry);
+
+    /// The kinds whose records belong to an endpoint: they lie under its name, alone or with a slash or a zero octet behind it. The
+    /// first kind goes first: ACME commits nothing without its nonce key.
+    const OF_ENDPOINTS: [Self; 14] = [
+        Self::ACME_NONCE,
+        Self::ACME_ACCOUNT,
+        Self::ACME_ACCOUNT_KEY,
+        Self::ACME_ORDER,
+        Self::ACME_ACCOUNT_ORDER,
+        Self::ACME_AUTHORIZATION,
+        Self::ACME_VALIDATION,
+        Self::ACME_EXPIRY,
+        Self::ACME_CERTIFICATE,
+        Self::ACME_ACCOUNT_AUTHORIZATION,
+        Self::ACME_LIMIT,
+        Self::ACME_REPLACEMENT,
+        Self::ACME_UNFINISHED,
+        Self::SCEP_TRANSACTION,
+    ];
 }
 
 /// Reads one kind of a protocol's records.
@@ -165,5 +186,62 @@ impl From<RecordError> for Error {
             RecordError::Conflict => Self::Fault(Fault::TryLater { after_s: 1 }),
             RecordError::Fault(fault) => Self::Fault(Fault::Store(fault)),
         }
+    }
+}
+
+/// What may stand behind an endpoint's name in a key. No name holds either.
+const SEPARATORS: [u8; 2] = [0, b'/'];
+
+/// Records removed in one step.
+const STEP: usize = 500;
+
+impl Engine {
+    /// Removes every record that protocols keep for an endpoint, so that none serves a later endpoint of that name.
+    pub(crate) fn remove_records_of(&self, endpoint: &EndpointName) -> Result<(), Error> {
+        let name = endpoint.as_str().as_bytes();
+        let mut count = 0_u64;
+        for RecordSpace(space) in RecordSpace::OF_ENDPOINTS {
+            if self.inner.store.get(space, name)?.is_some() {
+                self.commit_or_later(Batch::new().delete(space, name))?;
+                count += 1;
+            }
+            for separator in SEPARATORS {
+                let below = Range::prefix([name, &[separator]].concat());
+                loop {
+                    let doomed = self.inner.store.scan(space, &below, STEP)?;
+                    if doomed.is_empty() {
+                        break;
+                    }
+                    count += doomed.len() as u64;
+                    let batch = doomed.into_iter().fold(Batch::new(), |batch, entry| batch.delete(space, entry.key));
+                    self.commit_or_later(batch)?;
+                }
+            }
+        }
+        if count > 0 {
+            tracing::info!(%endpoint, records = count, "removed what an endpoint left");
+        }
+        Ok(())
+    }
+
+    /// Removes the records of endpoints that were removed a moment before the daemon stopped.
+    pub(crate) fn remove_orphaned_records(&self) -> Result<(), Error> {
+        let Some(_no_changes) = self.unless_changing() else { return Ok(()) };
+        for RecordSpace(space) in RecordSpace::OF_ENDPOINTS {
+            let mut range = Range::default();
+            while let Some(entry) = self.inner.store.scan(space, &range, 1)?.pop() {
+                let name = entry.key.split(|octet| SEPARATORS.contains(octet)).next().unwrap_or_default();
+                let endpoint = EndpointName::new(String::from_utf8_lossy(name))?;
+                if self.endpoint(&endpoint).is_none() {
+                    self.remove_records_of(&endpoint)?;
+                }
+                // Past the name alone first: `a-b/` lies between `a` and `a/`.
+                range.from = match entry.key.get(name.len()) {
+                    None => [name, &[0]].concat(),
+                    Some(separator) => [name, &[separator + 1]].concat(),
+                };
+            }
+        }
+        Ok(())
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use acme::{Found, Sighting, Validation};
@@ -31,7 +31,17 @@ const COMPLAINT_CHARACTERS_MAX: usize = 200;
 
 /// The remote perspectives that the settings of this node name. Clones are one and the same.
 #[derive(Clone, Debug)]
-pub struct Perspectives(Arc<BTreeMap<String, Result<Arc<Perspective>, Refusal>>>, Handle);
+pub struct Perspectives(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    settings: ValidationSettings,
+    /// The sockets of this node.
+    own: Vec<SocketAddr>,
+    runtime: Handle,
+    /// One that cannot be used is tried again whenever somebody wants it: its files may be there by then.
+    perspectives: BTreeMap<String, Mutex<Result<Arc<Perspective>, Refusal>>>,
+}
 
 /// One of them.
 struct Perspective {
@@ -63,9 +73,25 @@ impl Perspectives {
     pub fn new(settings: &ValidationSettings, own: &[SocketAddr], runtime: &Handle) -> Self {
         let perspectives = settings.perspectives.iter().map(|(name, perspective)| {
             let perspective = Perspective::new(name, perspective, settings, own.to_vec(), runtime.clone());
-            (name.clone(), perspective.map(Arc::new))
+            (name.clone(), Mutex::new(perspective.map(Arc::new)))
         });
-        Self(Arc::new(perspectives.collect()), runtime.clone())
+        let perspectives = perspectives.collect();
+        Self(Arc::new(Known { settings: settings.clone(), own: own.to_vec(), runtime: runtime.clone(), perspectives }))
+    }
+
+    /// The perspective of that name, if it can be used by now.
+    fn usable(&self, name: &str) -> Result<Arc<Perspective>, Refusal> {
+        let Known { settings, own, runtime, perspectives } = &*self.0;
+        let (Some(perspective), Some(stated)) = (perspectives.get(name), settings.perspectives.get(name)) else {
+            let text = format!("there is no [validation.perspectives.{name}] in the settings of this node");
+            return Err(Refusal::new(Reason::Malformed, text));
+        };
+        // Nothing of others runs under this lock, so a poisoned one still holds a whole value.
+        let mut perspective = perspective.lock().unwrap_or_else(PoisonError::into_inner);
+        if perspective.is_err() {
+            *perspective = Perspective::new(name, stated, settings, own.clone(), runtime.clone()).map(Arc::new);
+        }
+        perspective.clone()
     }
 
     /// Whether an endpoint can have all these asked.
@@ -73,17 +99,7 @@ impl Perspectives {
     /// # Errors
     /// A refusal that says which of them is unknown to this node, or cannot be used and why.
     pub fn check(&self, names: &[String]) -> Result<(), Refusal> {
-        for name in names {
-            match self.0.get(name) {
-                Some(Ok(_)) => {}
-                Some(Err(refusal)) => return Err(refusal.clone()),
-                None => {
-                    let text = format!("there is no [validation.perspectives.{name}] in the settings of this node");
-                    return Err(Refusal::new(Reason::Malformed, text));
-                }
-            }
-        }
-        Ok(())
+        names.iter().try_for_each(|name| self.usable(name).map(drop))
     }
 
     /// Has all perspectives that the validation names look at the same, at once. Returns before they have looked.
@@ -91,7 +107,7 @@ impl Perspectives {
     pub fn look(&self, validation: &Arc<Validation>, ports: Ports) -> Sightings {
         let mut looks = JoinSet::new();
         for name in validation.perspectives() {
-            let perspective = self.0.get(name).and_then(|perspective| perspective.as_ref().ok()).cloned();
+            let perspective = self.usable(name).ok();
             let (name, validation) = (name.clone(), Arc::clone(validation));
             looks.spawn_on(
                 async move {
@@ -112,7 +128,7 @@ impl Perspectives {
                     .increment(1);
                     Sighting { perspective: name, found }
                 },
-                &self.1,
+                &self.0.runtime,
             );
         }
         Sightings(looks)
@@ -120,7 +136,10 @@ impl Perspectives {
 
     /// Reads the certificates that this node shows again.
     pub fn renew(&self) {
-        for perspective in self.0.values().flatten() {
+        let used = self.0.perspectives.values().filter_map(|perspective| {
+            perspective.lock().unwrap_or_else(PoisonError::into_inner).as_ref().ok().cloned()
+        });
+        for perspective in used {
             match perspective.identity.renew() {
                 Ok(Some(_)) => {
                     tracing::info!(perspective = perspective.name, "shows a new certificate to a perspective")

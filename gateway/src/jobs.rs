@@ -25,8 +25,6 @@ const EXPIRY_STEPS_MAX: usize = 20;
 const RESUME_ROUNDS: u64 = 10;
 /// Rounds between two walks over everything of a kind.
 const HOUR_ROUNDS: u64 = 3_600;
-/// Records of removed endpoints that leave in one step.
-const SWEEP_STEP: usize = 500;
 /// Rounds between two looks at what rarely changes.
 const SLOW_ROUNDS: u64 = 60;
 /// Rounds between two attempts at a server certificate that could not be made, or at an endpoint that could not be mounted.
@@ -178,16 +176,6 @@ impl Jobs {
         for acme in self.wiring.acme_validators().iter().filter_map(Validator::acme) {
             if let Err(error) = acme.forget_limits() {
                 tracing::warn!(?error, "failed to forget limits that are free again");
-            }
-        }
-        loop {
-            match acme::sweep(&self.engine, SWEEP_STEP) {
-                Ok(0) => break,
-                Ok(records) => tracing::info!(records, "removed what removed ACME endpoints left"),
-                Err(error) => {
-                    tracing::warn!(?error, "failed to remove what removed ACME endpoints left");
-                    break;
-                }
             }
         }
     }

@@ -8,11 +8,11 @@ mod run;
 pub mod wire;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use acme::{Found, Question};
 use bytes::Bytes;
-use ca_backend::{Clock, Stopwatch};
+use ca_backend::{Clock, Stopwatch, Time};
 use config::PerspectiveSettings;
 use endpoint::{Endpoint, Peer};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -26,9 +26,14 @@ use self::wire::{Complaint, LookAnswer, LookRequest, PATH};
 use crate::egress::NodeEgress;
 use crate::validation::{Look, Ports};
 
+/// Seconds between two lines in the log about strangers.
+const STRANGERS_LOGGED_S: u64 = 60;
+
 /// The answers of a perspective.
 pub struct Perspective {
     gateways: Gateways,
+    strangers: Strangers,
+    clock: Arc<dyn Clock>,
     egress: NodeEgress,
     settings: PerspectiveSettings,
     retry_after_s: u32,
@@ -53,8 +58,15 @@ impl Perspective {
         runtime: Handle,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PerspectiveError> {
-        let gateways = Gateways::new(settings, clock)?;
-        Ok(Self { gateways, egress, settings: settings.clone(), retry_after_s, runtime })
+        Ok(Self {
+            gateways: Gateways::new(settings, Arc::clone(&clock))?,
+            strangers: Strangers::default(),
+            clock,
+            egress,
+            settings: settings.clone(),
+            retry_after_s,
+            runtime,
+        })
     }
 
     fn answer(&self, request: &Request<Bytes>, peer: &Peer) -> Response<Bytes> {
@@ -72,7 +84,9 @@ impl Perspective {
         let gateway = match self.gateways.admit(peer) {
             Ok(gateway) => gateway,
             Err(why) => {
-                tracing::warn!(address = %peer.address, why, "refused a stranger");
+                if let Some(refused) = self.strangers.one_more(self.clock.now()) {
+                    tracing::warn!(address = %peer.address, why, refused, "refused a stranger");
+                }
                 return complain(StatusCode::FORBIDDEN, "no gateway that may ask here".to_owned());
             }
         };
@@ -109,6 +123,24 @@ impl Perspective {
             Some(port) => Err(Complaint { detail: format!("port {port} is not in perspective.ports") }),
             None => Ok((question, ports)),
         }
+    }
+}
+
+/// How many strangers came since the log last spoke of one: nobody keeps them from coming, and they must not fill it.
+#[derive(Default)]
+struct Strangers(Mutex<(Option<Time>, u64)>);
+
+impl Strangers {
+    /// How many to log; `None` while the last line is young.
+    fn one_more(&self, now: Time) -> Option<u64> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (logged, count) = &mut *seen;
+        *count += 1;
+        if logged.is_some_and(|logged| now < logged.plus_s(STRANGERS_LOGGED_S)) {
+            return None;
+        }
+        *logged = Some(now);
+        Some(std::mem::take(count))
     }
 }
 

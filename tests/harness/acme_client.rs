@@ -92,6 +92,11 @@ impl AcmeBench {
     /// The same store and keys under a new engine, as after a crash; validations under way are forgotten.
     pub fn restart(&mut self) {
         self.engine = self.bench.boot(engine_settings()).unwrap();
+        self.remount();
+    }
+
+    /// Mounts the endpoint as it is now: removed and made again, say.
+    pub fn remount(&mut self) {
         self.started = Arc::default();
         self.acme = mount(&self.engine, &self.started);
     }

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -184,6 +184,18 @@ pub fn field(answer: &Value, name: &str) -> Option<String> {
         Value::Array(values) => values.iter().find_map(|value| field(value, name)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
+}
+
+/// A figure of the daemon whose `metrics.listen` is this port on loopback: that of this name with these labels, 0 if there is none.
+#[must_use]
+pub fn figure(metrics_port: u16, name: &str, labels: &[(&str, &str)]) -> u64 {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, metrics_port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let has = |line: &str| labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")));
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')) && has(line));
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
 }
 
 /// The text of a file, for messages of failed tests.

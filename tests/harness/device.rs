@@ -16,7 +16,11 @@ use crate::acme_client::{SubjectKeyPair, sha256};
 pub struct Maker {
     root: Authority,
     below: Authority,
+    leaf: Alter,
 }
+
+/// What is special about a certificate.
+type Alter = Box<dyn Fn(&mut CertificateParams)>;
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -43,17 +47,16 @@ impl DeviceKey {
 
 impl Default for Maker {
     fn default() -> Self {
-        let root = Authority::new("Maker Root", None);
-        let below = Authority::new("Maker Devices", Some(&root));
-        Self { root, below }
+        Self::with(|_| {}, |_| {})
     }
 }
 
 impl Authority {
-    fn new(name: &str, above: Option<&Self>) -> Self {
+    fn new(name: &str, above: Option<&Self>, alter: impl Fn(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = params(name, Vec::new());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        alter(&mut params);
         let certificate = match above {
             Some(above) => params.signed_by(&key, &above.issuer).unwrap(),
             None => params.self_signed(&key).unwrap(),
@@ -72,6 +75,14 @@ fn params(name: &str, extensions: Vec<CustomExtension>) -> CertificateParams {
 }
 
 impl Maker {
+    /// With something special about the certificates of the authority below the root, and about those of devices.
+    #[must_use]
+    pub fn with(authority: impl Fn(&mut CertificateParams), leaf: impl Fn(&mut CertificateParams) + 'static) -> Self {
+        let root = Authority::new("Maker Root", None, |_| {});
+        let below = Authority::new("Maker Devices", Some(&root), authority);
+        Self { root, below, leaf: Box::new(leaf) }
+    }
+
     /// The root, PEM.
     #[must_use]
     pub fn root_pem(&self) -> &str {
@@ -79,7 +90,8 @@ impl Maker {
     }
 
     /// A certificate for a key, with the chain to the root, which is left out.
-    fn chain(&self, params: &CertificateParams, key: &KeyPair) -> Vec<Value> {
+    fn chain(&self, mut params: CertificateParams, key: &impl rcgen::PublicKeyData) -> Vec<Value> {
+        (self.leaf)(&mut params);
         let leaf = params.signed_by(key, &self.below.issuer).unwrap();
         vec![Value::Bytes(leaf.der().to_vec()), Value::Bytes(self.below.der.clone())]
     }
@@ -96,7 +108,7 @@ impl Maker {
                 extensions.push(extension(arc, value.as_bytes()));
             }
         }
-        let chain = self.chain(&params("apple device", extensions), &key.pair);
+        let chain = self.chain(params("apple device", extensions), &key.pair);
         object("apple", vec![("x5c", Value::Array(chain))])
     }
 
@@ -106,7 +118,7 @@ impl Maker {
         let arcs = [1, 3, 6, 1, 4, 1, 11129, 2, 1, 17];
         let extension =
             CustomExtension::from_oid_content(&arcs, description.der(&sha256(key_authorization.as_bytes())));
-        let chain = self.chain(&params("Android Keystore Key", vec![extension]), &key.pair);
+        let chain = self.chain(params("Android Keystore Key", vec![extension]), &key.pair);
         let signature = key.subject.sign(key_authorization.as_bytes());
         object(
             "android-key",
@@ -121,7 +133,11 @@ impl Maker {
         let certification = tpm_certification(&sha256(key_authorization.as_bytes()), &public_area);
         let attestation_key = DeviceKey::generate();
         let signature = attestation_key.subject.sign(&certification);
-        self.tpm_with(&attestation_key.pair, names, signature, certification, public_area)
+        self.tpm_with(
+            &attestation_key.pair,
+            names,
+            TpmStatement { algorithm: -7, signature, certification, public_area },
+        )
     }
 
     /// The format `tpm` with structures from elsewhere; `attestation_key` is the public key that certified.
@@ -130,29 +146,38 @@ impl Maker {
         &self,
         attestation_key: &impl rcgen::PublicKeyData,
         names: &[AlternativeName],
-        signature: Vec<u8>,
-        certification: Vec<u8>,
-        public_area: Vec<u8>,
+        statement: TpmStatement,
     ) -> Vec<u8> {
         let mut san = CustomExtension::from_oid_content(&[2, 5, 29, 17], AlternativeName::encode_all(names).unwrap());
         san.set_criticality(true);
         let mut params = params("", vec![san]);
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3])];
-        let leaf = params.signed_by(attestation_key, &self.below.issuer).unwrap();
-        let chain = vec![Value::Bytes(leaf.der().to_vec()), Value::Bytes(self.below.der.clone())];
+        let chain = self.chain(params, attestation_key);
         object(
             "tpm",
             vec![
                 ("ver", Value::Text("2.0".to_owned())),
-                ("alg", Value::Integer((-7).into())),
+                ("alg", Value::Integer(statement.algorithm.into())),
                 ("x5c", Value::Array(chain)),
-                ("sig", Value::Bytes(signature)),
-                ("certInfo", Value::Bytes(certification)),
-                ("pubArea", Value::Bytes(public_area)),
+                ("sig", Value::Bytes(statement.signature)),
+                ("certInfo", Value::Bytes(statement.certification)),
+                ("pubArea", Value::Bytes(statement.public_area)),
             ],
         )
     }
+}
+
+/// What a TPM says of a key.
+pub struct TpmStatement {
+    /// The COSE number of the signature.
+    pub algorithm: i64,
+    /// Bare, or a TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+    /// TPMS_ATTEST.
+    pub certification: Vec<u8>,
+    /// TPMT_PUBLIC.
+    pub public_area: Vec<u8>,
 }
 
 /// An attestation object.

@@ -1,7 +1,7 @@
 //! Hosts on loopback that validations ask: web servers and TLS servers that answer as a test says.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair, SanType};
@@ -20,7 +20,13 @@ impl TestHost {
     /// Hands each connection to a thread of its own.
     #[must_use]
     pub fn start(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), serve)
+    }
+
+    /// The same at an address on loopback.
+    #[must_use]
+    pub fn start_at(address: SocketAddr, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -45,6 +51,17 @@ impl TestHost {
     pub fn tls(protocols: &[&str], certificate: impl Fn(&str) -> CertifiedKey + Send + Sync + 'static) -> Self {
         let config = tls_config(rustls::ALL_VERSIONS, protocols, certificate);
         Self::start(move |stream| shake_hands(&config, stream))
+    }
+
+    /// The same at an address on loopback.
+    #[must_use]
+    pub fn tls_at(
+        address: SocketAddr,
+        protocols: &[&str],
+        certificate: impl Fn(&str) -> CertifiedKey + Send + Sync + 'static,
+    ) -> Self {
+        let config = tls_config(rustls::ALL_VERSIONS, protocols, certificate);
+        Self::start_at(address, move |stream| shake_hands(&config, stream))
     }
 
     /// The same, with TLS 1.2 only.

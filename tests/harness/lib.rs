@@ -24,5 +24,6 @@ pub mod pkilint;
 pub mod scep_client;
 pub mod status;
 pub mod token;
+pub mod tpm;
 pub mod webhook;
 pub mod wish;

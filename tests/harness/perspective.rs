@@ -65,14 +65,14 @@ pub fn issue(site: &Site, name: &str, profile: &str, alternative_name: &str) -> 
 
 impl<'a> Perspective<'a> {
     /// Writes the settings of a perspective that asks this DNS server, serves gateways that call themselves `gateway.example.org`, and
-    /// asks other hosts at this port. It does not run yet.
+    /// asks other hosts at these ports. It does not run yet.
     #[must_use]
-    pub fn new(site: &'a Site, name: &str, files: &Files, dns: SocketAddr, http01_port: u16) -> Self {
+    pub fn new(site: &'a Site, name: &str, files: &Files, dns: SocketAddr, ports: &[u16]) -> Self {
         let port = free_port();
         let settings = format!(
             "[https]\nlisten = \"127.0.0.1:{port}\"\n\n[https.certificate]\nsource = \"files\"\ncertificate_path = {:?}\n\
              key_path = {:?}\n\n[validation]\nresolvers = [\"{dns}\"]\n\n[perspective]\nclient_roots_path = {:?}\n\
-             client_names = [\"gateway.example.org\"]\nports = [{http01_port}, 443]\nreachable_networks = [\"127.0.0.0/8\"]\n",
+             client_names = [\"gateway.example.org\"]\nports = {ports:?}\nreachable_networks = [\"127.0.0.0/8\"]\n",
             files.certificate,
             files.key,
             site.path("state/root.pem"),
@@ -81,16 +81,28 @@ impl<'a> Perspective<'a> {
         Self { site, name: name.to_owned(), port, child: None }
     }
 
-    /// Starts it and waits until it is ready.
-    pub fn start(&mut self) {
-        let log = self.site.path(&format!("{}.log", self.name));
+    fn command(&self) -> Command {
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLE_PREFIX)) {
             command.env_remove(name);
         }
-        let mut child = command
-            .args(["perspective", "--config"])
-            .arg(self.site.path(&format!("{}.toml", self.name)))
+        command.args(["perspective", "--config"]).arg(self.site.path(&format!("{}.toml", self.name)));
+        command
+    }
+
+    /// Runs it where it cannot start; what it says.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        let output = self.command().output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = self.site.path(&format!("{}.log", self.name));
+        let mut child = self
+            .command()
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log).unwrap())
             .spawn()

@@ -2,12 +2,12 @@
 
 use acme::Found;
 use ca_backend::{
-    Binding, CredentialPurpose, NewCredential, RevocationReason, RevocationRequest, Serial, StatusChange,
+    Binding, CredentialPurpose, NewCredential, RecordSpace, RevocationReason, RevocationRequest, Serial, StatusChange,
 };
 use serde_json::{Value, json};
 use tests::acme_client::{
     AcmeBench, BASE, Client, Reply, SubjectKeyPair, b64, csr, dns, endpoint_settings, hmac_sha256, pem_blocks,
-    put_endpoint,
+    put_endpoint, right_answer,
 };
 
 const HOST: &str = "host.corp.example";
@@ -478,7 +478,7 @@ fn refused_orders_are_in_the_audit_log_and_a_flood_of_them_is_counted() {
 fn an_override_above_the_endpoints_limit_of_failures_has_an_effect() {
     let bench = bench(json!({ "limits": { "failed_validations_per_h": 1 } }));
     let client = bench.client();
-    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap());
+    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap()).unwrap();
     let id = accounts.list(None, 10).unwrap()[0].id.clone();
     let more = acme::LimitOverrides { failed_validations_per_h: Some(3), ..Default::default() };
     accounts.override_limits(&id, &more, "ann").unwrap();
@@ -495,7 +495,7 @@ fn s42_an_override_of_the_limit_of_duplicates_is_for_its_account_alone() {
     const WEEK_S: u32 = 7 * 24 * 3600;
     let bench = bench(json!({ "limits": { "duplicates_per_week": 1 } }));
     let client = bench.client();
-    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap());
+    let accounts = acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap()).unwrap();
     let id = accounts.list(None, 10).unwrap()[0].id.clone();
     let more = acme::LimitOverrides { duplicates_per_week: Some(3), ..Default::default() };
     accounts.override_limits(&id, &more, "ann").unwrap();
@@ -512,7 +512,7 @@ fn an_operator_overrides_the_limits_of_an_account_and_closes_it() {
     let bench = bench(json!({ "limits": { "orders_per_account_per_h": 1 } }));
     let client = bench.client();
     let endpoint = "tls".parse().unwrap();
-    let accounts = acme::Accounts::new(bench.engine.clone(), &endpoint);
+    let accounts = acme::Accounts::new(bench.engine.clone(), &endpoint).unwrap();
     let listed = accounts.list(None, 10).unwrap();
     assert_eq!(listed.len(), 1);
     let id = listed[0].id.clone();
@@ -619,25 +619,118 @@ fn issued(bench: &AcmeBench) -> usize {
     items.iter().filter(|item| item.requester.starts_with("account:")).count()
 }
 
-#[test]
-fn the_records_of_a_removed_endpoint_leave_the_store() {
-    let bench = AcmeBench::default();
+/// Every kind of record that an ACME endpoint keeps.
+const KEPT: [RecordSpace; 13] = [
+    RecordSpace::ACME_ACCOUNT,
+    RecordSpace::ACME_ACCOUNT_KEY,
+    RecordSpace::ACME_ORDER,
+    RecordSpace::ACME_ACCOUNT_ORDER,
+    RecordSpace::ACME_AUTHORIZATION,
+    RecordSpace::ACME_VALIDATION,
+    RecordSpace::ACME_EXPIRY,
+    RecordSpace::ACME_NONCE,
+    RecordSpace::ACME_CERTIFICATE,
+    RecordSpace::ACME_ACCOUNT_AUTHORIZATION,
+    RecordSpace::ACME_LIMIT,
+    RecordSpace::ACME_REPLACEMENT,
+    RecordSpace::ACME_UNFINISHED,
+];
+
+/// How many kinds of records there are some of.
+fn kept(bench: &AcmeBench) -> usize {
+    KEPT.iter().filter(|space| !bench.engine.records(**space).scan(&[], None, 1).unwrap().is_empty()).count()
+}
+
+/// An endpoint that has some of everything: the account, an order that is ready, one whose validation runs, a certificate.
+fn lived_in() -> (AcmeBench, Client, [String; 3]) {
+    let bench = bench(json!({ "authorization_reuse_s": 3600 }));
     let client = bench.client();
-    client.enroll(&bench, &[HOST], &SubjectKeyPair::generate());
-    client.order(&bench, &["b.corp.example"]);
-    assert_eq!(acme::sweep(&bench.engine, 3).unwrap(), 0);
-    bench.engine.delete_endpoint(&"tls".parse().unwrap(), "ann").unwrap();
-    let mut gone = 0;
-    loop {
-        match acme::sweep(&bench.engine, 3).unwrap() {
-            0 => break,
-            count => gone += count,
+    let certificate = client.enroll(&bench, &[HOST], &SubjectKeyPair::generate());
+    let leaf = client.leaf(&bench, &certificate);
+    assert_eq!(client.new_order(&bench, &replacing(&[HOST], &certificate_id(&leaf))).status, 201);
+    let ready = client.ready_order(&bench, &["b.corp.example"], "http-01");
+    let waiting = client.order(&bench, &["c.corp.example"]);
+    let challenge = client.challenges(&bench, &waiting, "http-01").remove(0);
+    client.post(&bench, &challenge, &json!({}));
+    assert_eq!(kept(&bench), KEPT.len() - 1, "all but unfinished orders");
+    (bench, client, [certificate, ready, waiting])
+}
+
+#[test]
+fn an_endpoint_that_is_made_again_under_its_name_knows_nothing_of_the_one_before() {
+    let (mut bench, mut client, urls) = lived_in();
+    let name = "tls".parse().unwrap();
+    let (settings, nonce) = (bench.engine.endpoint(&name).unwrap(), client.nonce(&bench));
+    bench.engine.delete_endpoint(&name, "ann").unwrap();
+    assert_eq!(kept(&bench), 0, "nothing is left to be found");
+    bench.engine.put_endpoint(&settings, "ann").unwrap();
+    // What was mounted before, and answers a last request, writes nothing that the new one would find.
+    refused(&bench.stranger().new_account(&bench, &json!({})), 503, "serverInternal");
+    assert_eq!(kept(&bench), 0);
+
+    let started = std::mem::take(&mut *bench.started.lock().unwrap());
+    bench.remount();
+    for validation in &started {
+        bench.acme.judge(validation, &right_answer(validation), &[]).unwrap();
+    }
+    let mut stale = client.protected(&bench, &format!("{BASE}/new-order"));
+    stale["nonce"] = nonce.into();
+    client.forget_nonce();
+    let reply = client.send(&bench, &format!("{BASE}/new-order"), &client.sign(&stale, &wish(&[HOST]).to_string()));
+    refused(&reply, 400, "accountDoesNotExist");
+    refused(&client.new_order(&bench, &wish(&[HOST])), 400, "accountDoesNotExist");
+    client.kid = None;
+    refused(&client.new_account(&bench, &json!({ "onlyReturnExisting": true })), 400, "accountDoesNotExist");
+
+    // The same key gets another account, which inherits nothing.
+    let made = client.new_account(&bench, &json!({}));
+    assert_eq!(made.status, 201);
+    client.kid = Some(made.header("location"));
+    for url in &urls {
+        refused(&client.read(&bench, url), 404, "malformed");
+    }
+    let order = client.order(&bench, &["b.corp.example"]);
+    assert_eq!(client.read(&bench, &order).text("status"), "pending", "control was shown to another endpoint");
+}
+
+#[test]
+fn what_a_crash_leaves_of_a_removed_endpoint_goes_before_anybody_can_use_it() {
+    for made_again in [false, true] {
+        let (mut bench, mut client, _) = lived_in();
+        let name = "tls".parse().unwrap();
+        let settings = bench.engine.endpoint(&name).unwrap();
+        // The first commit removes the endpoint.
+        bench
+            .bench
+            .store_faults
+            .fail_at(bench.bench.store_faults.commits() + 2, ca_backend::testing::FailureMoment::BeforeWrite);
+        bench.engine.delete_endpoint(&name, "ann").unwrap();
+        bench.engine = bench.bench.boot(ca_backend::EngineSettings::default()).unwrap();
+        assert!(kept(&bench) > 0);
+        if made_again {
+            bench.engine.put_endpoint(&settings, "ann").unwrap();
+            bench.remount();
+            client.forget_nonce();
+            refused(&client.new_order(&bench, &wish(&[HOST])), 400, "accountDoesNotExist");
+            client.kid = None;
+        } else {
+            bench.engine.maintain();
+            assert_eq!(kept(&bench), 0);
         }
     }
-    assert!(gone > 10, "{gone}");
-    put_endpoint(&bench.engine, &endpoint_settings());
-    client.forget_nonce();
-    assert!(acme::Accounts::new(bench.engine.clone(), &"tls".parse().unwrap()).list(None, 10).unwrap().is_empty());
+}
+
+#[test]
+fn an_endpoint_keeps_its_protocol_while_it_lives() {
+    let bench = AcmeBench::default();
+    let mut settings = endpoint_settings();
+    settings["protocol"] = json!("scep");
+    let settings: ca_backend::Endpoint = serde_json::from_value(settings).unwrap();
+    let refused = bench.engine.put_endpoint(&settings, "ann").unwrap_err();
+    assert!(
+        matches!(&refused, ca_backend::Error::Refused(why) if why.public().contains("remove it first")),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -701,7 +794,7 @@ impl Voucher {
 
 #[test]
 fn s19_an_account_needs_a_voucher_where_one_is_required() {
-    let bench = bench(json!({ "external_account": "required" }));
+    let mut bench = bench(json!({ "external_account": "required" }));
     assert_eq!(bench.fetch("GET", &format!("{BASE}/directory")).json()["meta"]["externalAccountRequired"], true);
     let voucher = voucher(&bench, json!({ "accounts_max": 1 }));
     let client = bench.stranger();
@@ -723,12 +816,29 @@ fn s19_an_account_needs_a_voucher_where_one_is_required() {
     refused(&ask(voucher.signs("HS256", &format!("{BASE}/new-order"), &client.jwk())), 400, "malformed");
     refused(&ask(json!("text")), 400, "malformed");
 
-    assert_eq!(ask(voucher.binding(&client)).status, 201);
+    let binding = voucher.binding(&client);
+    let made = ask(binding.clone());
+    assert_eq!((made.status, &made.json()["externalAccountBinding"]), (201, &binding), "as it was sent");
     // The same key gets its account without a voucher; another key does not get one with a voucher that has made all its accounts.
     assert_eq!(client.new_account(&bench, &json!({})).status, 200);
     let second = bench.stranger();
     let reply = second.new_account(&bench, &json!({ "externalAccountBinding": voucher.binding(&second) }));
     refused(&reply, 403, "unauthorized");
+    // The account shows what it is bound by, also after a restart.
+    bench.restart();
+    let mut client = client;
+    client.kid = Some(made.header("location"));
+    client.forget_nonce();
+    assert_eq!(client.read(&bench, &made.header("location")).json()["externalAccountBinding"], binding);
+}
+
+#[test]
+fn a_binding_that_nobody_looks_at_is_not_shown_as_if_it_held() {
+    let bench = AcmeBench::default();
+    let client = bench.stranger();
+    let forged = Voucher { id: "nobody".to_owned(), key: vec![7; 32] };
+    let reply = client.new_account(&bench, &json!({ "externalAccountBinding": forged.binding(&client) }));
+    assert_eq!((reply.status, reply.json().get("externalAccountBinding")), (201, None));
 }
 
 #[test]

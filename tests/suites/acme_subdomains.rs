@@ -1,6 +1,6 @@
 //! Control of a domain that stands for the host names below it (RFC 9444).
 
-use acme::{Found, Question};
+use acme::{CaaProperty, CaaSet, Found, Question};
 use serde_json::{Value, json};
 use tests::acme_client::{AcmeBench, BASE, Client, Reply, SubjectKeyPair, csr, dns, endpoint_settings, put_endpoint};
 
@@ -158,6 +158,32 @@ fn access_rules_judge_each_name_below_a_domain_that_was_shown() {
     // Nor does the proof serve a wildcard.
     let wildcard = json!({ "type": "dns", "value": "*.sub.corp.example" });
     assert_eq!(ask(&bench, &client, &[wildcard]).text("status"), "pending");
+}
+
+#[test]
+fn s15_caa_records_of_the_ordered_name_hold_though_a_domain_above_it_was_shown() {
+    let bench = AcmeBench::with(&settings(json!({ "caa": true, "caa_identities": ["ca.example"] })));
+    let client = bench.client();
+    let cases = [
+        ("a.corp.example", "ca.example; validationmethods=dns-01", "valid"),
+        ("b.corp.example", "ca.example; validationmethods=http-01", "invalid"),
+        ("c.corp.example", "other.example", "invalid"),
+    ];
+    for (name, value, expected) in cases {
+        let order = ask(&bench, &client, &[below(name, "corp.example")]);
+        show_by_dns(&bench, &client, &order);
+        assert_eq!(finalize(&bench, &client, &order, &[name]).text("status"), "processing");
+        let asked: Vec<_> = bench.started.lock().unwrap().iter().map(|started| started.question.clone()).collect();
+        assert_eq!(asked, [Question::Caa { names: vec![name.to_owned()] }], "the name, not the domain that was shown");
+        let property = CaaProperty { critical: false, tag: "issue".to_owned(), value: value.to_owned() };
+        let set = CaaSet { found_at: name.to_owned(), properties: vec![property] };
+        bench.answer_validations_with(&Found::Caa(vec![set]));
+        let after = client.read(&bench, &order.header("location"));
+        assert_eq!(after.text("status"), expected, "{value}: {}", after.json());
+        if expected == "invalid" {
+            assert_eq!(after.json()["error"]["type"], "urn:ietf:params:acme:error:caa");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::acme_client::{AcmeBench, Client, Reply, SubjectKeyPair, b64, csr, endpoint_settings};
-use tests::device::{DeviceKey, KeyDescription, Maker, TPM_ATTRIBUTES, module, object, permanent};
+use tests::device::{DeviceKey, KeyDescription, Maker, TPM_ATTRIBUTES, TpmStatement, module, object, permanent};
 
 const SERIAL: &str = "C02ABC123";
 const MODULE: &str = "0042/1.3.6.1.4.1.99999.1";
@@ -179,6 +179,55 @@ fn s21_a_key_that_the_device_does_not_keep_is_refused() {
 }
 
 #[test]
+fn s21_certificates_that_were_made_for_something_else_vouch_for_no_device() {
+    use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, KeyUsagePurpose};
+    let unknown = |params: &mut CertificateParams| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 9], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+    };
+    let no_signatures = |params: &mut CertificateParams| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment];
+    let web = |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let none = |_: &mut CertificateParams| {};
+    let key = DeviceKey::generate();
+    let names = [permanent(SERIAL)];
+    type Made<'a> = Box<dyn Fn(&Maker, &Asked) -> Vec<u8> + 'a>;
+    let apple = || -> Made<'_> { Box::new(|maker, asked| maker.apple(&key, &asked.token, SERIAL, "")) };
+    let android = || -> Made<'_> {
+        Box::new(|maker, asked| maker.android(&key, &asked.key_authorization, &KeyDescription::of(SERIAL)))
+    };
+    let tpm =
+        || -> Made<'_> { Box::new(|maker, asked| maker.tpm(&key, &asked.key_authorization, &names, TPM_ATTRIBUTES)) };
+    let cases = [
+        ("critical extension", Maker::with(none, unknown), vec![apple(), android(), tpm()]),
+        ("no chain", Maker::with(unknown, none), vec![apple(), android(), tpm()]),
+        ("not for signing", Maker::with(none, no_signatures), vec![android()]),
+        ("not for an attestation key", Maker::with(none, no_signatures), vec![tpm()]),
+        ("not for attestation keys", Maker::with(web, none), vec![tpm()]),
+    ];
+    for (words, maker, formats) in cases {
+        let bench = bench(&maker);
+        let client = bench.client();
+        for made in formats {
+            let asked = ask(&bench, &client, "permanent-identifier", SERIAL);
+            assert_refused(&answer(&bench, &client, &asked, &made(&maker, &asked)), words);
+        }
+    }
+    // An authority that says nothing, or says it is for everything or for this, may.
+    let attestation = |purpose: ExtendedKeyUsagePurpose| {
+        Maker::with(move |params| params.extended_key_usages = vec![purpose.clone()], none)
+    };
+    let purposes = [ExtendedKeyUsagePurpose::Any, ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3])];
+    for maker in purposes.map(attestation) {
+        let bench = bench(&maker);
+        let client = bench.client();
+        let asked = ask(&bench, &client, "permanent-identifier", SERIAL);
+        let reply = answer(&bench, &client, &asked, &tpm()(&maker, &asked));
+        assert_eq!(reply.text("status"), "valid", "{}", reply.json());
+    }
+}
+
+#[test]
 fn s21_objects_that_are_none_are_refused_and_change_nothing_else() {
     let maker = Maker::default();
     let bench = bench(&maker);
@@ -271,7 +320,11 @@ fn s21_what_a_tpm_certified_is_read_and_every_altered_octet_of_it_is_refused() {
             key_authorization: vector["key_authorization"].as_str().unwrap(),
         };
         let verify = |signature: Vec<u8>, certification: Vec<u8>, public_area: Vec<u8>| {
-            let object = maker.tpm_with(&key, &[permanent(SERIAL)], signature, certification, public_area);
+            let object = maker.tpm_with(
+                &key,
+                &[permanent(SERIAL)],
+                TpmStatement { algorithm: -7, signature, certification, public_area },
+            );
             acme::attestation::verify(&object, challenged, &makers, now)
         };
         let whole = || (octets("signature"), octets("cert_info"), octets("pub_area"));

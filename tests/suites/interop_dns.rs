@@ -1,9 +1,13 @@
 //! certbot shows control of a name by dns-01, and so gets a wildcard. The daemon asks the DNS server that its settings name.
 
+use std::process::Command;
+
+use serde_json::{Value, json};
 use tests::certbot::Certbot;
 use tests::daemon::Site;
 use tests::dns::DnsServer;
 use tests::openssl::OpenSsl;
+use tests::pkilint::venv_program;
 
 const DOMAIN: &str = "wild.example.org";
 const WILDCARD: &str = "*.wild.example.org";
@@ -81,4 +85,60 @@ fn with_another_txt_value_certbot_says_why_there_is_no_certificate() {
     assert!(said.contains("TXT records at _acme-challenge.wild.example.org is the expected one"), "{said}");
     assert!(!certbot.file(DOMAIN, "cert.pem").exists());
     assert_eq!(issued(&site), 0);
+}
+
+/// Has certbot's own library show control of the domain with all names below it, in the name of certbot's account; what it saw.
+fn pre_authorize(site: &Site, dns: &DnsServer) -> Value {
+    let output = Command::new(venv_program("python3"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/harness/subdomains.py"))
+        .arg(format!("https://localhost:{}/acme/starter/directory", site.https_port))
+        .arg(site.path("certbot"))
+        .arg(DOMAIN)
+        .arg(dns.zone())
+        .env("REQUESTS_CA_BUNDLE", site.path("state/root.pem"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn certbot_is_asked_for_nothing_below_a_domain_that_its_account_has_shown() {
+    let dns = DnsServer::start();
+    let site = site(&dns);
+    let _daemon = site.start();
+    let mut endpoint = site.json(&["endpoint", "show", "starter"]);
+    endpoint["options"]["ancestor_domains"] = json!([DOMAIN]);
+    endpoint["options"]["authorization_reuse_s"] = json!(3600);
+    let path = site.path("endpoint.json");
+    std::fs::write(&path, endpoint.to_string()).unwrap();
+    let _stored = site.json(&["endpoint", "put", path.to_str().unwrap()]);
+    let certbot = Certbot::new(&site);
+    certbot.run(&["register", "--agree-tos", "--register-unsafely-without-email"]);
+
+    // A hook that fails is the answer to every challenge that certbot is asked.
+    let name = format!("host.sub.{DOMAIN}");
+    let order = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", "false", "-d", &name];
+    certbot.certonly_fails(&order);
+    let seen = pre_authorize(&site, &dns);
+    assert_eq!(seen["authorization"]["status"], "valid", "{seen}");
+    assert_eq!(seen["authorization"]["subdomainAuthAllowed"], true, "{seen}");
+    assert_eq!(seen["authorization"]["identifier"]["value"], DOMAIN, "{seen}");
+    for order in seen["orders"].as_array().unwrap() {
+        assert_eq!((&order["status"], &order["authorizations"]), (&json!("ready"), &json!([seen["at"]])), "{seen}");
+    }
+    certbot.certonly(&order);
+    let ssl = OpenSsl::new();
+    ssl.put("cert.pem", std::fs::read(certbot.file(&name, "cert.pem")).unwrap());
+    assert!(ssl.run("x509 -in cert.pem -noout -ext subjectAltName").contains(&format!("DNS:{name}")));
+    // What is not below it is asked for as ever.
+    certbot.certonly_fails(&[
+        "--manual",
+        "--preferred-challenges",
+        "dns",
+        "--manual-auth-hook",
+        "false",
+        "-d",
+        WILDCARD,
+    ]);
 }

@@ -11,7 +11,7 @@ use instant_acme::{
 };
 use serde_json::{Value, json};
 use tests::acme_client::{SubjectKeyPair, csr, dns, pem_blocks};
-use tests::daemon::Site;
+use tests::daemon::{Site, figure, free_port};
 use tests::hosts::{TestHost, found};
 
 const HOST: &str = "localhost";
@@ -28,6 +28,11 @@ struct Stage {
 impl Stage {
     /// A site whose endpoint has these options beside the port of the web server.
     fn new() -> (Self, TestHost) {
+        Self::with("")
+    }
+
+    /// The same with more settings of the daemon.
+    fn with(more: &str) -> (Self, TestHost) {
         let files = Files::default();
         let served = files.clone();
         let host = TestHost::web(move |head| {
@@ -35,7 +40,7 @@ impl Stage {
             served.lock().unwrap().get(path).map_or_else(|| found(""), |body| found(body))
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        (Self { site: Site::new(""), files, runtime }, host)
+        (Self { site: Site::new(more), files, runtime }, host)
     }
 
     fn set(&self, host: &TestHost, options: &[(&str, Value)]) {
@@ -187,4 +192,24 @@ fn instant_acme_binds_its_account_to_a_credential_and_needs_no_challenge_for_wha
     });
     let accounts = stage.site.json(&["acme", "account", "list", "starter"]);
     assert_eq!(accounts[0]["credential"], "printers", "{accounts}");
+}
+
+#[test]
+fn s42_what_a_limit_stopped_is_counted_for_operators() {
+    let metrics_port = free_port();
+    let (stage, host) = Stage::with(&format!("[metrics]\nlisten = \"127.0.0.1:{metrics_port}\""));
+    let _daemon = stage.site.start();
+    stage.set(&host, &[("limits", json!({ "orders_per_account_per_h": 1 }))]);
+    let labels = [("endpoint", "starter"), ("limit", "orders_per_account_per_h")];
+    let limited = || figure(metrics_port, "certgate_acme_limited_total", &labels);
+    stage.runtime.block_on(async {
+        let account = stage.account(None).await.unwrap();
+        account.new_order(&NewOrder::new(&identifiers())).await.unwrap();
+        assert_eq!(limited(), 0);
+        for times in 1..=2 {
+            let stopped = account.new_order(&NewOrder::new(&identifiers())).await.err().unwrap();
+            assert_eq!(problem(stopped), "rateLimited");
+            assert_eq!(limited(), times);
+        }
+    });
 }

@@ -27,6 +27,7 @@ mod interop_dns;
 mod interop_instant_acme;
 mod interop_mdm;
 mod interop_scep;
+mod interop_tpm;
 mod intune;
 mod inventory;
 mod issuing;

@@ -1,8 +1,8 @@
 //! The real daemon, remote perspectives as processes of their own with other views of the DNS, and instant-acme.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,14 @@ use instant_acme::{
 };
 use serde_json::json;
 use tests::acme_client::{SubjectKeyPair, csr, dns};
-use tests::daemon::{Site, free_port};
-use tests::hosts::{TestHost, found, head_of};
-use tests::names::{Answer, NameServer, address, caa};
+use tests::daemon::{Site, eventually, figure, free_port};
+use tests::hosts::{TestHost, acme_identifier, certificate, found, head_of};
+use tests::names::{Answer, NameServer, address, caa, text};
 use tests::openssl::OpenSsl;
 use tests::perspective::{Files, Perspective, issue};
 
-/// What the DNS of one place says: who the host is, and who may issue for it.
+/// What the DNS of one place says: who the host is, and who may issue for it. Where somebody else is the host, he is the one who
+/// writes the TXT records too.
 #[derive(Clone)]
 struct View {
     host: &'static str,
@@ -32,25 +33,33 @@ const RIGHT: View = View { host: "127.0.0.1", issuer: "ca.example.org" };
 const ELSEWHERE: View = View { host: "127.0.0.2", ..RIGHT };
 const OTHER_ISSUER: View = View { issuer: "other.example.org", ..RIGHT };
 
-fn name_server(view: &Arc<Mutex<View>>) -> NameServer {
-    let view = Arc::clone(view);
-    NameServer::start(move |_, kind, _| match kind {
+/// What the right host says of a challenge: its file, its TXT record, the key authorization of its certificate.
+type Said = Arc<Mutex<HashMap<String, String>>>;
+
+fn name_server(view: &Arc<Mutex<View>>, said: &Said) -> NameServer {
+    let (view, said) = (Arc::clone(view), Arc::clone(said));
+    NameServer::start(move |name, kind, _| match kind {
         RecordType::A => Answer::Records(vec![address(view.lock().unwrap().host)]),
         RecordType::CAA => Answer::Records(vec![caa(0, "issue", view.lock().unwrap().issuer)]),
+        RecordType::TXT if view.lock().unwrap().host == RIGHT.host => {
+            Answer::Records(said.lock().unwrap().get(name).map(|value| text(value)).into_iter().collect())
+        }
+        RecordType::TXT => Answer::Records(vec![text("the stranger's secret")]),
         _ => Answer::Records(Vec::new()),
     })
 }
 
-/// A host with a web server for challenges, and a stranger at another address with the same port.
+/// A host with a web server and a TLS server for challenges, and a stranger at another address with the same ports.
 struct Host {
-    files: Arc<Mutex<HashMap<String, String>>>,
+    said: Said,
     port: u16,
+    tls_port: u16,
 }
 
 impl Host {
     fn start() -> Self {
-        let files = Arc::<Mutex<HashMap<String, String>>>::default();
-        let served = Arc::clone(&files);
+        let said = Said::default();
+        let served = Arc::clone(&said);
         let host = TestHost::web(move |head| {
             let path = head.split(' ').nth(1).unwrap_or_default();
             served.lock().unwrap().get(path).map_or_else(|| found(""), |body| found(body))
@@ -63,7 +72,14 @@ impl Host {
                 let _gone_already = stream.write_all(found("the stranger's secret").as_bytes());
             }
         });
-        Self { files, port: host.port }
+        let shown = Arc::clone(&said);
+        let tls = TestHost::tls(&["acme-tls/1"], move |name| {
+            let key_authorization = shown.lock().unwrap().get(name).cloned().unwrap_or_default();
+            certificate(&[name], vec![acme_identifier(&key_authorization)])
+        });
+        let stranger = |name: &str| certificate(&[name], vec![acme_identifier("the stranger's secret")]);
+        let _stranger = TestHost::tls_at(([127, 0, 0, 2], tls.port).into(), &["acme-tls/1"], stranger);
+        Self { said, port: host.port, tls_port: tls.port }
     }
 }
 
@@ -79,13 +95,19 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let metrics_port = free_port();
-        let names = name_server(&Arc::new(Mutex::new(RIGHT)));
+        let host = Host::start();
+        let names = name_server(&Arc::new(Mutex::new(RIGHT)), &host.said);
         let site = Site::new(&format!(
             "[metrics]\nlisten = \"127.0.0.1:{metrics_port}\"\n\n[validation]\nresolvers = [\"{}\"]",
             names.address
         ));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { site, host: Host::start(), metrics_port, runtime, _names: names }
+        Self { site, host, metrics_port, runtime, _names: names }
+    }
+
+    /// The ports of other hosts that a perspective may ask.
+    fn ports(&self) -> [u16; 3] {
+        [self.host.port, self.host.tls_port, 443]
     }
 
     /// The perspectives of the settings, each at its port; what the daemon shows them is `files`.
@@ -109,6 +131,7 @@ impl Stage {
         let mut endpoint = self.site.json(&["endpoint", "show", "starter"]);
         let options = &mut endpoint["options"];
         options["http01_port"] = self.host.port.into();
+        options["tls_alpn01_port"] = self.host.tls_port.into();
         options["caa"] = true.into();
         options["caa_identities"] = json!(["ca.example.org"]);
         options["perspectives"] = json!(perspectives);
@@ -118,8 +141,12 @@ impl Stage {
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Orders a certificate for a name: its final status, and the problem if there is one.
     fn order(&self, name: &str, meanwhile: impl FnOnce()) -> (OrderStatus, Option<Problem>) {
+        self.order_by(ChallengeType::Http01, name, meanwhile)
+    }
+
+    /// Orders a certificate for a name: its final status, and the problem if there is one.
+    fn order_by(&self, kind: ChallengeType, name: &str, meanwhile: impl FnOnce()) -> (OrderStatus, Option<Problem>) {
         self.runtime.block_on(async {
             let new = NewAccount { contact: &[], terms_of_service_agreed: true, only_return_existing: false };
             let directory = format!("https://localhost:{}/acme/starter/directory", self.site.https_port);
@@ -129,9 +156,17 @@ impl Stage {
             {
                 let mut authorizations = order.authorizations();
                 let mut authorization = authorizations.next().await.unwrap().unwrap();
-                let mut challenge = authorization.challenge(ChallengeType::Http01).unwrap();
-                let path = format!("/.well-known/acme-challenge/{}", challenge.token);
-                self.host.files.lock().unwrap().insert(path, challenge.key_authorization().as_str().to_owned());
+                let mut challenge = authorization.challenge(kind.clone()).unwrap();
+                let key_authorization = challenge.key_authorization();
+                let (place, value) = match kind {
+                    ChallengeType::Dns01 => (format!("_acme-challenge.{name}"), key_authorization.dns_value()),
+                    ChallengeType::TlsAlpn01 => (name.to_owned(), key_authorization.as_str().to_owned()),
+                    _ => {
+                        let path = format!("/.well-known/acme-challenge/{}", challenge.token);
+                        (path, key_authorization.as_str().to_owned())
+                    }
+                };
+                self.host.said.lock().unwrap().insert(place, value);
                 challenge.set_ready().await.unwrap();
             }
             meanwhile();
@@ -151,15 +186,8 @@ impl Stage {
 
     /// A figure of the daemon.
     fn looks(&self, perspective: &str, outcome: &str) -> u64 {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let labels = [format!("perspective=\"{perspective}\""), format!("outcome=\"{outcome}\"")];
-        let line = text.lines().find(|line| {
-            line.starts_with("certgate_perspective_looks_total") && labels.iter().all(|label| line.contains(label))
-        });
-        line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
+        let labels = [("perspective", perspective), ("outcome", outcome)];
+        figure(self.metrics_port, "certgate_perspective_looks_total", &labels)
     }
 }
 
@@ -175,14 +203,14 @@ fn s27_a_name_counts_as_shown_if_enough_perspectives_see_the_same() {
     let stage = Stage::new();
     let daemon = stage.site.start();
     let views: Vec<_> = (0..3).map(|_| Arc::new(Mutex::new(RIGHT))).collect();
-    let names: Vec<_> = views.iter().map(name_server).collect();
+    let names: Vec<_> = views.iter().map(|view| name_server(view, &stage.host.said)).collect();
     let mut perspectives: Vec<_> = names
         .iter()
         .enumerate()
         .map(|(place, names)| {
             let name = format!("p{place}");
             let files = issue(&stage.site, &name, "privatessl-tls-server", "ip:127.0.0.1");
-            Perspective::new(&stage.site, &name, &files, names.address, stage.host.port)
+            Perspective::new(&stage.site, &name, &files, names.address, &stage.ports())
         })
         .collect();
     let shown = issue(&stage.site, "gateway", "privatessl-tls-client", "dns:gateway.example.org");
@@ -298,8 +326,8 @@ fn s27_strangers_are_refused_on_both_sides() {
     let stranger =
         Files { certificate: ssl.directory().join("stranger.pem"), key: ssl.directory().join("stranger.key") };
     let view = Arc::new(Mutex::new(RIGHT));
-    let names = name_server(&view);
-    let mut right = Perspective::new(&stage.site, "p0", &files, names.address, stage.host.port);
+    let names = name_server(&view, &stage.host.said);
+    let mut right = Perspective::new(&stage.site, "p0", &files, names.address, &stage.ports());
     right.start();
 
     let root = stage.site.path("state/root.pem");
@@ -317,6 +345,12 @@ fn s27_strangers_are_refused_on_both_sides() {
     ] {
         assert_eq!(asked(right.port, &root, shown, &caa), "403", "{who}");
     }
+    // They do not fill the log: it speaks of the first, and then of their number now and then.
+    for _ in 0..8 {
+        assert_eq!(asked(right.port, &root, None, &caa), "403");
+    }
+    let lines = right.log().lines().filter(|line| line.contains("refused a stranger")).count();
+    assert!((1..12).contains(&lines), "{}", right.log());
     let challenge = r#"{"http-01":{"target":{"dns":"host.example.org"},"path":"/.well-known/acme-challenge/x"}}"#;
     assert_eq!(asked(right.port, &root, Some(&gateway), &question(challenge, stage.host.port)), "200");
     assert_eq!(asked(right.port, &root, Some(&gateway), &question(challenge, 25)), "422", "no such port");
@@ -327,7 +361,7 @@ fn s27_strangers_are_refused_on_both_sides() {
 
     // A perspective that shows a stranger's certificate is not asked, and so confirms nothing.
     drop(daemon);
-    let mut wrong = Perspective::new(&stage.site, "p1", &stranger, names.address, stage.host.port);
+    let mut wrong = Perspective::new(&stage.site, "p1", &stranger, names.address, &stage.ports());
     wrong.start();
     stage.know(&[&right, &wrong], &gateway);
     let daemon = stage.site.start();
@@ -341,4 +375,70 @@ fn s27_strangers_are_refused_on_both_sides() {
     assert!(text.contains("1 of 1 remote perspectives did not confirm"), "{text}");
     assert!(!wrong.log().contains("looked"), "{}", wrong.log());
     assert!(stage.looks("p1", "unreachable") > 0 && stage.looks("p1", "agree") == 0);
+}
+
+#[test]
+fn s27_tls_alpn_01_and_dns_01_are_seen_from_elsewhere_too() {
+    let stage = Stage::new();
+    let daemon = stage.site.start();
+    let view = Arc::new(Mutex::new(RIGHT));
+    let names = name_server(&view, &stage.host.said);
+    let files = issue(&stage.site, "p0", "privatessl-tls-server", "ip:127.0.0.1");
+    let gateway = issue(&stage.site, "gateway", "privatessl-tls-client", "dns:gateway.example.org");
+    let mut perspective = Perspective::new(&stage.site, "p0", &files, names.address, &stage.ports());
+    drop(daemon);
+    stage.know(&[&perspective], &gateway);
+    perspective.start();
+    let daemon = stage.site.start();
+    assert!(stage.put(&["p0"]).0);
+    for (kind, label) in [(ChallengeType::TlsAlpn01, "tls"), (ChallengeType::Dns01, "dns")] {
+        *view.lock().unwrap() = RIGHT;
+        let (status, problem) = stage.order_by(kind.clone(), &format!("{label}.example.org"), || {});
+        assert_eq!(status, OrderStatus::Valid, "{label}: {problem:?}\n{}", daemon.log());
+        *view.lock().unwrap() = ELSEWHERE;
+        let (status, problem) = stage.order_by(kind, &format!("{label}-elsewhere.example.org"), || {});
+        let problem = problem.unwrap();
+        let text = problem.detail.unwrap_or_default();
+        assert_eq!(status, OrderStatus::Invalid, "{label}");
+        assert!(text.contains("1 of 1 remote perspectives did not confirm"), "{label}: {text}");
+        assert!(!text.contains("secret"), "{label}: {text}");
+    }
+    let log = perspective.log();
+    assert!(log.contains("tls-alpn-01") && log.contains("txt"), "{log}");
+}
+
+#[test]
+fn files_that_cannot_be_read_at_a_start_are_named_and_used_as_soon_as_they_can() {
+    let stage = Stage::new();
+    let daemon = stage.site.start();
+    let names = name_server(&Arc::new(Mutex::new(RIGHT)), &stage.host.said);
+    let files = issue(&stage.site, "p0", "privatessl-tls-server", "ip:127.0.0.1");
+    let gateway = issue(&stage.site, "gateway", "privatessl-tls-client", "dns:gateway.example.org");
+    let mut perspective = Perspective::new(&stage.site, "p0", &files, names.address, &stage.ports());
+    let away = |path: &Path| std::fs::rename(path, path.with_extension("away")).unwrap();
+    let back = |path: &Path| std::fs::rename(path.with_extension("away"), path).unwrap();
+
+    // A perspective does not start without its files, and says which it misses.
+    for path in [&files.key, &files.certificate, &stage.site.path("state/root.pem")] {
+        away(path);
+        let complaint = perspective.complaint();
+        assert!(complaint.contains(path.to_str().unwrap()), "{complaint}");
+        back(path);
+    }
+    perspective.start();
+
+    // A daemon starts without those that it shows; the endpoint that needs them answers 503 until they are there.
+    stage.know(&[&perspective], &gateway);
+    drop(daemon);
+    let daemon = stage.site.start();
+    assert!(stage.put(&["p0"]).0);
+    drop(daemon);
+    away(&gateway.key);
+    let _daemon = stage.site.start();
+    let endpoints = || stage.site.json(&["endpoint", "list"]).to_string();
+    assert!(endpoints().contains(gateway.key.to_str().unwrap()), "{}", endpoints());
+    back(&gateway.key);
+    eventually(|| !endpoints().contains("perspective p0"));
+    let (status, problem) = stage.order("back.example.org", || {});
+    assert_eq!(status, OrderStatus::Valid, "{problem:?}");
 }

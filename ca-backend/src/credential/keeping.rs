@@ -1,6 +1,6 @@
 //! Making, showing, changing and removing credentials.
 
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -329,12 +329,7 @@ impl Engine {
 
     /// Removes the credentials of endpoints that were removed a moment before the daemon stopped.
     pub(crate) fn remove_orphaned_credentials(&self) -> Result<(), Error> {
-        // While nobody changes endpoints, the picture of them is what the store says.
-        let _no_changes = match self.inner.changes.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(()),
-        };
+        let Some(_no_changes) = self.unless_changing() else { return Ok(()) };
         let mut range = Range::default();
         while let Some(entry) = self.inner.store.scan(Space::CredentialListing, &range, 1)?.pop() {
             let name = entry.key.split(|octet| *octet == 0).next().unwrap_or_default();

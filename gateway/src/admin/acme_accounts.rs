@@ -171,7 +171,10 @@ fn accounts(caller: &Caller, endpoint: &EndpointName) -> Result<Accounts, Failur
     let speaks_acme = caller.engine().endpoint(endpoint).is_some_and(|found| found.protocol.as_str() == "acme");
     let no_such =
         || missing(format!("there is no ACME endpoint {endpoint}"), "`certgate endpoint list` shows the endpoints");
-    speaks_acme.then(|| Accounts::new(caller.engine().clone(), endpoint)).ok_or_else(|| no_such().into())
+    if !speaks_acme {
+        return Err(no_such().into());
+    }
+    Ok(Accounts::new(caller.engine().clone(), endpoint)?)
 }
 
 /// An account that is not there is a 404, as its name stands in the path.

@@ -9,7 +9,7 @@ use crate::call::{AccountCall, KeyCall};
 use crate::error::{Attempt, Problem, ProblemType};
 use crate::id::Id;
 use crate::jwk::AccountKey;
-use crate::jws::json;
+use crate::jws::{Flattened, json};
 use crate::limits::LimitOverrides;
 use crate::reply::Reply;
 use crate::site::Site;
@@ -28,6 +28,8 @@ pub(crate) struct Account {
     pub(crate) limits: LimitOverrides,
     /// What vouched for its key.
     pub(crate) credential: Option<CredentialId>,
+    /// How it did, as the client sent it; it is shown in the account (RFC 8555 section 7.3.4).
+    pub(crate) binding: Option<Box<Flattened>>,
 }
 
 /// The states of an account (RFC 8555 section 7.1.6).
@@ -108,11 +110,12 @@ impl Site<'_> {
             terms_agreed: wish.terms_of_service_agreed.then_some(self.now),
             created: self.now,
             limits: LimitOverrides::default(),
-            credential: voucher.as_ref().map(|voucher| voucher.id().clone()),
+            credential: voucher.as_ref().map(|voucher| voucher.credential.id().clone()),
+            binding: voucher.as_ref().map(|voucher| Box::new(voucher.binding.clone())),
         };
         let mut change = self.ledger.change().add_account(&account)?.spend(&call.nonce);
         if let Some(voucher) = &voucher {
-            change = change.vouch(voucher, &account.id, &origin)?;
+            change = change.vouch(&voucher.credential, &account.id, &origin)?;
         }
         let change = used.into_iter().fold(change, |change, used| used.count(change));
         change.audit(self.now, Some(&origin), &account.id, &made(&account))?.commit()?;
@@ -210,8 +213,13 @@ impl Site<'_> {
             "contact": account.contact,
             "orders": format!("{}/orders", self.account_url(&account.id)),
         });
-        if let (Some(members), Some(_)) = (document.as_object_mut(), account.terms_agreed) {
-            members.insert("termsOfServiceAgreed".into(), true.into());
+        if let Some(members) = document.as_object_mut() {
+            if account.terms_agreed.is_some() {
+                members.insert("termsOfServiceAgreed".into(), true.into());
+            }
+            if let Some(binding) = &account.binding {
+                members.insert("externalAccountBinding".into(), json!(binding));
+            }
         }
         document
     }

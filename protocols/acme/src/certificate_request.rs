@@ -4,9 +4,8 @@ use ca_backend::{AlternativeName, CertificateRequest, DistinguishedName, Request
 use const_oid::db::rfc4519::CN;
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 
-use crate::error::Problem;
+use crate::error::{Problem, ProblemType};
 use crate::identifier::Identifier;
-use crate::order::bad_csr;
 
 /// Octets of the longest commonName (RFC 5280 appendix A.1, ub-common-name).
 const COMMON_NAME_BYTES_MAX: usize = 64;
@@ -89,4 +88,8 @@ fn alternative_names(request: &CertificateRequest) -> Result<Vec<AlternativeName
         }
     }
     Ok(names)
+}
+
+pub(crate) fn bad_csr(detail: impl Into<String>) -> Problem {
+    Problem::new(ProblemType::BadCsr, detail)
 }

@@ -30,6 +30,13 @@ struct Header {
     crit: Option<serde::de::IgnoredAny>,
 }
 
+/// What vouches for the key of a new account.
+pub(crate) struct Voucher {
+    pub(crate) credential: VerifiedSecret,
+    /// As the client sent it.
+    pub(crate) binding: Flattened,
+}
+
 impl Site<'_> {
     /// The credential that vouches for the key of a new account; `None` if none does and none must.
     pub(crate) fn voucher(
@@ -37,7 +44,7 @@ impl Site<'_> {
         binding: Option<&serde_json::Value>,
         key: &AccountKey,
         origin: &Origin,
-    ) -> Attempt<Option<VerifiedSecret>> {
+    ) -> Attempt<Option<Voucher>> {
         let binding = match (self.options.external_account, binding) {
             (ExternalAccount::Off, _) | (ExternalAccount::Optional, None) => return Ok(None),
             (ExternalAccount::Required, None) => {
@@ -71,6 +78,7 @@ impl Site<'_> {
         let message = [jws.protected.as_bytes(), b".", jws.payload.as_bytes()].concat();
         let mac = decode(&jws.signature, "signature")?;
         let scope = SecretScope::new(self.settings.name.clone(), CredentialPurpose::ExternalAccount).named(header.kid);
-        Ok(Some(self.engine.verify_mac(&scope, algorithm, &message, &mac, origin)?))
+        let credential = self.engine.verify_mac(&scope, algorithm, &message, &mac, origin)?;
+        Ok(Some(Voucher { credential, binding: jws }))
     }
 }

@@ -7,11 +7,11 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ca_backend::{SubjectKey, SubjectKeyKind};
+use ca_backend::SubjectKey;
 use const_oid::ObjectIdentifier;
 use const_oid::db::{rfc5912, rfc8410};
 use der::asn1::{AnyRef, BitStringRef, UintRef};
-use der::{Encode, Sequence};
+use der::{Decode, Encode, Sequence};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -45,15 +45,29 @@ impl SignatureAlgorithm {
         }
     }
 
-    fn fits(self, key: SubjectKeyKind) -> bool {
-        match key {
-            SubjectKeyKind::EcP256 => self == Self::Es256,
-            SubjectKeyKind::EcP384 => self == Self::Es384,
-            SubjectKeyKind::EcP521 => self == Self::Es512,
-            SubjectKeyKind::Ed25519 => self == Self::EdDsa,
-            SubjectKeyKind::Rsa { .. } => self == Self::Rs256,
-            // JOSE has no algorithm of theirs that ACME names (RFC 8555 section 6.2).
-            SubjectKeyKind::MlDsa44 | SubjectKeyKind::MlDsa65 | SubjectKeyKind::MlDsa87 => false,
+    fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// The one that keys of a kind sign with.
+    fn of(key: &AlgorithmIdentifierRef<'_>) -> Option<Self> {
+        match key.oid {
+            rfc5912::RSA_ENCRYPTION => Some(Self::Rs256),
+            rfc8410::ID_ED_25519 => Some(Self::EdDsa),
+            rfc5912::ID_EC_PUBLIC_KEY => match key.parameters_oid().ok()? {
+                rfc5912::SECP_256_R_1 => Some(Self::Es256),
+                rfc5912::SECP_384_R_1 => Some(Self::Es384),
+                rfc5912::SECP_521_R_1 => Some(Self::Es512),
+                _ => None,
+            },
+            // JOSE has no algorithm of others that ACME names (RFC 8555 section 6.2).
+            _ => None,
         }
     }
 
@@ -74,14 +88,18 @@ pub(crate) type Thumbprint = [u8; 32];
 /// A key that may sign requests: well-formed, of an accepted kind and size, not weak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccountKey {
-    key: SubjectKey,
+    algorithm: SignatureAlgorithm,
+    /// SubjectPublicKeyInfo, DER.
+    spki_der: Vec<u8>,
     thumbprint: Thumbprint,
 }
 
 impl AccountKey {
-    /// The key of a record that was written after [`AccountKey::accept`].
-    pub(crate) fn stored(spki_der: &[u8], thumbprint: Thumbprint) -> Attempt<Self> {
-        Ok(Self { key: SubjectKey::accept(spki_der)?, thumbprint })
+    /// The key of a record that was written after [`AccountKey::accept`], which judged it once and for all: every request reads it, and
+    /// to look for weaknesses of an RSA key takes longer than to answer. `None` if it is no such key.
+    pub(crate) fn stored(spki_der: &[u8], thumbprint: Thumbprint) -> Option<Self> {
+        let spki = SubjectPublicKeyInfoRef::from_der(spki_der).ok()?;
+        Some(Self { algorithm: SignatureAlgorithm::of(&spki.algorithm)?, spki_der: spki_der.to_vec(), thumbprint })
     }
 
     /// Accepts a JSON Web Key.
@@ -96,11 +114,12 @@ impl AccountKey {
             other => return Err(bad_key(format!("keys of type {other:?} are not accepted; use EC, OKP or RSA")).into()),
         };
         let key = SubjectKey::accept(&spki_der).map_err(|refusal| bad_key(refusal.public()))?;
-        Ok(Self { key, thumbprint: sha256(members.as_bytes()) })
+        let unusable = || bad_key(format!("no algorithm here signs with a key of kind {}", key.kind()));
+        Ok(Self::stored(key.spki_der(), sha256(members.as_bytes())).ok_or_else(unusable)?)
     }
 
     pub(crate) fn spki_der(&self) -> &[u8] {
-        self.key.spki_der()
+        &self.spki_der
     }
 
     /// The thumbprint as text, for people.
@@ -119,8 +138,9 @@ impl AccountKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), Problem> {
-        if !algorithm.fits(self.key.kind()) {
-            return Err(Problem::malformed(format!("the alg header does not fit a key of kind {}", self.key.kind())));
+        if algorithm != self.algorithm {
+            let text = format!("the alg header does not fit the key, which signs with {}", self.algorithm.name());
+            return Err(Problem::malformed(text));
         }
         let key = UnparsedPublicKey::new(algorithm.verification(), self.spki_der());
         if key.verify(message, signature).is_ok() {

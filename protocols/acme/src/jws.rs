@@ -5,8 +5,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Attempt, Problem, ProblemType};
 use crate::jwk::{AccountKey, Jwk, SignatureAlgorithm};
@@ -39,7 +39,7 @@ pub(crate) enum Signer {
 
 /// RFC 8555 section 6.2 forbids the unprotected `header`; `signatures` is the general form. Neither is a member here, so both are
 /// refused.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Flattened {
     pub(crate) protected: String,

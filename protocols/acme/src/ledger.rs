@@ -19,7 +19,8 @@
 //! | expiry | removal time, kind, order or authorization or serial | empty |
 //! | nonce | expiry, random | empty |
 //!
-//! The nonce key lies in the nonce space under the endpoint's name alone.
+//! The nonce key lies in the nonce space under the endpoint's name alone. Every commit rests on it: it goes when the endpoint is
+//! removed, and an endpoint that is made again under the name gets another, so that nothing that was begun before reaches it.
 
 mod expiry;
 mod holdings;
@@ -34,7 +35,7 @@ use serde_bytes::ByteBuf;
 
 use crate::account::Account;
 use crate::authorization::Authorization;
-use crate::error::{Attempt, Failure};
+use crate::error::Attempt;
 use crate::id::Id;
 use crate::jwk::{AccountKey, sha256};
 use crate::nonce::{NONCE_KEY_BYTES, Nonce, bad_nonce};
@@ -44,8 +45,6 @@ use crate::record::{
     encode,
 };
 use crate::validation::Job;
-
-pub(crate) use expiry::sweep;
 
 /// How long an expired object can still be looked at, so that a slow client learns what became of it.
 const GRACE_S: u64 = 24 * 3600;
@@ -73,11 +72,31 @@ enum Expiring {
 pub(crate) struct Ledger {
     engine: Engine,
     prefix: Vec<u8>,
+    /// Of the nonce key.
+    version: Version,
 }
 
 impl Ledger {
-    pub(crate) fn new(engine: Engine, endpoint: &EndpointName) -> Self {
-        Self { engine, prefix: format!("{endpoint}/").into_bytes() }
+    /// Takes the endpoint's records up. Beside them the key that all nodes make nonces with; whoever comes first makes it.
+    pub(crate) fn open(engine: Engine, endpoint: &EndpointName) -> Result<(Self, [u8; NONCE_KEY_BYTES]), Error> {
+        let (space, name) = (RecordSpace::ACME_NONCE, endpoint.as_str());
+        let find = || engine.records(space).find(name.as_bytes());
+        let broken = |why: &str| Error::Fault(Fault::Broken(format!("the nonce key {why}")));
+        let found = match find()? {
+            Some(found) => found,
+            None => {
+                let fresh: [u8; NONCE_KEY_BYTES] = engine.random();
+                let form = encode(&NonceKeyForm { key: ByteBuf::from(fresh.as_slice()) })?;
+                match engine.commit(RecordBatch::new().expect_absent(space, name).put(space, name, form)) {
+                    Ok(_) | Err(RecordError::Conflict) => {}
+                    Err(RecordError::Fault(fault)) => return Err(Fault::Store(fault).into()),
+                }
+                find()?.ok_or_else(|| broken("vanished"))?
+            }
+        };
+        let key: NonceKeyForm = decode(&found.value)?;
+        let key = key.key.as_slice().try_into().map_err(|_| broken("has a wrong length"))?;
+        Ok((Self { engine, prefix: format!("{endpoint}/").into_bytes(), version: found.version }, key))
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
@@ -88,23 +107,6 @@ impl Ledger {
         self.engine.records(space).find(&self.key(parts))
     }
 
-    /// The key that all nodes make nonces with; whoever comes first makes it.
-    pub(crate) fn nonce_key(&self) -> Result<[u8; NONCE_KEY_BYTES], Error> {
-        let space = RecordSpace::ACME_NONCE;
-        let name = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
-        let fresh: [u8; NONCE_KEY_BYTES] = self.engine.random();
-        let form = encode(&NonceKeyForm { key: ByteBuf::from(fresh.as_slice()) })?;
-        match self.engine.commit(RecordBatch::new().expect_absent(space, name).put(space, name, form)) {
-            Ok(_) => return Ok(fresh),
-            Err(RecordError::Conflict) => {}
-            Err(RecordError::Fault(fault)) => return Err(Fault::Store(fault).into()),
-        }
-        let broken = |why: &str| Error::Fault(Fault::Broken(format!("the nonce key {why}")));
-        let found = self.engine.records(space).find(name)?.ok_or_else(|| broken("vanished"))?;
-        let form: NonceKeyForm = decode(&found.value)?;
-        form.key.as_slice().try_into().map_err(|_| broken("has a wrong length"))
-    }
-
     pub(crate) fn is_spent(&self, nonce: &Nonce) -> Result<bool, Error> {
         Ok(self.find(RecordSpace::ACME_NONCE, &[nonce.name()])?.is_some())
     }
@@ -112,8 +114,7 @@ impl Ledger {
     pub(crate) fn account(&self, id: &Id) -> Result<Option<Held<Account>>, Error> {
         let Some(found) = self.find(RecordSpace::ACME_ACCOUNT, &[id.octets()])? else { return Ok(None) };
         let form: AccountForm = decode(&found.value)?;
-        let value = form.account(id).map_err(Failure::into_error)?;
-        Ok(Some(Held { value, version: found.version }))
+        Ok(Some(Held { value: form.account(id)?, version: found.version }))
     }
 
     /// Up to `limit` accounts after `after`, by name.
@@ -123,7 +124,7 @@ impl Ledger {
         let mut accounts = Vec::with_capacity(entries.len());
         for entry in entries {
             let Some(id) = entry.key.get(self.prefix.len()..).and_then(Id::from_octets) else { continue };
-            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id).map_err(Failure::into_error)?);
+            accounts.push(decode::<AccountForm>(&entry.value)?.account(&id)?);
         }
         Ok(accounts)
     }
@@ -206,7 +207,13 @@ impl Ledger {
 
     /// No changes yet.
     pub(crate) fn change(&self) -> Change<'_> {
-        Change { ledger: self, batch: RecordBatch::new(), nonce: None }
+        Change { ledger: self, batch: self.batch(), nonce: None }
+    }
+
+    /// A batch that holds only while the endpoint is the one whose records were taken up.
+    fn batch(&self) -> RecordBatch {
+        let name = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
+        RecordBatch::new().expect(RecordSpace::ACME_NONCE, name, self.version)
     }
 }
 

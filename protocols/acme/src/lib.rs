@@ -47,7 +47,7 @@ mod validation;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use ca_backend::{EndpointName, Engine, Error, Fault, Reason, Refusal};
@@ -89,6 +89,8 @@ pub struct Acme {
     ledger: Ledger,
     nonces: Nonces,
     start: Start,
+    /// The options of these settings: they are read anew only when somebody changed them.
+    read: Mutex<Option<(Arc<ca_backend::Endpoint>, Arc<Options>)>>,
 }
 
 impl fmt::Debug for Acme {
@@ -102,18 +104,6 @@ const ATTEMPTS_MAX: usize = 5;
 
 /// How long an order that could not be finished waits for the next attempt.
 const RESUMED_AFTER_S: u64 = 60;
-
-/// Removes up to `limit` records of each kind that belong to ACME endpoints that were removed. Returns how many left; call it again
-/// while that is not zero.
-///
-/// # Errors
-/// The store's fault.
-pub fn sweep(engine: &Engine, limit: usize) -> Result<usize, Error> {
-    ledger::sweep(engine, PROTOCOL, limit)
-}
-
-/// The protocol of endpoints that speak ACME.
-const PROTOCOL: &str = "acme";
 
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
@@ -138,20 +128,33 @@ impl Acme {
             )
             .into());
         }
-        let ledger = Ledger::new(engine.clone(), &name);
-        let nonces = Nonces::new(&ledger.nonce_key()?);
-        Ok(Self { engine, name, base_url: base_url.to_owned(), ledger, nonces, start })
+        let (ledger, nonce_key) = Ledger::open(engine.clone(), &name)?;
+        let nonces = Nonces::new(&nonce_key);
+        Ok(Self { engine, name, base_url: base_url.to_owned(), ledger, nonces, start, read: Mutex::default() })
     }
 
     /// The endpoint's options as they are now.
     ///
     /// # Errors
     /// A refusal if they are wrong or the endpoint is gone or disabled.
-    pub fn options(&self) -> Result<Options, Refusal> {
+    pub fn options(&self) -> Result<Arc<Options>, Refusal> {
         let settings = self.engine.endpoint(&self.name).filter(|settings| settings.enabled);
         let settings =
             settings.ok_or_else(|| Refusal::new(Reason::NotReady, format!("endpoint {} is not enabled", self.name)))?;
-        Options::parse(&settings.options)
+        self.options_of(&settings)
+    }
+
+    fn options_of(&self, settings: &Arc<ca_backend::Endpoint>) -> Result<Arc<Options>, Refusal> {
+        // Nothing of others runs under this lock, so a poisoned one still holds a whole value.
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, options)) = read.as_ref()
+            && Arc::ptr_eq(of, settings)
+        {
+            return Ok(Arc::clone(options));
+        }
+        let options = Arc::new(Options::parse(&settings.options)?);
+        *read = Some((Arc::clone(settings), Arc::clone(&options)));
+        Ok(options)
     }
 
     /// Takes up to `limit` validations that are due: second tries, and those whose node died. They are due again after [`LEASE_S`]
@@ -235,7 +238,7 @@ impl Acme {
 
     /// The endpoint for one request.
     fn site<'a>(&'a self, settings: Arc<ca_backend::Endpoint>, peer: &'a Peer) -> Result<Site<'a>, Fault> {
-        let options = Options::parse(&settings.options).map_err(|refusal| Fault::Broken(refusal.private()))?;
+        let options = self.options_of(&settings).map_err(|refusal| Fault::Broken(refusal.private()))?;
         Ok(Site {
             engine: &self.engine,
             ledger: &self.ledger,

@@ -54,9 +54,12 @@ impl From<Account> for AccountSummary {
 
 impl Accounts {
     /// Of this endpoint.
-    #[must_use]
-    pub fn new(engine: Engine, endpoint: &EndpointName) -> Self {
-        Self { ledger: Ledger::new(engine.clone(), endpoint), engine }
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn new(engine: Engine, endpoint: &EndpointName) -> Result<Self, Error> {
+        let (ledger, _nonce_key) = Ledger::open(engine.clone(), endpoint)?;
+        Ok(Self { ledger, engine })
     }
 
     /// Up to `limit` accounts that follow the one named `after`, by name.

@@ -11,10 +11,11 @@ use crate::account::{Account, AccountStatus};
 use crate::authorization::{Authorization, AuthorizationState};
 use crate::caa::CaaCheck;
 use crate::challenge::{Challenge, ChallengeState, ChallengeType};
-use crate::error::{Attempt, ProblemType};
+use crate::error::ProblemType;
 use crate::id::Id;
 use crate::identifier::Identifier;
 use crate::jwk::AccountKey;
+use crate::jws::Flattened;
 use crate::limits::LimitOverrides;
 use crate::order::{Order, OrderState};
 use crate::validation::{About, Job};
@@ -118,6 +119,24 @@ pub(crate) struct AccountForm {
     limits: LimitOverrides,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<CredentialId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binding: Option<BindingForm>,
+}
+
+/// An external account binding: the protected header, the payload and the signature, as they were sent.
+#[derive(Serialize, Deserialize)]
+struct BindingForm(String, String, String);
+
+impl From<&Flattened> for BindingForm {
+    fn from(binding: &Flattened) -> Self {
+        Self(binding.protected.clone(), binding.payload.clone(), binding.signature.clone())
+    }
+}
+
+impl From<BindingForm> for Flattened {
+    fn from(BindingForm(protected, payload, signature): BindingForm) -> Self {
+        Self { protected, payload, signature }
+    }
 }
 
 impl From<&Account> for AccountForm {
@@ -131,22 +150,25 @@ impl From<&Account> for AccountForm {
             created: account.created,
             limits: account.limits.clone(),
             credential: account.credential.clone(),
+            binding: account.binding.as_deref().map(BindingForm::from),
         }
     }
 }
 
 impl AccountForm {
-    pub(crate) fn account(self, id: &Id) -> Attempt<Account> {
+    pub(crate) fn account(self, id: &Id) -> Result<Account, Fault> {
+        let key = AccountKey::stored(&self.spki, octets32(&self.thumbprint)?);
         let status = AccountStatus::ALL.into_iter().find(|status| status.name() == self.status);
         Ok(Account {
             id: *id,
             status: status.ok_or_else(|| unknown("status", &self.status))?,
-            key: AccountKey::stored(&self.spki, octets32(&self.thumbprint)?)?,
+            key: key.ok_or_else(|| corrupt("an ACME record holds no key of an account".to_owned()))?,
             contact: self.contact,
             terms_agreed: self.terms_agreed,
             created: self.created,
             limits: self.limits,
             credential: self.credential,
+            binding: self.binding.map(|form| Box::new(form.into())),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ca_backend::{Endpoint, Engine, Time};
+use ca_backend::{Endpoint, Engine, Origin, Time};
 use endpoint::Peer;
 
 use crate::Start;
@@ -20,7 +20,7 @@ pub(crate) struct Site<'a> {
     /// Where the endpoint is reached, without a slash at its end.
     pub(crate) base_url: &'a str,
     pub(crate) settings: Arc<Endpoint>,
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     pub(crate) now: Time,
     pub(crate) peer: &'a Peer,
 }
@@ -28,5 +28,17 @@ pub(crate) struct Site<'a> {
 impl Site<'_> {
     pub(crate) fn new_id(&self) -> Id {
         Id(self.engine.random())
+    }
+
+    /// Where a wish came from.
+    pub(crate) fn origin(&self, transaction: &str, request_digest: [u8; 32]) -> Origin {
+        Origin {
+            protocol: self.settings.protocol.clone(),
+            endpoint: Some(self.settings.name.clone()),
+            transaction: transaction.to_owned(),
+            request_digest,
+            peer: Some(self.peer.address.ip()).filter(|address| !address.is_unspecified()),
+            request_id: self.peer.request_id.clone(),
+        }
     }
 }

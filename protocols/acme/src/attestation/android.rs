@@ -75,7 +75,7 @@ pub(super) fn verify(
     if described.hardware.number(ORIGIN) != Some(ORIGIN_GENERATED) {
         return Err("the key was not made in the device");
     }
-    if !described.hardware.numbers(PURPOSE).contains(&PURPOSE_SIGN) {
+    if !described.hardware.numbers(PURPOSE).contains(&PURPOSE_SIGN) || !leaf.may_sign() {
         return Err("the key is not for signing");
     }
     let public_key = leaf.public_key()?;

@@ -13,7 +13,7 @@ use serde_bytes::ByteBuf;
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::Certificate;
 use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 
 use super::Refused;
 
@@ -23,7 +23,7 @@ const CHAIN_MAX: usize = 6;
 /// Octets of the longest certificate.
 const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 
-/// Extensions of authorities that may be critical, since they are looked at or restrict nothing here.
+/// Extensions that may be critical, since they are looked at or restrict nothing here.
 const UNDERSTOOD: [ObjectIdentifier; 5] =
     [ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_EXT_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_CERTIFICATE_POLICIES];
 
@@ -121,8 +121,23 @@ impl Link {
             None => true,
         };
         let long_enough = constraints.path_len_constraint.is_none_or(|most| below <= usize::from(most));
-        let known = self.extensions().iter().all(|shown| !shown.critical || UNDERSTOOD.contains(&shown.extn_id));
-        signs && long_enough && known
+        signs && long_enough && self.is_understood()
+    }
+
+    fn is_understood(&self) -> bool {
+        self.extensions().iter().all(|shown| !shown.critical || UNDERSTOOD.contains(&shown.extn_id))
+    }
+
+    /// Whether the key may sign what is no certificate.
+    pub(super) fn may_sign(&self) -> bool {
+        let Some(usage) = self.extension(&ID_CE_KEY_USAGE) else { return true };
+        KeyUsage::from_der(usage.extn_value.as_bytes()).is_ok_and(|usage| usage.digital_signature())
+    }
+
+    /// What the certificate is for; `None` if it does not say.
+    pub(super) fn purposes(&self) -> Option<Vec<ObjectIdentifier>> {
+        let usage = self.extension(&ID_CE_EXT_KEY_USAGE)?;
+        Some(ExtendedKeyUsage::from_der(usage.extn_value.as_bytes()).map(|usage| usage.0).unwrap_or_default())
     }
 
     fn issued(&self, other: &Self) -> bool {
@@ -152,6 +167,9 @@ pub(super) fn verify(x5c: &[ByteBuf], roots: &Roots, now: Time) -> Result<Vec<Li
     }
     if leaf.is_authority() {
         return Err("the first certificate of the attestation is that of an authority");
+    }
+    if !leaf.is_understood() {
+        return Err("a certificate of the attestation has a critical extension that this server does not know");
     }
     let links = chain.iter().zip(chain.iter().skip(1)).enumerate();
     for (below, (issued, issuer)) in links {

@@ -6,11 +6,9 @@ mod structure;
 
 use ca_backend::{AlternativeName, Time};
 use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280::{ID_CE_EXT_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME};
-use der::Decode;
+use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME};
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
-use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 use self::structure::{Certification, PublicArea};
 use super::chain::{self, Link};
@@ -42,8 +40,14 @@ pub(super) fn verify(
     }
     let chain = chain::verify(&statement.x5c, roots, now)?;
     let leaf = chain.first().ok_or("the attestation has no certificates")?;
-    if !is_for_attestation(leaf) {
+    if !leaf.purposes().is_some_and(|purposes| purposes.contains(&ATTESTATION_KEY)) || !leaf.may_sign() {
         return Err("the first certificate of the attestation is not for an attestation key");
+    }
+    // An authority that was made for something else, such as for web servers, cannot make devices out of them.
+    let may_vouch =
+        |purposes: Vec<_>| purposes.contains(&ATTESTATION_KEY) || purposes.contains(&ANY_EXTENDED_KEY_USAGE);
+    if !chain.iter().skip(1).all(|above| above.purposes().is_none_or(may_vouch)) {
+        return Err("an authority of the attestation is not for attestation keys");
     }
     let certification = Certification::read(&statement.certification)?;
     let signature = structure::plain_signature(&statement.sig);
@@ -57,12 +61,6 @@ pub(super) fn verify(
     }
     public_area.is_kept_in_the_module()?;
     Ok(Attested { public_key: public_area.public_key()?, identities: identities(leaf), format: "tpm" })
-}
-
-fn is_for_attestation(leaf: &Link) -> bool {
-    let usage = leaf.extension(&ID_CE_EXT_KEY_USAGE);
-    let usage = usage.and_then(|usage| ExtendedKeyUsage::from_der(usage.extn_value.as_bytes()).ok());
-    usage.is_some_and(|usage| usage.0.contains(&ATTESTATION_KEY))
 }
 
 fn identities(leaf: &Link) -> Vec<Identity> {

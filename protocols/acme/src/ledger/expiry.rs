@@ -1,27 +1,10 @@
-//! What leaves the store, and when: objects whose time is over, and everything of an endpoint that is no more.
+//! What leaves the store, and when: objects whose time is over. What an endpoint kept leaves with it, by the engine.
 
-use ca_backend::{Engine, Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Time};
+use ca_backend::{Entry, Error, Fault, RecordBatch, RecordError, RecordSpace, Time};
 
 use super::{Expiring, GRACE_S, Ledger, TIME_BYTES};
 use crate::id::Id;
 use crate::order::OrderState;
-
-/// Every space that holds records of endpoints.
-const SPACES: [RecordSpace; 13] = [
-    RecordSpace::ACME_ACCOUNT,
-    RecordSpace::ACME_ACCOUNT_KEY,
-    RecordSpace::ACME_ORDER,
-    RecordSpace::ACME_ACCOUNT_ORDER,
-    RecordSpace::ACME_AUTHORIZATION,
-    RecordSpace::ACME_VALIDATION,
-    RecordSpace::ACME_EXPIRY,
-    RecordSpace::ACME_NONCE,
-    RecordSpace::ACME_CERTIFICATE,
-    RecordSpace::ACME_ACCOUNT_AUTHORIZATION,
-    RecordSpace::ACME_LIMIT,
-    RecordSpace::ACME_REPLACEMENT,
-    RecordSpace::ACME_UNFINISHED,
-];
 
 impl Ledger {
     /// Removes up to `limit` objects whose time is over, and as many used nonces. Returns how many left.
@@ -32,7 +15,7 @@ impl Ledger {
         if count == 0 {
             return Ok(0);
         }
-        let mut batch = RecordBatch::new();
+        let mut batch = self.batch();
         for nonce in nonces {
             batch = batch.delete(RecordSpace::ACME_NONCE, nonce.key);
         }
@@ -91,38 +74,4 @@ impl Ledger {
             .delete(RecordSpace::ACME_AUTHORIZATION, key);
         self.let_go(batch, &authorization.value)
     }
-}
-
-/// Removes up to `limit` records of each kind that belong to endpoints that are no more. Returns how many left.
-pub(crate) fn sweep(engine: &Engine, protocol: &str, limit: usize) -> Result<usize, Error> {
-    let mut count = 0;
-    for space in SPACES {
-        let mut after: Option<Vec<u8>> = None;
-        while let Some(first) = engine.records(space).scan(&[], after.as_deref(), 1)?.into_iter().next() {
-            // The key of the nonces lies under the name alone, everything else behind a slash.
-            let name = first.key.split(|octet| *octet == b'/').next().unwrap_or_default().to_vec();
-            let lives = |name: &str| {
-                let name = ca_backend::EndpointName::new(name).ok();
-                let endpoint = name.and_then(|name| engine.endpoint(&name));
-                endpoint.is_some_and(|endpoint| endpoint.protocol.as_str() == protocol)
-            };
-            let is_bare = first.key == name;
-            let below = [name.as_slice(), b"/"].concat();
-            if !std::str::from_utf8(&name).is_ok_and(lives) {
-                let mut doomed = engine.records(space).scan(&below, None, limit)?;
-                if is_bare {
-                    doomed = vec![first];
-                }
-                count += doomed.len();
-                let batch = doomed.into_iter().fold(RecordBatch::new(), |batch, entry| batch.delete(space, entry.key));
-                match engine.commit(batch) {
-                    Ok(_) | Err(RecordError::Conflict) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            // Past everything below the name, or past the name alone: `a-b/` lies between `a` and `a/`.
-            after = Some(if is_bare { name } else { [below.as_slice(), &[u8::MAX; 32]].concat() });
-        }
-    }
-    Ok(count)
 }

@@ -1,6 +1,6 @@
 //! How much of a limit is used up: one moment for each limit and subject, at which the limit is wholly free again.
 
-use ca_backend::{Error, RecordBatch, RecordError, RecordSpace, Time};
+use ca_backend::{Error, RecordError, RecordSpace, Time};
 
 use super::{Change, Ledger};
 use crate::jwk::sha256;
@@ -32,7 +32,7 @@ impl Ledger {
             let entries = self.engine.records(SPACE).scan(&self.prefix, after.as_deref(), STEP)?;
             let Some(last) = entries.last() else { return Ok(()) };
             after = Some(last.key.clone());
-            let mut batch = RecordBatch::new();
+            let mut batch = self.batch();
             let mut any = false;
             for entry in entries.into_iter().filter(|entry| moment_ms(&entry.value) < now.unix().saturating_mul(1000)) {
                 any = true;
