@@ -16,6 +16,9 @@ use crate::error::KeyFault;
 /// For each session, how many threads may be lost in a module that does not return before no more are put in their place.
 const LOST_PER_SESSION_MAX: usize = 2;
 
+/// How long the end of a pool waits for its threads: for those that hang it would be in vain.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
 /// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -112,10 +115,15 @@ impl Pool {
     fn start_worker(&self) -> Result<Arc<Worker>, KeyFault> {
         let worker = Arc::new(Worker::default());
         let (seen, queue, lost, token) = (worker.clone(), self.queue.clone(), self.lost.clone(), self.token.clone());
-        std::thread::Builder::new()
-            .name("pkcs11".to_owned())
-            .spawn(move || work_off(&seen, &queue, &token, &lost))
-            .map_err(|error| KeyFault::Unavailable(format!("no thread for a PKCS#11 session: {error}")))?;
+        self.queue.somebody_comes();
+        let started = std::thread::Builder::new().name("pkcs11".to_owned()).spawn(move || {
+            work_off(&seen, &queue, token, &lost);
+            queue.somebody_left();
+        });
+        if let Err(error) = started {
+            self.queue.somebody_left();
+            return Err(KeyFault::Unavailable(format!("no thread for a PKCS#11 session: {error}")));
+        }
         Ok(worker)
     }
 
@@ -124,14 +132,16 @@ impl Pool {
     }
 }
 
+/// Modules do not bear it well when the process ends while they close sessions.
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.queue.close();
+        self.queue.close(END_LIMIT);
     }
 }
 
 /// Until the pool is dropped, or another thread took over. The session is closed at the end: tokens have few.
-fn work_off(worker: &Worker, queue: &Queue, token: &Arc<Token>, lost: &AtomicUsize) {
+#[allow(clippy::needless_pass_by_value)] // the last one to let go of the token closes its keeper
+fn work_off(worker: &Worker, queue: &Queue, token: Arc<Token>, lost: &AtomicUsize) {
     let mut seat = Seat::new(token.clone());
     while let Some(question) = queue.take() {
         if question.is_given_up() {
@@ -139,7 +149,7 @@ fn work_off(worker: &Worker, queue: &Queue, token: &Arc<Token>, lost: &AtomicUsi
         }
         let busy = || worker.busy.lock().unwrap_or_else(PoisonError::into_inner);
         *busy() = Some((Stopwatch::start(), question.limit()));
-        let no_session = put(question.as_ref(), &mut seat, token);
+        let no_session = put(question.as_ref(), &mut seat, &token);
         let mut busy = busy();
         *busy = None;
         // Decided under the lock under which it is set.
@@ -159,7 +169,6 @@ fn work_off(worker: &Worker, queue: &Queue, token: &Arc<Token>, lost: &AtomicUsi
         }
     }
     seat.leave();
-    queue.somebody_left();
 }
 
 /// Has a question answered. If that takes a session which the token does not give, others may have one: says how many.

@@ -23,7 +23,9 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Arc<dyn Asked>>,
-    /// Threads that wait for a question.
+    /// Threads that take from it.
+    takers: usize,
+    /// Those of them that wait for a question.
     idle: usize,
     closed: bool,
 }
@@ -84,16 +86,28 @@ impl Queue {
         }
     }
 
+    /// A thread begins to take from it.
+    pub(crate) fn somebody_comes(&self) {
+        self.state().takers += 1;
+    }
+
     /// A thread ended, and closed its session.
     pub(crate) fn somebody_left(&self) {
+        self.state().takers -= 1;
         self.left.notify_all();
     }
 
-    /// Ends all that take from it.
-    pub(crate) fn close(&self) {
-        self.state().closed = true;
+    /// Ends all that take from it, and waits for them no longer than `limit`.
+    pub(crate) fn close(&self, limit: Duration) {
+        let mut state = self.state();
+        state.closed = true;
         self.filled.notify_all();
         self.left.notify_all();
+        let since = Stopwatch::start();
+        while state.takers > 0 && since.elapsed() < limit {
+            let rest = limit.saturating_sub(since.elapsed());
+            state = self.left.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Waking somebody costs a call of the system, so nobody is woken who does not wait.
