@@ -128,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) tickets_swept: Mutex<Sweep>,
     /// How far the removal of old requests has come: what is before this key is gone.
     pub(crate) requests_swept: Mutex<Key>,
+    /// When records without an endpoint were last looked for.
+    pub(crate) orphans_sought: Mutex<Option<Time>>,
     /// How far deletions have come, by authority: up to which certificate none of its own is left.
     pub(crate) deletions: Mutex<HashMap<AuthorityName, Key>>,
     pub(crate) rate: RequestRate,
@@ -210,6 +212,7 @@ impl Engine {
             put_off: Mutex::default(),
             tickets_swept: Mutex::default(),
             requests_swept: Mutex::default(),
+            orphans_sought: Mutex::default(),
             deletions: Mutex::default(),
             blocked_keys: BlockedKeys::load([]),
             latest: AtomicU64::new(latest.unix()),

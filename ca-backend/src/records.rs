@@ -1,6 +1,6 @@
 //! A protocol's own records. Protocols keep no state elsewhere, so that any node may serve the next request.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::audit::{Action, AuditRecord};
 use crate::clock::Time;
@@ -195,6 +195,9 @@ const SEPARATORS: [u8; 2] = [0, b'/'];
 /// Records removed in one step.
 const STEP: usize = 500;
 
+/// Seconds between two looks for records without an endpoint.
+const ORPHANS_S: u64 = 3600;
+
 impl Engine {
     /// Removes every record that protocols keep for an endpoint, so that none serves a later endpoint of that name.
     pub(crate) fn remove_records_of(&self, endpoint: &EndpointName) -> Result<(), Error> {
@@ -224,9 +227,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes the records of endpoints that were removed a moment before the daemon stopped.
+    /// Removes the records of endpoints that were removed a moment before the daemon stopped. It looks at a record of every kind for
+    /// every endpoint, so that it rests for an hour.
     pub(crate) fn remove_orphaned_records(&self) -> Result<(), Error> {
         let Some(_no_changes) = self.unless_changing() else { return Ok(()) };
+        let now = self.now();
+        let mut sought = self.inner.orphans_sought.lock().unwrap_or_else(PoisonError::into_inner);
+        if sought.is_some_and(|sought| now < sought.plus_s(ORPHANS_S)) {
+            return Ok(());
+        }
         for RecordSpace(space) in RecordSpace::OF_ENDPOINTS {
             let mut range = Range::default();
             while let Some(entry) = self.inner.store.scan(space, &range, 1)?.pop() {
@@ -242,6 +251,7 @@ impl Engine {
                 };
             }
         }
+        *sought = Some(now);
         Ok(())
     }
 }
