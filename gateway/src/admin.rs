@@ -102,6 +102,7 @@ struct Description;
 pub fn router(state: AdminState) -> Router {
     let (router, mut description) = routes_and_description();
     mdm::openapi::describe_responses(&mut description);
+    name_operations(&mut description);
     let document = description.to_pretty_json().unwrap_or_default();
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     router
@@ -110,6 +111,22 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(state)
+}
+
+/// Names each operation by method and path. The names of functions, such as `list`, come again in other modules, and no two operations
+/// may have the same (OpenAPI 3.1, Operation Object).
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let words: Vec<_> = path.split(|letter: char| !letter.is_ascii_alphanumeric()).collect();
+        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty() && *word != "v1").collect();
+        let methods = ["get", "put", "post", "patch", "delete"];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for (method, operation) in methods.into_iter().zip(operations) {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+            }
+        }
+    }
 }
 
 fn routes_and_description() -> (Router<AdminState>, utoipa::openapi::OpenApi) {

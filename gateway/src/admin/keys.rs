@@ -34,6 +34,7 @@ impl From<ListedKey> for Key {
 /// Which keys to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct KeyQuery {
     /// The key store; all if not stated.
     pub store: Option<String>,

@@ -95,7 +95,7 @@ impl<'a> CurvePoint<'a> {
         let wrapped = agree(&own, theirs, no_point(), |shared| {
             let key = self.wrapping_key(shared)?;
             let mut wrapped = vec![0; content_key.len() + WRAP_BYTES];
-            let length = AesKek::new(&AES_256, &*key)
+            let length = AesKek::new(&AES_256, &key)
                 .and_then(|key| Ok(key.wrap(content_key, &mut wrapped)?.len()))
                 .map_err(failed)?;
             wrapped.truncate(length);
