@@ -459,6 +459,20 @@ fn s03_names_stand_only_where_a_rule_states_them_and_a_denial_wins() {
             &["dns:open.example.org"],
             no,
         ),
+        (
+            json!({"dns": ["*"], "subject": [{"attribute": "emailAddress", "value": "*"}]}),
+            json!({"email": ["secret.example.org"]}),
+            "emailAddress=a://boss@secret.example.org",
+            &["dns:open.example.org"],
+            no,
+        ),
+        (
+            json!({"uri": ["https://device.example.org/*"]}),
+            json!({"uri": ["https://device.example.org/admin*"]}),
+            "",
+            &["uri:https://device.example.org/%61dmin"],
+            no,
+        ),
         // ... by whom is lenient: other dots, letters, octets, wildcards, forms of addresses, attributes
         (
             json!({"dns": ["*"], "subject": [{"attribute": "cn", "value": "*"}]}),

@@ -227,7 +227,12 @@ fn a_challenge_for_jamf_is_for_the_device_and_user_that_the_event_names() {
     for odd in [json!({"serialNumber": 7}), json!({"serialNumber": "line\nbreak"}), json!({})] {
         let _unlisted = fleet.enrolled(&fetch(&event(odd)));
     }
-    let _unlisted = fleet.enrolled(&fetch(&json!({"webhook": {"webhookEvent": "SCEPChallenge"}})));
+    let webhook = json!({"webhookEvent": "SCEPChallenge"});
+    for odd in [json!({}), json!({"event": null}), json!({"event": {"targetDevice": null}}), json!({"event": [7]})] {
+        let mut odd = odd;
+        odd["webhook"] = webhook.clone();
+        let _unlisted = fleet.enrolled(&fetch(&odd));
+    }
 }
 
 #[test]

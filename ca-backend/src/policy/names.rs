@@ -118,7 +118,7 @@ impl NameRules {
             AlternativeName::Email(address) => any(&self.email, &reading::domain_of(address)),
             AlternativeName::Upn(upn) => any(&self.upn, &reading::domain_of(upn)),
             AlternativeName::Uri(uri) => {
-                reading::settled_uri(uri).is_some_and(|settled| any_text(&self.uri, &settled))
+                reading::settled_uris(uri).iter().any(|settled| any_text(&self.uri, settled))
                     || reading::host_of_uri(uri).is_some_and(|host| self.denies_host(&host))
             }
             AlternativeName::DirectoryName(name) => self.denied_attribute(name).is_some(),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::{rfc2985, rfc4519};
+use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use crate::name::AlternativeName;
@@ -29,15 +30,19 @@ pub(super) fn of_attribute(attribute: &ObjectIdentifier, value: &str) -> Vec<Alt
     if !NAMING_ATTRIBUTES.contains(attribute) {
         return Vec::new();
     }
+    let mut names = Vec::new();
     if value.contains("://") {
-        return vec![AlternativeName::Uri(value.to_owned())];
+        names.push(AlternativeName::Uri(value.to_owned()));
     }
     if value.contains('@') {
-        return vec![AlternativeName::Email(value.to_owned()), AlternativeName::Upn(value.to_owned())];
+        names.extend([AlternativeName::Email(value.to_owned()), AlternativeName::Upn(value.to_owned())]);
+    }
+    if !names.is_empty() {
+        return names;
     }
     // Who logs in with a host's name is no host.
     let names_host = *attribute != rfc4519::UID && host(value).is_some();
-    if names_host { vec![AlternativeName::Dns(value.to_owned())] } else { Vec::new() }
+    if names_host { vec![AlternativeName::Dns(value.to_owned())] } else { names }
 }
 
 /// The host that a text names: an address in any of its forms, or a name in lower case, as A-labels, without dots at its ends.
@@ -80,9 +85,11 @@ pub(super) fn host_of_uri(uri: &str) -> Option<Host> {
     }
 }
 
-/// A URI as programs compare it: letter case, default port and percent signs settled.
-pub(super) fn settled_uri(uri: &str) -> Option<String> {
-    Url::parse(uri).ok().map(String::from)
+/// A URI as programs compare it: letter case and default port settled; and so with what its percent signs stand for.
+pub(super) fn settled_uris(uri: &str) -> Vec<String> {
+    let Ok(settled) = Url::parse(uri) else { return Vec::new() };
+    let decoded = percent_decode_str(settled.as_str()).decode_utf8_lossy().into_owned();
+    vec![settled.into(), decoded]
 }
 
 /// The host name behind the `@`.

@@ -5,6 +5,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ca_backend::{Error, Fault, Reason, Refusal, Right};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
@@ -23,7 +24,7 @@ const NOT_PERMITTED: &str =
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct JamfEvent {
     webhook: JamfWebhook,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_usable")]
     event: JamfProfile,
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct JamfEvent {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct JamfProfile {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_usable")]
     target_device: JamfDevice,
 }
 
@@ -46,6 +47,11 @@ pub(crate) struct JamfDevice {
     /// The user to whom Jamf Pro assigned the device.
     #[serde(default, deserialize_with = "usable")]
     username: Option<String>,
+}
+
+/// What names nobody if it is not what it should be, which is no reason to refuse a challenge.
+fn if_usable<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// A text that can name somebody. Whatever else stands there is no reason to refuse a challenge.

@@ -9,6 +9,8 @@ use crate::clock::Stopwatch;
 
 /// For how long a thread that got no session leaves the work to others before it asks for one again.
 const ASIDE: Duration = Duration::from_secs(60);
+/// How often it looks by itself whether there is one: a session may come back a moment before anybody waits to be told.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Questions that wait, first come, first served.
 pub(crate) struct Queue {
@@ -78,7 +80,7 @@ impl Queue {
                 break;
             }
             let rest = ASIDE.saturating_sub(since.elapsed());
-            drop(self.left.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner));
+            drop(self.left.wait_timeout(state, rest.min(LOOK)).unwrap_or_else(PoisonError::into_inner));
             // Without the lock: who tells may have to wait for a token that hangs, and callers must not.
             if a_session_is_free() {
                 break;
