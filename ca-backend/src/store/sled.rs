@@ -15,6 +15,8 @@
 //! - It notes where its pages lie (a *snapshot*) when it is opened and at no other time, and opening reads whatever was written
 //!   since, which after a million certificates is gigabytes. So it is opened anew whenever as much as [`LOG_JOURNALS`] files of the
 //!   journal was written: readers of what is in no file of the journal wait for that moment, and every start is short.
+//! - It writes a snapshot under the name `snap.*.generating` and renames it, but takes one that was left unfinished for the newest,
+//!   and cannot be opened any more. So what is left of that kind is removed before it is opened; the snapshot before it is whole.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
 //! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
 
@@ -32,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
 use super::committer::broken;
-use super::directory::{StoreDirectory, io_fault, sync_all_below};
+use super::directory::{StoreDirectory, io_fault, sync, sync_all_below};
 use super::queue::lock;
 use super::table::{RawKey, RawRange, RawValue, Table, Writes};
 use crate::clock::Stopwatch;
@@ -106,6 +108,7 @@ impl Opened {
     fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
         refuse_damaged(path)?;
         wait_until_closed(path)?;
+        remove_unfinished_snapshots(path)?;
         let database = open_database(path, cache_bytes)?;
         // Opening wrote a snapshot, and may have repaired the end of the log.
         sync_all_below(path)?;
@@ -418,6 +421,18 @@ fn wait_until_closed(path: &Path) -> Result<(), StoreFault> {
     File::open(path.join("db"))
         .and_then(|file| file.lock())
         .map_err(|error| io_fault("cannot lock sled's db file", &error))
+}
+
+/// Removes what an opening that was interrupted left of its snapshot. The log since the snapshot before it is still there.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreFault> {
+    let fault = |error| io_fault("cannot remove an unfinished snapshot of sled", &error);
+    for entry in fs::read_dir(path).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(entry.path()).map_err(fault)?;
+        }
+    }
+    sync(path)
 }
 
 fn find_long_values(database: &Db) -> Result<HashMap<RawKey, u32>, StoreFault> {
