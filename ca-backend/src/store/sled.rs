@@ -29,7 +29,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -216,7 +216,9 @@ impl SledTable {
         let mut opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         if opened.is_none() {
             drop(opened);
-            opened = self.open_again(self.alone())?;
+            let mut alone = self.alone();
+            self.open_again(&mut alone)?;
+            opened = RwLockWriteGuard::downgrade(alone);
         }
         read(used(&opened)?)
     }
@@ -226,15 +228,12 @@ impl SledTable {
     }
 
     /// Opens the database unless it is open.
-    fn open_again<'t>(
-        &self,
-        mut alone: RwLockWriteGuard<'t, Option<Opened>>,
-    ) -> Result<RwLockReadGuard<'t, Option<Opened>>, StoreFault> {
+    fn open_again(&self, alone: &mut Option<Opened>) -> Result<(), StoreFault> {
         if alone.is_none() {
             *alone = Some(Opened::open(&self.directory.join(SLED_DIRECTORY), self.cache_bytes)?);
             *lock(&self.written) = 0;
         }
-        Ok(RwLockWriteGuard::downgrade(alone))
+        Ok(())
     }
 
     /// Opens the database anew if enough was written. Everything in it is durable.
@@ -246,9 +245,11 @@ impl SledTable {
         let clock = Stopwatch::start();
         let mut alone = self.alone();
         drop(alone.take());
-        match self.open_again(alone) {
-            Ok(_) => tracing::debug!(pause_ms = clock.elapsed().as_millis(), "opened sled anew"),
-            Err(fault) => tracing::warn!(%fault, "sled could not be opened anew; the next reader tries again"),
+        match self.open_again(&mut alone) {
+            Ok(()) => tracing::debug!(pause_ms = clock.elapsed().as_millis(), "opened sled anew"),
+            Err(fault) => {
+                tracing::warn!(%fault, "sled could not be opened anew; the next reader or writer tries again")
+            }
         }
     }
 
@@ -327,7 +328,8 @@ impl SledTable {
         if batch.bytes == 0 {
             return Ok(());
         }
-        let alone = self.alone();
+        let mut alone = self.alone();
+        self.open_again(&mut alone)?;
         used(&alone)?.database.apply_batch(batch.rows).map_err(sled_fault)?;
         let opened = RwLockWriteGuard::downgrade(alone);
         let Opened { database, file } = used(&opened)?;

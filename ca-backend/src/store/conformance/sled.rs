@@ -147,4 +147,12 @@ fn sled_that_could_not_be_opened_anew_is_tried_again() {
     assert!(table.read(&key(1)).unwrap().is_some() && table.read(&key(2)).unwrap().is_some());
     apply(3).unwrap();
     assert!(table.read(&key(3)).unwrap().is_some());
+
+    // A writer tries as well, also one that reads nothing before.
+    fs::rename(&sled, &elsewhere).unwrap();
+    apply(4).unwrap();
+    apply(5).unwrap_err();
+    fs::rename(&elsewhere, &sled).unwrap();
+    apply(5).unwrap();
+    assert!(table.read(&key(4)).unwrap().is_some() && table.read(&key(5)).unwrap().is_some());
 }
