@@ -99,10 +99,11 @@ impl<T: Table> Journaled<T> {
         let numbers = file::numbers(directory)?;
         refuse_gaps(&numbers, fed)?;
         let last = numbers.last().copied();
+        let newest_written = file::newest_written(directory, &numbers)?;
         let mut writes = Writes::new();
         let mut bytes = 0_u64;
         for number in numbers {
-            bytes = bytes.saturating_add(file::replay(directory, number, Some(number) == last, &mut writes)?);
+            bytes = bytes.saturating_add(file::replay(directory, number, Some(number) == newest_written, &mut writes)?);
         }
         let next = last.map_or(FIRST_FILE, |last| last.saturating_add(1));
         let newest = Mutex::new(JournalFile::create(directory, next)?);

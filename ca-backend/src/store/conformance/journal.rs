@@ -101,6 +101,42 @@ fn a_torn_end_of_the_journal_takes_only_what_nobody_was_told_of() {
     }
 }
 
+/// The file of a journal that comes some places behind another.
+fn behind(file: &Path, places: u64) -> PathBuf {
+    let number: u64 = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    file.with_file_name(format!("{:020}", number + places))
+}
+
+#[test]
+fn a_torn_file_of_the_journal_may_be_followed_by_empty_ones_and_by_nothing_else() {
+    for kind in [StoreKind::Sled, StoreKind::Redb] {
+        let (closed, file) = closed_with_journal(kind);
+        let octets = fs::read(&file).unwrap();
+        let &[.., third, mark, _] = frames(&octets).as_slice() else { panic!() };
+        for empty in 1..3 {
+            for length in [third + 1, mark - 1] {
+                let directory = copy_of(closed.path());
+                let file = directory.path().join("journal").join(file.file_name().unwrap());
+                fs::write(&file, &octets[..length]).unwrap();
+                (1..=empty).for_each(|places| fs::write(behind(&file, places), b"").unwrap());
+                for _ in 0..2 {
+                    let store = open(kind, directory.path(), OPTIONS).unwrap();
+                    assert!(value(store.as_ref(), Space::Origin, b"one").is_some());
+                    assert!(value(store.as_ref(), Space::Origin, b"two").is_some());
+                    assert_eq!(value(store.as_ref(), Space::Origin, b"three"), None);
+                }
+            }
+        }
+        // A file is written to only once all that stands in the one before was promised.
+        fs::write(&file, &octets[..mark - 1]).unwrap();
+        fs::write(behind(&file, 1), b"").unwrap();
+        fs::write(behind(&file, 2), [0]).unwrap();
+        let fault = open(kind, closed.path(), OPTIONS).unwrap_err();
+        assert!(matches!(&fault, StoreFault::Corrupt(what) if what.contains("damaged")), "{fault}");
+        assert!(fs::read(&file).unwrap() == octets[..mark - 1]);
+    }
+}
+
 /// Sees to it that a journal with a changed file is refused and left alone.
 fn assert_refused(file: &Path, octets: &[u8], what: &str) {
     fs::write(file, octets).unwrap();
