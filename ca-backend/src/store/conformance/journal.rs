@@ -309,3 +309,30 @@ fn what_the_engine_could_not_take_stays_in_the_journal() {
         assert!(value(&store, Space::Origin, &number.to_be_bytes()).is_some());
     }
 }
+
+#[test]
+fn health_answers_while_the_engine_hangs_and_the_journal_is_overfull() {
+    let directory = TempDir::new().unwrap();
+    let table = BrittleTable::default();
+    let (hangs, is_full) = (Arc::clone(&table.hangs), Arc::clone(&table.is_full));
+    let fills = |full| is_full.store(full, std::sync::atomic::Ordering::SeqCst);
+    let store = Committer::start(Journaled::open(table, &directory.path().join("journal"), 1).unwrap()).unwrap();
+    let hanging = hangs.lock().unwrap();
+    // This fills a file, which the engine does not take.
+    store.commit(Batch::new().put(Space::Origin, "one", "x")).unwrap();
+    fills(true);
+    store.commit(Batch::new().put(Space::Origin, "refused", "x")).unwrap_err();
+    assert!(matches!(store.health(), Err(StoreFault::Full(_))));
+    fills(false);
+    // This fills the next one. A further write would wait for the engine.
+    let entry = Entry { key: b"two".to_vec(), version: Version(100), value: b"x".to_vec() };
+    store.restore(vec![(Space::Origin as u8, entry)]).unwrap();
+    store.health().unwrap();
+    fills(true);
+    assert!(matches!(store.health(), Err(StoreFault::Full(_))));
+    fills(false);
+
+    drop(hanging);
+    store.commit(Batch::new().put(Space::Origin, "three", "x")).unwrap();
+    assert!(["one", "two", "three"].iter().all(|key| value(&store, Space::Origin, key.as_bytes()).is_some()));
+}
