@@ -14,7 +14,8 @@
 //!   entries neighbours lie together in [`block`]s, and groups come through a [journal](super::journal), many at once.
 //! - It notes where its pages lie (a *snapshot*) when it is opened and at no other time, and opening reads whatever was written
 //!   since, which after a million certificates is gigabytes. So it is opened anew whenever as much as [`LOG_JOURNALS`] files of the
-//!   journal was written: readers of what is in no file of the journal wait for that moment, and every start is short.
+//!   journal was written, and every start is short. Readers of what is in no file of the journal wait for that moment. A scan waits
+//!   while it keeps the journal as it is, so if one is running then, commits wait as well, and behind them every reader.
 //! - It writes a snapshot under the name `snap.*.generating` and renames it, but takes one that was left unfinished for the newest,
 //!   and cannot be opened any more. So what is left of that kind is removed before it is opened; the snapshot before it is whole.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
@@ -30,6 +31,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
@@ -60,6 +62,9 @@ const PIECES: u8 = 0xff;
 
 /// How many full files of the journal sled takes until it is opened anew.
 const LOG_JOURNALS: u64 = 16;
+
+/// A longer pause for opening it anew is worth a line in the log.
+const PAUSE_TO_TELL: Duration = Duration::from_secs(1);
 
 /// `conf` of this length or less is one that sled would replace, and its database with it.
 const EMPTY_CONF_BYTES: u64 = 8;
@@ -246,7 +251,15 @@ impl SledTable {
         let mut alone = self.alone();
         drop(alone.take());
         match self.open_again(&mut alone) {
-            Ok(()) => tracing::debug!(pause_ms = clock.elapsed().as_millis(), "opened sled anew"),
+            Ok(()) => {
+                let pause = clock.elapsed();
+                let pause_ms = pause.as_millis();
+                if pause > PAUSE_TO_TELL {
+                    tracing::info!(pause_ms, "opened sled anew; scans and commits may have waited");
+                } else {
+                    tracing::debug!(pause_ms, "opened sled anew");
+                }
+            }
             Err(fault) => {
                 tracing::warn!(%fault, "sled could not be opened anew; the next reader or writer tries again")
             }
