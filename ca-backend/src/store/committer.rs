@@ -200,7 +200,7 @@ impl<T: Table> Shared<T> {
     fn write(&self, writes: Writes, last: Version) -> Result<(), StoreFault> {
         let bytes: usize =
             writes.iter().map(|(key, value)| key.len().saturating_add(value.as_ref().map_or(0, Vec::len))).sum();
-        self.table.room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
+        self.table.make_room((bytes as u64).saturating_mul(WRITE_AMPLIFICATION))?;
         let deletes_in = writes.iter().filter(|(_, value)| value.is_none()).filter_map(|(key, _)| key.first().copied());
         self.progress.begin(last, deletes_in);
         let applied = catch_unwind(AssertUnwindSafe(|| self.table.apply(Arc::new(writes))))

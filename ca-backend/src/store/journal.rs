@@ -18,6 +18,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
@@ -60,6 +61,8 @@ struct Shared<T> {
     directory: PathBuf,
     recent: RwLock<Recent>,
     turn: Mutex<Turn>,
+    /// How many octets of the journal the engine does not have yet.
+    unfed_bytes: AtomicU64,
     /// The feeder has work, or has done it.
     changed: Condvar,
 }
@@ -99,10 +102,11 @@ impl<T: Table> Journaled<T> {
         let numbers = file::numbers(directory)?;
         refuse_gaps(&numbers, fed)?;
         let last = numbers.last().copied();
+        let newest_written = file::newest_written(directory, &numbers)?;
         let mut writes = Writes::new();
         let mut bytes = 0_u64;
         for number in numbers {
-            bytes = bytes.saturating_add(file::replay(directory, number, Some(number) == last, &mut writes)?);
+            bytes = bytes.saturating_add(file::replay(directory, number, Some(number) == newest_written, &mut writes)?);
         }
         let next = last.map_or(FIRST_FILE, |last| last.saturating_add(1));
         let newest = Mutex::new(JournalFile::create(directory, next)?);
@@ -112,6 +116,7 @@ impl<T: Table> Journaled<T> {
             directory: directory.to_owned(),
             recent: RwLock::new(Recent { newest: Writes::new(), feeding: Arc::new(writes) }),
             turn: Mutex::new(Turn { feeding, ..Turn::default() }),
+            unfed_bytes: AtomicU64::new(bytes),
             changed: Condvar::new(),
         });
         let feeder = thread::Builder::new()
@@ -181,7 +186,10 @@ impl<T: Table> Table for Journaled<T> {
             return Err(fault.clone());
         }
         let mut newest = lock(&self.newest);
+        let bytes_before = newest.bytes();
         newest.append(&writes)?;
+        let appended = newest.bytes().saturating_sub(bytes_before);
+        self.shared.unfed_bytes.fetch_add(appended, Ordering::SeqCst);
         let mut recent = self.shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         recent.newest.extend(Arc::unwrap_or_clone(writes));
         drop(recent);
@@ -190,8 +198,14 @@ impl<T: Table> Table for Journaled<T> {
         Ok(())
     }
 
-    /// Waits until the journal takes more. Room for it is not enough: the engine must be able to take what stands in it.
+    /// Room for the journal is not enough: the engine must be able to take what stands in it.
     fn room(&self, bytes: u64) -> Result<(), StoreFault> {
+        let unfed = self.shared.unfed_bytes.load(Ordering::SeqCst);
+        self.shared.table.room(unfed.saturating_mul(WRITE_AMPLIFICATION).saturating_add(bytes))
+    }
+
+    /// Waits until the journal takes more.
+    fn make_room(&self, bytes: u64) -> Result<(), StoreFault> {
         let mut newest = lock(&self.newest);
         if newest.bytes() >= self.file_bytes.saturating_mul(2) {
             let mut turn = lock(&self.shared.turn);
@@ -200,9 +214,8 @@ impl<T: Table> Table for Journaled<T> {
             }
             self.rotate(&mut newest, turn)?;
         }
-        let feeding = lock(&self.shared.turn).feeding.map_or(0, |(_, bytes)| bytes);
-        let waiting = newest.bytes().saturating_add(feeding);
-        self.shared.table.room(waiting.saturating_mul(WRITE_AMPLIFICATION).saturating_add(bytes))
+        drop(newest);
+        self.room(bytes)
     }
 }
 
@@ -244,7 +257,7 @@ impl<T: Table> Shared<T> {
     fn feed_files(&self) {
         loop {
             let mut turn = lock(&self.turn);
-            let (number, _) = loop {
+            let (number, bytes) = loop {
                 if turn.closed {
                     return;
                 }
@@ -261,7 +274,10 @@ impl<T: Table> Shared<T> {
             }
             let mut turn = lock(&self.turn);
             match fed {
-                Ok(()) => turn.feeding = None,
+                Ok(()) => {
+                    turn.feeding = None;
+                    self.unfed_bytes.fetch_sub(bytes, Ordering::SeqCst);
+                }
                 Err(fault) => {
                     turn.failed = Some(fault);
                     turn.closed = true;

@@ -14,7 +14,10 @@
 //!   entries neighbours lie together in [`block`]s, and groups come through a [journal](super::journal), many at once.
 //! - It notes where its pages lie (a *snapshot*) when it is opened and at no other time, and opening reads whatever was written
 //!   since, which after a million certificates is gigabytes. So it is opened anew whenever as much as [`LOG_JOURNALS`] files of the
-//!   journal was written: readers of what is in no file of the journal wait for that moment, and every start is short.
+//!   journal was written, and every start is short. Readers of what is in no file of the journal wait for that moment. A scan waits
+//!   while it keeps the journal as it is, so if one is running then, commits wait as well, and behind them every reader.
+//! - It writes a snapshot under the name `snap.*.generating` and renames it, but takes one that was left unfinished for the newest,
+//!   and cannot be opened any more. So what is left of that kind is removed before it is opened; the snapshot before it is whole.
 //! - Its transactions and `flush_async` are slow or deadlock. Neither is used; there is one writer.
 //! - Its errors are sometimes panics, also when opening. They are caught here and by the committer.
 
@@ -27,12 +30,13 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec, Mode};
 
 use super::committer::broken;
-use super::directory::{StoreDirectory, io_fault, sync_all_below};
+use super::directory::{StoreDirectory, io_fault, sync, sync_all_below};
 use super::queue::lock;
 use super::table::{RawKey, RawRange, RawValue, Table, Writes};
 use crate::clock::Stopwatch;
@@ -58,6 +62,9 @@ const PIECES: u8 = 0xff;
 
 /// How many full files of the journal sled takes until it is opened anew.
 const LOG_JOURNALS: u64 = 16;
+
+/// A longer pause for opening it anew is worth a line in the log.
+const PAUSE_TO_TELL: Duration = Duration::from_secs(1);
 
 /// `conf` of this length or less is one that sled would replace, and its database with it.
 const EMPTY_CONF_BYTES: u64 = 8;
@@ -106,6 +113,7 @@ impl Opened {
     fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
         refuse_damaged(path)?;
         wait_until_closed(path)?;
+        remove_unfinished_snapshots(path)?;
         let database = open_database(path, cache_bytes)?;
         // Opening wrote a snapshot, and may have repaired the end of the log.
         sync_all_below(path)?;
@@ -213,7 +221,9 @@ impl SledTable {
         let mut opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         if opened.is_none() {
             drop(opened);
-            opened = self.open_again(self.alone())?;
+            let mut alone = self.alone();
+            self.open_again(&mut alone)?;
+            opened = RwLockWriteGuard::downgrade(alone);
         }
         read(used(&opened)?)
     }
@@ -223,15 +233,12 @@ impl SledTable {
     }
 
     /// Opens the database unless it is open.
-    fn open_again<'t>(
-        &self,
-        mut alone: RwLockWriteGuard<'t, Option<Opened>>,
-    ) -> Result<RwLockReadGuard<'t, Option<Opened>>, StoreFault> {
+    fn open_again(&self, alone: &mut Option<Opened>) -> Result<(), StoreFault> {
         if alone.is_none() {
             *alone = Some(Opened::open(&self.directory.join(SLED_DIRECTORY), self.cache_bytes)?);
             *lock(&self.written) = 0;
         }
-        Ok(RwLockWriteGuard::downgrade(alone))
+        Ok(())
     }
 
     /// Opens the database anew if enough was written. Everything in it is durable.
@@ -243,9 +250,19 @@ impl SledTable {
         let clock = Stopwatch::start();
         let mut alone = self.alone();
         drop(alone.take());
-        match self.open_again(alone) {
-            Ok(_) => tracing::debug!(pause_ms = clock.elapsed().as_millis(), "opened sled anew"),
-            Err(fault) => tracing::warn!(%fault, "sled could not be opened anew; the next reader tries again"),
+        match self.open_again(&mut alone) {
+            Ok(()) => {
+                let pause = clock.elapsed();
+                let pause_ms = pause.as_millis();
+                if pause > PAUSE_TO_TELL {
+                    tracing::info!(pause_ms, "opened sled anew; scans and commits may have waited");
+                } else {
+                    tracing::debug!(pause_ms, "opened sled anew");
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "sled could not be opened anew; the next reader or writer tries again")
+            }
         }
     }
 
@@ -324,7 +341,8 @@ impl SledTable {
         if batch.bytes == 0 {
             return Ok(());
         }
-        let alone = self.alone();
+        let mut alone = self.alone();
+        self.open_again(&mut alone)?;
         used(&alone)?.database.apply_batch(batch.rows).map_err(sled_fault)?;
         let opened = RwLockWriteGuard::downgrade(alone);
         let Opened { database, file } = used(&opened)?;
@@ -418,6 +436,18 @@ fn wait_until_closed(path: &Path) -> Result<(), StoreFault> {
     File::open(path.join("db"))
         .and_then(|file| file.lock())
         .map_err(|error| io_fault("cannot lock sled's db file", &error))
+}
+
+/// Removes what an opening that was interrupted left of its snapshot. The log since the snapshot before it is still there.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreFault> {
+    let fault = |error| io_fault("cannot remove an unfinished snapshot of sled", &error);
+    for entry in fs::read_dir(path).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(entry.path()).map_err(fault)?;
+        }
+    }
+    sync(path)
 }
 
 fn find_long_values(database: &Db) -> Result<HashMap<RawKey, u32>, StoreFault> {

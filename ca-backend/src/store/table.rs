@@ -37,8 +37,14 @@ pub(super) trait Table: Send + Sync + fmt::Debug + 'static {
     /// [journal](super::journal) in front to make it all or nothing.
     fn apply(&self, writes: Arc<Writes>) -> Result<(), StoreFault>;
 
-    /// Whether there is room to write about `bytes` octets; [`StoreFault::Full`] if not.
+    /// Whether there is room to write about `bytes` octets; [`StoreFault::Full`] if not. Waits for no writer and no engine, so that
+    /// one that hangs can be told from outside.
     fn room(&self, bytes: u64) -> Result<(), StoreFault>;
+
+    /// The same right before a write, after waiting for an engine that is behind.
+    fn make_room(&self, bytes: u64) -> Result<(), StoreFault> {
+        self.room(bytes)
+    }
 }
 
 pub(super) fn raw_key(space: u8, key: &[u8]) -> RawKey {

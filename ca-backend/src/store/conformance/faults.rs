@@ -5,11 +5,14 @@ use std::thread;
 
 use super::*;
 
-/// A table that fails or panics on command.
+/// A table that panics, is full or hangs on command.
 #[derive(Debug, Default)]
 pub(super) struct BrittleTable {
     inner: MemoryTable,
     pub(super) panics: std::sync::atomic::AtomicBool,
+    pub(super) is_full: Arc<std::sync::atomic::AtomicBool>,
+    /// Whoever holds it keeps writes from being applied.
+    pub(super) hangs: Arc<Mutex<()>>,
 }
 
 impl table::Table for BrittleTable {
@@ -27,11 +30,13 @@ impl table::Table for BrittleTable {
 
     fn apply(&self, writes: Arc<table::Writes>) -> Result<(), StoreFault> {
         assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "the table broke");
+        let _held = self.hangs.lock().unwrap();
         self.inner.apply(writes)
     }
 
     fn room(&self, _bytes: u64) -> Result<(), StoreFault> {
-        Ok(())
+        let is_full = self.is_full.load(std::sync::atomic::Ordering::SeqCst);
+        if is_full { Err(StoreFault::Full("the test filled it".into())) } else { Ok(()) }
     }
 }
 

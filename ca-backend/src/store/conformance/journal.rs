@@ -101,6 +101,42 @@ fn a_torn_end_of_the_journal_takes_only_what_nobody_was_told_of() {
     }
 }
 
+/// The file of a journal that comes some places behind another.
+fn behind(file: &Path, places: u64) -> PathBuf {
+    let number: u64 = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    file.with_file_name(format!("{:020}", number + places))
+}
+
+#[test]
+fn a_torn_file_of_the_journal_may_be_followed_by_empty_ones_and_by_nothing_else() {
+    for kind in [StoreKind::Sled, StoreKind::Redb] {
+        let (closed, file) = closed_with_journal(kind);
+        let octets = fs::read(&file).unwrap();
+        let &[.., third, mark, _] = frames(&octets).as_slice() else { panic!() };
+        for empty in 1..3 {
+            for length in [third + 1, mark - 1] {
+                let directory = copy_of(closed.path());
+                let file = directory.path().join("journal").join(file.file_name().unwrap());
+                fs::write(&file, &octets[..length]).unwrap();
+                (1..=empty).for_each(|places| fs::write(behind(&file, places), b"").unwrap());
+                for _ in 0..2 {
+                    let store = open(kind, directory.path(), OPTIONS).unwrap();
+                    assert!(value(store.as_ref(), Space::Origin, b"one").is_some());
+                    assert!(value(store.as_ref(), Space::Origin, b"two").is_some());
+                    assert_eq!(value(store.as_ref(), Space::Origin, b"three"), None);
+                }
+            }
+        }
+        // A file is written to only once all that stands in the one before was promised.
+        fs::write(&file, &octets[..mark - 1]).unwrap();
+        fs::write(behind(&file, 1), b"").unwrap();
+        fs::write(behind(&file, 2), [0]).unwrap();
+        let fault = open(kind, closed.path(), OPTIONS).unwrap_err();
+        assert!(matches!(&fault, StoreFault::Corrupt(what) if what.contains("damaged")), "{fault}");
+        assert!(fs::read(&file).unwrap() == octets[..mark - 1]);
+    }
+}
+
 /// Sees to it that a journal with a changed file is refused and left alone.
 fn assert_refused(file: &Path, octets: &[u8], what: &str) {
     fs::write(file, octets).unwrap();
@@ -272,4 +308,31 @@ fn what_the_engine_could_not_take_stays_in_the_journal() {
     for number in acknowledged {
         assert!(value(&store, Space::Origin, &number.to_be_bytes()).is_some());
     }
+}
+
+#[test]
+fn health_answers_while_the_engine_hangs_and_the_journal_is_overfull() {
+    let directory = TempDir::new().unwrap();
+    let table = BrittleTable::default();
+    let (hangs, is_full) = (Arc::clone(&table.hangs), Arc::clone(&table.is_full));
+    let fills = |full| is_full.store(full, std::sync::atomic::Ordering::SeqCst);
+    let store = Committer::start(Journaled::open(table, &directory.path().join("journal"), 1).unwrap()).unwrap();
+    let hanging = hangs.lock().unwrap();
+    // This fills a file, which the engine does not take.
+    store.commit(Batch::new().put(Space::Origin, "one", "x")).unwrap();
+    fills(true);
+    store.commit(Batch::new().put(Space::Origin, "refused", "x")).unwrap_err();
+    assert!(matches!(store.health(), Err(StoreFault::Full(_))));
+    fills(false);
+    // This fills the next one. A further write would wait for the engine.
+    let entry = Entry { key: b"two".to_vec(), version: Version(100), value: b"x".to_vec() };
+    store.restore(vec![(Space::Origin as u8, entry)]).unwrap();
+    store.health().unwrap();
+    fills(true);
+    assert!(matches!(store.health(), Err(StoreFault::Full(_))));
+    fills(false);
+
+    drop(hanging);
+    store.commit(Batch::new().put(Space::Origin, "three", "x")).unwrap();
+    assert!(["one", "two", "three"].iter().all(|key| value(&store, Space::Origin, key.as_bytes()).is_some()));
 }

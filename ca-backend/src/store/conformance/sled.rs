@@ -64,6 +64,32 @@ fn snapshot(sled: &Path) -> String {
 }
 
 #[test]
+fn a_snapshot_that_sled_did_not_finish_is_removed_and_nothing_is_missing() {
+    let Place { directory: closed, store, .. } = Place::new(StoreKind::Sled);
+    // So many that the journal has given most of them to sled.
+    let records = || (0..30_u32).map(|number| (number.to_be_bytes(), noise(1_000, number)));
+    for (key, record) in records() {
+        store.as_ref().unwrap().commit(Batch::new().put(Space::Certificate, key, record)).unwrap();
+    }
+    drop(store);
+    let sled = closed.path().join("sled");
+    let whole = fs::read(sled.join(snapshot(&sled))).unwrap();
+    for left in [&whole[..0], &whole[..whole.len() / 2], &whole[..whole.len() - 1]] {
+        let directory = copy_of(closed.path());
+        let sled = directory.path().join("sled");
+        let place = u64::from_str_radix(snapshot(&sled).trim_start_matches("snap."), 16).unwrap();
+        let unfinished =
+            [1, 1 << 20, 1 << 40].map(|further| sled.join(format!("snap.{:016X}.generating", place + further)));
+        unfinished.iter().for_each(|path| fs::write(path, left).unwrap());
+        for _ in 0..2 {
+            let store = open(StoreKind::Sled, directory.path(), OPTIONS).unwrap();
+            assert!(records().all(|(key, record)| value(store.as_ref(), Space::Certificate, &key) == Some(record)));
+            assert!(!unfinished.iter().any(|path| path.exists()));
+        }
+    }
+}
+
+#[test]
 fn sled_is_opened_anew_now_and_then_and_readers_do_not_notice() {
     let place = Place::new(StoreKind::Sled);
     let sled = place.directory.path().join("sled");
@@ -121,4 +147,12 @@ fn sled_that_could_not_be_opened_anew_is_tried_again() {
     assert!(table.read(&key(1)).unwrap().is_some() && table.read(&key(2)).unwrap().is_some());
     apply(3).unwrap();
     assert!(table.read(&key(3)).unwrap().is_some());
+
+    // A writer tries as well, also one that reads nothing before.
+    fs::rename(&sled, &elsewhere).unwrap();
+    apply(4).unwrap();
+    apply(5).unwrap_err();
+    fs::rename(&elsewhere, &sled).unwrap();
+    apply(5).unwrap();
+    assert!(table.read(&key(4)).unwrap().is_some() && table.read(&key(5)).unwrap().is_some());
 }

@@ -36,7 +36,11 @@ impl JournalFile {
         if file.metadata().map_err(fault)?.len() > 0 {
             return Err(StoreFault::Corrupt(format!("journal file {number} is there already; restore a backup")));
         }
-        sync(directory)?;
+        if let Err(fault) = sync(directory) {
+            // The file before it goes on. Opening gets over an empty one behind it, if this fails too.
+            let _the_fault_says_enough = remove(directory, number);
+            return Err(fault);
+        }
         Ok(Self { file, number, bytes: 0, is_broken: false })
     }
 
@@ -93,14 +97,26 @@ pub(super) fn numbers(directory: &Path) -> Result<Vec<u64>, StoreFault> {
     Ok(numbers)
 }
 
-/// Removes a file whose writes are elsewhere.
+/// The newest file that anything was written to. Empty ones may follow: one that could not be begun durably, or that nothing came
+/// for any more.
+pub(super) fn newest_written(directory: &Path, numbers: &[u64]) -> Result<Option<u64>, StoreFault> {
+    for number in numbers.iter().rev() {
+        let file = fs::metadata(path(directory, *number));
+        if file.map_err(|error| io_fault(&format!("cannot look at journal file {number}"), &error))?.len() > 0 {
+            return Ok(Some(*number));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes a file whose writes are elsewhere, or that has none.
 pub(super) fn remove(directory: &Path, number: u64) -> Result<(), StoreFault> {
     fs::remove_file(path(directory, number))
         .map_err(|error| io_fault(&format!("cannot remove journal file {number}"), &error))
 }
 
-/// Adds the writes of a file to those of the files before it. Only in the newest file may the last frame be torn: nobody was told
-/// that it is durable, and it is cut off. Returns the file's length.
+/// Adds the writes of a file to those of the files before it. Only in the newest file that was written may the last frame be torn:
+/// nobody was told that it is durable, and it is cut off. Returns the file's length.
 pub(super) fn replay(directory: &Path, number: u64, is_newest: bool, onto: &mut Writes) -> Result<u64, StoreFault> {
     let path = path(directory, number);
     let fault = |error| io_fault(&format!("cannot read journal file {number}"), &error);
