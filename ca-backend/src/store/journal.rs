@@ -135,11 +135,16 @@ impl<T: Table> Journaled<T> {
             return Ok(());
         }
         let shared = &self.shared;
-        let full =
+        let mut full =
             std::mem::replace(newest, JournalFile::create(&shared.directory, newest.number().saturating_add(1))?);
         let mut recent = shared.recent.write().unwrap_or_else(PoisonError::into_inner);
         recent.feeding = Arc::new(std::mem::take(&mut recent.newest));
+        drop(recent);
         turn.feeding = Some((full.number(), full.bytes()));
+        // Until something stands in the next file, this one would pass for torn if its end were damaged.
+        if let Err(fault) = full.close() {
+            tracing::warn!(%fault, "a full file of the journal ends without a mark that it was closed");
+        }
         shared.changed.notify_all();
         Ok(())
     }

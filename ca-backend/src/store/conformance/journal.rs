@@ -137,6 +137,27 @@ fn a_torn_file_of_the_journal_may_be_followed_by_empty_ones_and_by_nothing_else(
     }
 }
 
+#[test]
+fn a_full_file_of_the_journal_is_closed_before_anything_stands_in_the_next() {
+    let directory = TempDir::new().unwrap();
+    let store = open(StoreKind::Redb, directory.path(), OPTIONS).unwrap();
+    let [full, next] = [1, 2].map(|number| directory.path().join("journal").join(format!("{number:020}")));
+    let mut number = 0_u32;
+    while !next.exists() {
+        number += 1;
+        store.commit(Batch::new().put(Space::Origin, number.to_be_bytes(), noise(300, number))).unwrap();
+    }
+    drop(store);
+    assert_eq!(fs::metadata(&next).unwrap().len(), 0);
+    let octets = fs::read(&full).unwrap();
+    let &[.., mark, _] = frames(&octets).as_slice() else { panic!() };
+    let mut damaged = octets.clone();
+    damaged[mark - 1] ^= 1;
+    fs::write(&full, &damaged).unwrap();
+    let fault = open(StoreKind::Redb, directory.path(), OPTIONS).unwrap_err();
+    assert!(matches!(&fault, StoreFault::Corrupt(what) if what.contains("damaged")), "{fault}");
+}
+
 /// Sees to it that a journal with a changed file is refused and left alone.
 fn assert_refused(file: &Path, octets: &[u8], what: &str) {
     fs::write(file, octets).unwrap();
