@@ -22,4 +22,8 @@ pub mod tls;
 pub mod validation;
 pub mod wiring;
 
+/// What one thread allocates, another one frees, as requests go to lanes and batches to the store.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub use run::{Ready, RunError, RunOptions, open_engine, run, store_kind, store_options};
