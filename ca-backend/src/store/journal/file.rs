@@ -2,7 +2,7 @@
 //!
 //! A frame is `payload length (4 octets) || SHA-256 of file number, place of the frame and payload || payload`, the payload a row of
 //! `key length (2 octets) || value length + 1, or 0 for a deletion (4 octets) || key || value`, keys ascending. Numbers are big
-//! endian. A frame without payload says that the file was closed in order: nothing that stands before it may be taken for torn.
+//! endian. A frame without payload says that the file was closed, full or with the store: nothing that stands before it may be taken for torn.
 
 use std::fs::{self, File};
 use std::io::Write;
